@@ -1,0 +1,2 @@
+//! Development node.
+fn main() {}
