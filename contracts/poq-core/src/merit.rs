@@ -1,0 +1,129 @@
+//! Merit: how good an evaluator's scores of one task were, in [0, 1].
+//!
+//! Every evaluator is compared with the consensus of the *others* (leave one out): arXiv 2512.16317 compares it with a
+//! consensus that it is part of, which rewards whoever weighs most.
+//!
+//! - **Closeness** (the papers'): 1 − the mean deviation. A constant score near the usual quality earns nearly
+//!   everything without looking.
+//! - **Information** (ours): how much nearer the score is to this task's consensus than to that of unrelated tasks of the
+//!   same kind: correlated agreement (multi-task peer prediction: Dasgupta and Ghosh 2013, Shnayder et al. 2016) for
+//!   continuous scores. A score that does not depend on the output earns nothing in expectation.
+
+use crate::units::{Millis, Ratio, Signed};
+use alloc::vec::Vec;
+use parity_scale_codec::{Decode, Encode};
+use scale_info::TypeInfo;
+
+/// The consensus of one settled task, kept in a short ring per kind as the unrelated comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RingEntry {
+    /// When that task was settled; 0 for an entry never written.
+    pub settled_at: Millis,
+    /// Its consensus quality (the mean over its outputs).
+    pub quality: Ratio,
+}
+
+/// How far an evaluator was from the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Deviation {
+    /// Mean over the outputs of |s − Q^(−m)|, the tolerance taken off. In [0, 1].
+    pub tolerated: Ratio,
+    /// The same with nothing taken off: what the outlier bound looks at.
+    pub raw: Ratio,
+    /// Over how many outputs.
+    pub outputs: u32,
+}
+
+/// One evaluator's score of one output beside the consensus of the others on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Comparison {
+    /// The evaluator's own score.
+    pub own: Ratio,
+    /// The consensus of the others.
+    pub others: Ratio,
+}
+
+/// The mean deviation from the others.
+pub fn deviation(comparisons: &[Comparison], tolerance: Ratio) -> Deviation {
+    let distances = || comparisons.iter().map(|c| c.own.abs_diff(c.others));
+    Deviation {
+        raw: mean(distances(), comparisons.len()),
+        tolerated: mean(distances().map(|d| d.saturating_sub(tolerance)), comparisons.len()),
+        outputs: u32::try_from(comparisons.len()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The closeness rule: 1 − the tolerated deviation. Zero where nothing was compared.
+pub fn closeness(deviation: &Deviation) -> Ratio {
+    if deviation.outputs == 0 {
+        Ratio::ZERO
+    } else {
+        deviation.tolerated.complement()
+    }
+}
+
+/// The information gain x_m = mean_f(|s − Q°| − |s − Q_f^(−m)|) in signed parts per billion, in [−1, 1]: how much nearer to
+/// this task's consensus than to that of unrelated tasks. `None` where there is nothing to compare with (an empty ring,
+/// or no output compared).
+///
+/// Q° is averaged over the entries settled after the evaluator had committed, which it cannot have known. Where there is
+/// none (a quiet chain settles one task at a time) the whole ring stands in: an evaluator knows it, but not which score
+/// will be nearer to this task's consensus.
+// At most 2^16 numbers of at most 10^9: all fits i64. Divisors are at least one.
+#[allow(clippy::arithmetic_side_effects)]
+pub fn information_gain(
+    comparisons: &[Comparison],
+    tolerance: Ratio,
+    ring: &[RingEntry],
+    committed_at: Millis,
+) -> Option<Signed> {
+    if comparisons.is_empty() {
+        return None;
+    }
+    let written = |e: &&RingEntry| e.settled_at > 0;
+    let fresh = |e: &&RingEntry| e.settled_at > committed_at;
+    let unrelated: Vec<Ratio> = if ring.iter().any(|e| e.settled_at > committed_at) {
+        ring.iter().filter(fresh).map(|e| e.quality).collect()
+    } else {
+        ring.iter().filter(written).map(|e| e.quality).collect()
+    };
+    if unrelated.is_empty() {
+        return None;
+    }
+    let mut gain: i64 = 0;
+    for c in comparisons {
+        let apart: i64 = unrelated.iter().map(|q| c.own.abs_diff(*q).signed()).sum::<i64>()
+            / i64::try_from(unrelated.len()).unwrap_or(1).max(1);
+        gain += apart - c.own.abs_diff(c.others).saturating_sub(tolerance).signed();
+    }
+    Some(gain.div_euclid(i64::try_from(comparisons.len()).unwrap_or(1).max(1)))
+}
+
+/// The information rule's merit: clip(x / x_ref), where x_ref follows the population ([`next_reference`]).
+pub fn information(gain: Signed, reference: Ratio) -> Ratio {
+    match u64::try_from(gain) {
+        Ok(gain) => Ratio::from_fraction(u128::from(gain), u128::from(reference.ppb())),
+        Err(_) => Ratio::ZERO,
+    }
+}
+
+/// Moves x_ref towards the population's median gain: up by `step` of itself when a gain is above it, down by as much when
+/// it is not (a streaming median in constant memory). Never below `floor`, never above one.
+pub fn next_reference(reference: Ratio, gain: Signed, step: Ratio, floor: Ratio) -> Ratio {
+    // At least one part per billion, or a small reference would never move.
+    let move_by = Ratio::from_ppb(reference.mul(step).ppb().max(1));
+    let moved = if gain > reference.signed() {
+        reference.saturating_add(move_by)
+    } else {
+        reference.saturating_sub(move_by)
+    };
+    moved.max(floor)
+}
+
+// Sums of at most 2^32 numbers below 2^32 fit u64; the divisor is at least one.
+#[allow(clippy::arithmetic_side_effects)]
+fn mean(values: impl Iterator<Item = Ratio>, len: usize) -> Ratio {
+    let sum: u64 = values.map(|v| u64::from(v.ppb())).sum();
+    Ratio::from_ppb(u32::try_from(sum / (len as u64).max(1)).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,373 @@
+//! A whole task's settlement: from what the chain knows of it to what everybody gets, conserved to the last unit.
+//!
+//! Σ payouts + protocol fee + refund = fee. Everything rounds down and the remainder is the requester's. What is taken from
+//! stakes goes to the treasury, never to another node: that would pay for griefing.
+
+use crate::aggregate::{aggregate, median, Weighted};
+use crate::cost::inference_cost;
+use crate::merit::{self, Comparison, Deviation, RingEntry};
+use crate::params::{KindParams, MeritRule, TrustRule};
+use crate::trust;
+use crate::units::{Balance, Millis, Ratio, Score, Signed};
+use alloc::vec::Vec;
+use parity_scale_codec::{Decode, Encode};
+use scale_info::TypeInfo;
+
+/// One drawn inference node, as the chain saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct OutputInput {
+    /// From assignment to commitment by block timestamps; `None` where it never committed.
+    pub latency_ms: Option<Millis>,
+    /// The price it asked for when it was drawn.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub price: Balance,
+}
+
+/// What an evaluator did.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Conduct {
+    /// It never committed.
+    Missed,
+    /// It committed, and did not reveal or revealed something else.
+    Unrevealed,
+    /// It revealed what it had committed to: one score per output.
+    Revealed(Vec<Score>),
+}
+
+/// One drawn evaluator, as the chain saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct EvaluatorInput {
+    /// What it did.
+    pub conduct: Conduct,
+    /// When it committed, as a block timestamp; 0 where it never did.
+    pub committed_at: Millis,
+    /// Its trust before this settlement.
+    pub trust: Ratio,
+    /// Its moving average of information gains before this settlement, in signed parts per billion.
+    pub gain_average: Signed,
+}
+
+/// What a kind remembers between its tasks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Population {
+    /// The consensus of the tasks settled last; entries with a time of zero were never written.
+    pub ring: Vec<RingEntry>,
+    /// x_ref: follows the median information gain.
+    pub reference: Ratio,
+    /// The population's moving average of information gains, in signed parts per billion.
+    pub gain_average: Signed,
+}
+
+/// Everything that a settlement depends on, besides the kind's parameters.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SettlementInput {
+    /// What the requester paid.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub fee: Balance,
+    /// When the panel was drawn.
+    pub drawn_at: Millis,
+    /// The inference nodes in the order of their draw.
+    pub outputs: Vec<OutputInput>,
+    /// The evaluators in the order of their draw.
+    pub panel: Vec<EvaluatorInput>,
+    /// What the kind remembers.
+    pub population: Population,
+}
+
+/// What an inference node got, with every number of its formula.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct OutputSettlement {
+    /// Q: the consensus; `None` where the output was not delivered or most of the panel could not get it.
+    pub quality: Option<Ratio>,
+    /// C.
+    pub cost: Ratio,
+    /// R = α·Q − β·C in signed parts per billion.
+    pub net: Signed,
+    /// Out of the fee.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub payout: Balance,
+    /// Out of the stake at risk, to the treasury.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub slashed: Balance,
+}
+
+/// What an evaluator got, with every number of its formula.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct EvaluatorSettlement {
+    /// The mean deviation from the others, the tolerance taken off.
+    pub deviation: Ratio,
+    /// The information gain in signed parts per billion; `None` where there was nothing to compare with.
+    pub gain: Option<Signed>,
+    /// a: the merit by the kind's rule.
+    pub merit: Ratio,
+    /// C.
+    pub cost: Ratio,
+    /// R = α·a − β·C in signed parts per billion.
+    pub net: Signed,
+    /// Out of the fee.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub payout: Balance,
+    /// Out of the stake at risk, to the treasury.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub slashed: Balance,
+    /// Its trust after this settlement.
+    pub trust: Ratio,
+    /// Its moving average of information gains after this settlement.
+    pub gain_average: Signed,
+}
+
+/// What everybody gets.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Settlement {
+    /// Per inference node, in the input's order.
+    pub outputs: Vec<OutputSettlement>,
+    /// Per evaluator, in the input's order.
+    pub panel: Vec<EvaluatorSettlement>,
+    /// To the treasury, out of the fee.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub protocol_fee: Balance,
+    /// To the treasury, out of stakes.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub slashed: Balance,
+    /// Back to the requester.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub refund: Balance,
+    /// The mean consensus of the outputs that have one: the kind's next ring entry. `None` where no output has one.
+    pub consensus: Option<Ratio>,
+    /// The kind's next x_ref.
+    pub reference: Ratio,
+    /// The kind's next average gain.
+    pub gain_average: Signed,
+}
+
+/// Settles a task whose panel reached its quorum.
+///
+/// `None` where the fee does not fill the least slots, which a request has checked, or where the payouts would exceed it,
+/// which the properties show cannot be.
+#[allow(clippy::arithmetic_side_effects)] // counts of at most MAX_PANEL and sums of bounded numbers, see below
+pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement> {
+    let split = params.split(
+        input.fee,
+        u8::try_from(input.outputs.len()).ok()?,
+        u8::try_from(input.panel.len()).ok()?,
+    )?;
+    let mut paid: Balance = 0;
+    let mut slashed: Balance = 0;
+
+    // What each output's panel says: scores with the evaluator's place.
+    let revealed = input.panel.iter().filter(|e| matches!(e.conduct, Conduct::Revealed(_))).count();
+    let scores: Vec<Vec<(usize, Weighted)>> =
+        (0..input.outputs.len()).map(|output| scores_of(&input.panel, output)).collect();
+    let qualities: Vec<Option<Ratio>> = input
+        .outputs
+        .iter()
+        .zip(&scores)
+        .map(|(output, scores)| {
+            // Most of those who revealed must have had the output.
+            if output.latency_ms.is_none() || scores.len() * 2 <= revealed {
+                return None;
+            }
+            let weighted: Vec<Weighted> = scores.iter().map(|(_, w)| *w).collect();
+            aggregate(params.aggregation, &weighted)
+        })
+        .collect();
+
+    let mut outputs = Vec::with_capacity(input.outputs.len());
+    for (output, quality) in input.outputs.iter().zip(&qualities) {
+        let settled = match (quality, output.latency_ms) {
+            (Some(quality), Some(latency_ms)) => {
+                let cost = inference_cost(
+                    latency_ms,
+                    &params.inference_latency,
+                    params.latency_weight,
+                    output.price,
+                    params.price_cap,
+                    params.price_weight,
+                );
+                let net = params.inference_weights.net(*quality, cost);
+                let money = params.inference_weights.outcome(net, split.inference_slot, params.inference_at_risk);
+                OutputSettlement {
+                    quality: Some(*quality),
+                    cost,
+                    net,
+                    payout: money.payout,
+                    slashed: money.penalty,
+                }
+            }
+            _ => OutputSettlement {
+                slashed: params.missed_penalty.of(params.inference_at_risk),
+                ..OutputSettlement::default()
+            },
+        };
+        paid = paid.checked_add(settled.payout)?;
+        slashed = slashed.checked_add(settled.slashed)?;
+        outputs.push(settled);
+    }
+
+    // Compare every evaluator with the others, on the outputs that have a consensus.
+    let available = qualities.iter().filter(|q| q.is_some()).count();
+    let comparisons: Vec<Vec<Comparison>> = (0..input.panel.len())
+        .map(|evaluator| compare(params, &qualities, &scores, evaluator))
+        .collect();
+    let deviations: Vec<Deviation> =
+        comparisons.iter().map(|c| merit::deviation(c, params.tolerance)).collect();
+    let compared: Vec<Ratio> =
+        deviations.iter().filter(|d| d.outputs > 0).map(|d| d.tolerated).collect();
+    let median_deviation = median(&compared).unwrap_or_default();
+
+    let mut reference = input.population.reference;
+    let mut gain_average = input.population.gain_average;
+    let mut panel = Vec::with_capacity(input.panel.len());
+    for ((evaluator, comparisons), deviation) in input.panel.iter().zip(&comparisons).zip(&deviations) {
+        let mut settled = EvaluatorSettlement {
+            deviation: deviation.tolerated,
+            trust: evaluator.trust,
+            gain_average: evaluator.gain_average,
+            ..EvaluatorSettlement::default()
+        };
+        let missed = params.missed_penalty.of(params.evaluator_at_risk);
+        match &evaluator.conduct {
+            Conduct::Missed => settled.slashed = missed,
+            Conduct::Unrevealed => settled.slashed = params.unrevealed_penalty.of(params.evaluator_at_risk),
+            // Nothing to be compared on: either no output could be had, and saying so is a duty done; or it abstained on
+            // every output that the others could get.
+            Conduct::Revealed(_) if deviation.outputs == 0 => {
+                settled.slashed = if available == 0 { 0 } else { missed };
+            }
+            Conduct::Revealed(_) => {
+                settled.gain = merit::information_gain(
+                    comparisons,
+                    params.tolerance,
+                    &input.population.ring,
+                    evaluator.committed_at,
+                );
+                // Abstaining on some outputs earns in proportion to the others.
+                let answered = Ratio::from_fraction(u128::from(deviation.outputs), available as u128);
+                settled.merit = merit_of(params, deviation, settled.gain, input.population.reference).mul(answered);
+                settled.cost =
+                    params.evaluator_latency.cost(evaluator.committed_at.saturating_sub(input.drawn_at));
+                settled.net = params.evaluator_weights.net(settled.merit, settled.cost);
+                if deviation.raw > params.outlier_bound {
+                    settled.slashed = params.outlier_penalty.of(params.evaluator_at_risk);
+                } else {
+                    let money =
+                        params.evaluator_weights.outcome(settled.net, split.evaluator_slot, params.evaluator_at_risk);
+                    settled.payout = money.payout;
+                    settled.slashed = money.penalty;
+                }
+                if let Some(gain) = settled.gain {
+                    if let MeritRule::Information { step, floor } = params.merit {
+                        reference = merit::next_reference(reference, gain, step, floor);
+                    }
+                    if let TrustRule::RelativeMerit { rate } = params.trust {
+                        settled.gain_average = trust::moving_average(evaluator.gain_average, gain, rate);
+                        gain_average = trust::moving_average(gain_average, gain, rate);
+                    }
+                }
+                settled.trust = match params.trust {
+                    TrustRule::Multiplicative { eta } => {
+                        trust::multiplicative(evaluator.trust, deviation.tolerated, eta, params.trust_floor)
+                    }
+                    TrustRule::Centred { up, down } => trust::centred(
+                        evaluator.trust,
+                        deviation.tolerated,
+                        median_deviation,
+                        up,
+                        down,
+                        params.trust_floor,
+                    ),
+                    TrustRule::RelativeMerit { .. } if settled.gain.is_none() => evaluator.trust,
+                    TrustRule::RelativeMerit { .. } => trust::relative_merit(
+                        evaluator.trust,
+                        settled.gain_average,
+                        input.population.gain_average,
+                        params.trust_floor,
+                    ),
+                };
+            }
+        }
+        paid = paid.checked_add(settled.payout)?;
+        slashed = slashed.checked_add(settled.slashed)?;
+        panel.push(settled);
+    }
+
+    let refund = input.fee.checked_sub(split.protocol_fee)?.checked_sub(paid)?;
+    Some(Settlement {
+        outputs,
+        panel,
+        protocol_fee: split.protocol_fee,
+        slashed,
+        refund,
+        consensus: mean_quality(&qualities),
+        reference,
+        gain_average,
+    })
+}
+
+/// What a panel that stayed below its quorum costs its members: those who did their duty nothing, the others what a
+/// settlement would have taken. Also what the nodes of a task that was refunded owe.
+pub fn unsettled_penalty(params: &KindParams, conduct: &Conduct) -> Balance {
+    match conduct {
+        Conduct::Missed => params.missed_penalty.of(params.evaluator_at_risk),
+        Conduct::Unrevealed => params.unrevealed_penalty.of(params.evaluator_at_risk),
+        Conduct::Revealed(_) => 0,
+    }
+}
+
+fn scores_of(panel: &[EvaluatorInput], output: usize) -> Vec<(usize, Weighted)> {
+    panel
+        .iter()
+        .enumerate()
+        .filter_map(|(place, evaluator)| match &evaluator.conduct {
+            Conduct::Revealed(scores) => {
+                let score = scores.get(output)?.quality()?;
+                Some((place, Weighted { score, trust: evaluator.trust }))
+            }
+            Conduct::Missed | Conduct::Unrevealed => None,
+        })
+        .collect()
+}
+
+fn compare(
+    params: &KindParams,
+    qualities: &[Option<Ratio>],
+    scores: &[Vec<(usize, Weighted)>],
+    evaluator: usize,
+) -> Vec<Comparison> {
+    qualities
+        .iter()
+        .zip(scores)
+        .filter(|(quality, _)| quality.is_some())
+        .filter_map(|(_, scores)| {
+            let own = scores.iter().find(|(place, _)| *place == evaluator)?.1.score;
+            let others: Vec<Weighted> =
+                scores.iter().filter(|(place, _)| *place != evaluator).map(|(_, w)| *w).collect();
+            Some(Comparison { own, others: aggregate(params.aggregation, &others)? })
+        })
+        .collect()
+}
+
+fn merit_of(params: &KindParams, deviation: &Deviation, gain: Option<Signed>, reference: Ratio) -> Ratio {
+    match (params.merit, gain) {
+        (MeritRule::Closeness, _) => merit::closeness(deviation),
+        (MeritRule::Information { floor, .. }, Some(gain)) => merit::information(gain, reference.max(floor)),
+        // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
+        (MeritRule::Information { .. }, None) => merit::closeness(deviation),
+    }
+}
+
+#[allow(clippy::arithmetic_side_effects)] // at most MAX_OUTPUTS numbers below 2^30
+fn mean_quality(qualities: &[Option<Ratio>]) -> Option<Ratio> {
+    let known: Vec<u64> = qualities.iter().flatten().map(|q| u64::from(q.ppb())).collect();
+    let sum: u64 = known.iter().sum();
+    let count = u64::try_from(known.len()).ok().filter(|n| *n > 0)?;
+    Some(Ratio::from_ppb(u32::try_from(sum / count).ok()?))
+}
