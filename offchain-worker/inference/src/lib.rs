@@ -1,1 +1,19 @@
-//! inference
+//! Language models, encoders and quality scores for Proof of Quality nodes. Knows nothing of chains.
+//!
+//! - [`manifest`]: which models there are and what their files must hash to; [`store`]: verified files on disk;
+//!   [`install`](mod@install): where files come from.
+//! - [`Generator`], [`Encoder`], [`CrossEncoder`]: what a model can do, whatever runs it; feature `candle` runs them.
+//! - [`quality`]: scores in [0, 1] for the outputs of a task.
+//! - [`ModelThread`]: a model on a thread of its own, asked from async code.
+
+pub mod convert;
+pub mod data;
+mod error;
+pub mod install;
+pub mod manifest;
+pub mod store;
+
+pub use data::{load_qa, QaItem};
+pub use error::{Error, Result, INSTALL_SCRIPT};
+pub use manifest::{Architecture, Manifest, ModelDigest, ModelEntry, Role};
+pub use store::{data_dir, default_models_dir, ModelStore, VerifiedModel};
