@@ -21,8 +21,8 @@ use sp_version::RuntimeVersion;
 
 use crate::{
     configs::RuntimeBlockWeights, genesis_config_presets, opaque::SessionKeys, AccountId, Balance, Block,
-    BlockNumber, Contracts, EventRecord, Executive, Hash, Nonce, Runtime, RuntimeCall, RuntimeGenesisConfig,
-    System, TransactionPayment, VERSION,
+    BlockNumber, Contracts, EventRecord, Executive, Hash, InherentDataExt, Nonce, Runtime, RuntimeCall,
+    RuntimeGenesisConfig, System, TransactionPayment, VERSION,
 };
 
 /// Dry runs return the contract's debug messages and events: this is a development chain.

@@ -19,7 +19,17 @@ pub const DEV_ENDOWMENT: Balance = 1 << 60;
 pub fn dev_accounts() -> Vec<AccountId> {
     use Sr25519Keyring::*;
     [
-        Alice, AliceStash, Bob, BobStash, Charlie, CharlieStash, Dave, DaveStash, Eve, EveStash, Ferdie,
+        Alice,
+        AliceStash,
+        Bob,
+        BobStash,
+        Charlie,
+        CharlieStash,
+        Dave,
+        DaveStash,
+        Eve,
+        EveStash,
+        Ferdie,
         FerdieStash,
     ]
     .into_iter()
@@ -45,7 +55,7 @@ pub fn development() -> Value {
 
 /// The JSON of the preset `id`, if there is such a preset.
 pub fn get_preset(id: &PresetId) -> Option<Vec<u8>> {
-    (id.as_ref() == sp_genesis_builder::DEV_RUNTIME_PRESET).then(|| development().to_string().into_bytes())
+    (id.as_str() == sp_genesis_builder::DEV_RUNTIME_PRESET).then(|| development().to_string().into_bytes())
 }
 
 /// Names of all presets.
