@@ -1,1 +1,13 @@
-//! x
+//! Build steps of the contract that are too long for a shell script.
+//!
+//! `scripts/build-contract.sh` calls them in this order: [`strip`] removes the exports that the pallet refuses,
+//! [`validate`] asks the pallet's own WebAssembly engine, in the pallet's own configuration, whether it would take the
+//! code, and [`bundle`] joins code and metadata into the `.contract` file that wallets and explorers read. [`artifacts`]
+//! checks the result as it is committed.
+
+pub mod artifacts;
+pub mod budget;
+pub mod bundle;
+pub mod host_functions;
+pub mod strip;
+pub mod validate;

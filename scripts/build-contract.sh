@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Builds the contract's artifacts:
+#   contracts/artifacts/poq.wasm      the code, as it is uploaded
+#   contracts/artifacts/poq.json      its interface (ink! metadata, version 5)
+#   contracts/artifacts/poq.contract  both in one, for polkadot.js and other wallets
+#   contracts/artifacts/SHA256SUMS
+#
+#   scripts/build-contract.sh           build, unless neither sources nor toolchain have changed
+#   scripts/build-contract.sh --check   build elsewhere and compare with the committed artifacts: byte for byte where the
+#                                       toolchain is the one that built them, else interface and acceptance only
+#   --force                             build even if nothing has changed
+#
+# Why not cargo-contract: its last release for ink! 5 (5.0.3) passes flags that rustc has not known since 1.92, or that put
+# instructions into the code which pallet-contracts refuses.
+set -euo pipefail
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+cd "$POQ_ROOT"
+
+check=0
+force=0
+for argument in "$@"; do
+    case "$argument" in
+    --check) check=1 ;;
+    --force) force=1 ;;
+    -h | --help)
+        sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
+    *) die "unknown argument '$argument' (known: --check, --force, --help)" ;;
+    esac
+done
+
+package=poq-contract
+library=poq_contract
+artifacts="$POQ_ROOT/contracts/artifacts"
+budget=contracts/poq/size-budget.txt
+work="$CARGO_TARGET_DIR/wasm-contract"
+stamp="$work/artifacts.stamp"
+
+. "$POQ_ROOT/scripts/setup-toolchain.sh"
+need_cmd wasm-opt "It is in Debian's package binaryen; scripts/setup.sh installs it."
+need_cmd cargo
+optimiser="$(wasm-opt --version)"
+
+# What decides the bytes. The artifacts themselves are part of it: an edited one is built anew.
+inputs_hash() {
+    {
+        content_hash contracts/poq contracts/poq-core scripts/xtask scripts/build-contract.sh Cargo.toml Cargo.lock
+        printf '%s\n' "$POQ_WASM_ID" "$optimiser"
+        cat "$artifacts/"{poq.wasm,poq.json,poq.contract,SHA256SUMS} 2>/dev/null | sha256sum
+    } | sha256sum | cut -d' ' -f1
+}
+
+if ((!force)) && up_to_date "$stamp" "$(inputs_hash)" "$artifacts/poq.wasm" "$artifacts/poq.json" "$artifacts/poq.contract"; then
+    log "contracts/artifacts: up to date"
+    exit 0
+fi
+
+locked=()
+# A check must not resolve versions anew: it is about the sources as they are committed.
+((check)) && locked=(--locked)
+
+# 1. Compile. `core` and `alloc` are rebuilt (build-std, hence RUSTC_BOOTSTRAP) because a panic is an `unreachable` here, with
+#    neither message nor location: those would be most of the code. `cargo rustc --crate-type`: a cdylib here, an ordinary
+#    library everywhere else.
+log "compiling the contract"
+mkdir -p "$work"
+RUSTC_BOOTSTRAP=1 \
+    RUSTFLAGS="-Zunstable-options -Cpanic=immediate-abort -Clink-arg=-zstack-size=65536 -Clink-arg=--import-memory -Clink-arg=--max-memory=1048576" \
+    CARGO_TARGET_DIR="$work" \
+    wasm_cargo rustc "${locked[@]}" --quiet --profile contract -p "$package" --lib --crate-type cdylib \
+    --no-default-features --target "$POQ_WASM_TARGET" -Zbuild-std=core,alloc
+linked="$work/$POQ_WASM_TARGET/contract/$library.wasm"
+
+# 2. The metadata comes from the same sources, compiled for this machine.
+log "compiling xtask and the contract's metadata"
+cargo build "${locked[@]}" --quiet --release -p xtask --features metadata --bins
+xtask="$CARGO_TARGET_DIR/release/xtask"
+"$CARGO_TARGET_DIR/release/poq-metadata" >"$work/metadata.json"
+
+# 3. Strip, then shrink. The second pass finds what the first one has uncovered.
+shrink=(wasm-opt -Oz --mvp-features --zero-filled-memory --strip-debug --strip-producers)
+"$xtask" strip-exports "$linked" "$work/stripped.wasm"
+"${shrink[@]}" "$work/stripped.wasm" -o "$work/once.wasm"
+"${shrink[@]}" "$work/once.wasm" -o "$work/final.wasm"
+
+# 4. Would the pallet take it, and is it as small as we said it would be?
+"$xtask" validate "$work/final.wasm" --budget "$budget"
+
+# 5. Bundle.
+ink="$(sed -n '/^name = "ink"$/{n;s/^version = "\(.*\)"$/\1/p}' Cargo.lock)"
+[[ -n "$ink" ]] || die "Cargo.lock names no version of ink: is it the workspace's?"
+fresh="$work/artifacts"
+rm -rf "$fresh"
+"$xtask" bundle --wasm "$work/final.wasm" --metadata "$work/metadata.json" --out "$fresh" \
+    --ink "$ink" --rustc "$POQ_WASM_VERSION" \
+    --info "build_mode=Release" --info "rust_toolchain=$POQ_WASM_ID" --info "wasm_opt=$optimiser"
+
+if ((check)); then
+    "$xtask" check-artifacts "$artifacts" --budget "$budget" --fresh "$fresh"
+else
+    mkdir -p "$artifacts"
+    cp "$fresh"/* "$artifacts/"
+    "$xtask" check-artifacts "$artifacts" --budget "$budget"
+fi
+mark_up_to_date "$stamp" "$(inputs_hash)"

@@ -1,0 +1,164 @@
+//! `xtask`: see `xtask --help` and `scripts/build-contract.sh`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use semver::Version;
+use xtask::{
+    artifacts::{self, Agreement},
+    budget::Budget,
+    bundle, strip, validate,
+};
+
+/// Build steps of the contract. scripts/build-contract.sh runs them in order.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Remove every export but `call` and `deploy`, and the custom sections.
+    StripExports {
+        /// The linked module.
+        input: PathBuf,
+        /// Where to write the stripped one.
+        output: PathBuf,
+    },
+    /// Ask the pallet's own engine, in the pallet's own configuration, whether it would take this code.
+    Validate {
+        /// The code.
+        wasm: PathBuf,
+        /// File with the most bytes that the code may have.
+        #[arg(long)]
+        budget: PathBuf,
+    },
+    /// Join code and metadata into poq.contract, and write all artifacts.
+    Bundle(BundleArgs),
+    /// Check that the artifacts in a folder fit together, and optionally that a fresh build gives the same.
+    CheckArtifacts {
+        /// The folder, usually contracts/artifacts.
+        folder: PathBuf,
+        /// File with the most bytes that the code may have.
+        #[arg(long)]
+        budget: PathBuf,
+        /// A folder with freshly built artifacts to compare with.
+        #[arg(long)]
+        fresh: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct BundleArgs {
+    /// The final code.
+    #[arg(long)]
+    wasm: PathBuf,
+    /// What poq-metadata printed.
+    #[arg(long)]
+    metadata: PathBuf,
+    /// The folder to write to.
+    #[arg(long)]
+    out: PathBuf,
+    /// Name of the contract.
+    #[arg(long, default_value = "poq")]
+    name: String,
+    /// Version of the contract.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    contract_version: Version,
+    /// An author of the contract.
+    #[arg(long = "author", default_value = "The Proof of Quality authors")]
+    authors: Vec<String>,
+    /// Version of ink!.
+    #[arg(long)]
+    ink: Version,
+    /// Version of rustc.
+    #[arg(long)]
+    rustc: Version,
+    /// What else decides the bytes of the code, as KEY=VALUE.
+    #[arg(long = "info", value_parser = key_value)]
+    info: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::StripExports { input, output } => {
+            let stripped =
+                strip::strip_exports(&read(&input)?).with_context(|| input.display().to_string())?;
+            write(&output, &stripped)
+        }
+        Command::Validate { wasm, budget } => {
+            let budget = Budget::read(&budget)?;
+            let report =
+                validate::validate(&read(&wasm)?, &budget).with_context(|| wasm.display().to_string())?;
+            println!("{report}");
+            println!("budget     {} bytes ({} free)", budget.bytes, budget.bytes - report.size);
+            Ok(())
+        }
+        Command::Bundle(args) => {
+            let abi = String::from_utf8(read(&args.metadata)?)
+                .with_context(|| format!("{} is not text", args.metadata.display()))?;
+            let build = bundle::Build {
+                name: args.name,
+                version: args.contract_version,
+                authors: args.authors,
+                ink: args.ink,
+                rustc: args.rustc,
+                info: args.info.into_iter().collect::<BTreeMap<_, _>>(),
+            };
+            artifacts::write(&args.out, &bundle::bundle(&read(&args.wasm)?, &abi, &build)?)?;
+            Ok(())
+        }
+        Command::CheckArtifacts { folder, budget, fresh } => {
+            let budget = Budget::read(&budget)?;
+            let committed = artifacts::check(&folder, &budget)?;
+            println!(
+                "{}: consistent, {} bytes of code, code hash 0x{}",
+                folder.display(),
+                committed.report.size,
+                hex::encode(committed.report.code_hash)
+            );
+            let Some(fresh) = fresh else { return Ok(()) };
+            let fresh = artifacts::check(&fresh, &budget)?;
+            match artifacts::compare(&committed, &fresh)? {
+                Agreement::Identical => println!("a fresh build gives the same bytes"),
+                Agreement::OtherToolchain { committed: old, fresh: new } => println!(
+                    "a fresh build gives the same interface and code that the pallet takes ({} bytes). Its bytes were not \
+                     compared, because the toolchain differs:\n  committed  {old}\n  here       {new}",
+                    fresh.report.size
+                ),
+            }
+            Ok(())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
