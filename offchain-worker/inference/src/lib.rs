@@ -8,12 +8,28 @@
 
 pub mod convert;
 pub mod data;
+pub mod encode;
+#[cfg(feature = "candle")]
+pub mod engine;
 mod error;
+pub mod generate;
 pub mod install;
 pub mod manifest;
+pub mod quality;
 pub mod store;
+pub mod thread;
 
 pub use data::{load_qa, QaItem};
+pub use encode::{CrossEncoder, Encoder};
+#[cfg(feature = "candle")]
+pub use engine::{
+    load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceKind, LoadOptions,
+};
 pub use error::{Error, Result, INSTALL_SCRIPT};
+pub use generate::{
+    CancelFlag, ChatRole, FinishReason, GenerateRequest, Generation, Generator, Message, Prompt,
+};
 pub use manifest::{Architecture, Manifest, ModelDigest, ModelEntry, Role};
+pub use quality::{BiEncoderScorer, CrossEncoderScorer, QualityScorer, Query};
 pub use store::{data_dir, default_models_dir, ModelStore, VerifiedModel};
+pub use thread::{Health, ModelHandle, ModelThread, ThreadOptions};

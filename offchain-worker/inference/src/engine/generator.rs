@@ -1,0 +1,174 @@
+//! Answering prompts, token by token.
+
+use super::{decoder::Decoder, tokenizer::TextCodec};
+use crate::{
+    error::{Error, Result},
+    generate::{FinishReason, GenerateRequest, Generation, Generator, Prompt, MAX_PROMPT_BYTES},
+    manifest::{Architecture, ModelDigest},
+    store::VerifiedModel,
+};
+use candle_core::{quantized::gguf_file, Device};
+use candle_transformers::generation::{LogitsProcessor, Sampling};
+use std::{fs::File, io::BufReader, time::Instant};
+
+/// Tokens of a prompt that are computed between two looks at the deadline.
+const PROMPT_CHUNK: usize = 256;
+
+/// A language model on candle.
+pub struct CandleGenerator {
+    name: String,
+    digest: ModelDigest,
+    context_tokens: usize,
+    codec: TextCodec,
+    decoder: Decoder,
+    device: Device,
+}
+
+impl CandleGenerator {
+    /// Loads a model whose files have been checked.
+    ///
+    /// # Errors
+    /// When the files are not of the architecture that the manifest says.
+    pub fn load(model: &VerifiedModel, device: &Device) -> Result<Self> {
+        let entry = model.entry();
+        let fail = |e: candle_core::Error| Error::model(&entry.name, e);
+        let (codec, decoder) = match entry.architecture {
+            Architecture::LlamaGguf | Architecture::Qwen2Gguf => {
+                let path = model.file("model.gguf")?;
+                let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
+                let gguf = gguf_file::Content::read(&mut BufReader::new(&file)).map_err(fail)?;
+                let codec = TextCodec::from_gguf(model, &gguf)?;
+                (codec, Decoder::from_gguf(entry.architecture, gguf, &mut file, device).map_err(fail)?)
+            }
+            Architecture::LlamaSafetensors | Architecture::Qwen2Safetensors => {
+                (TextCodec::from_files(model)?, Decoder::from_safetensors(model, device)?)
+            }
+            Architecture::Bert => {
+                return Err(Error::model(&entry.name, "a BERT encoder cannot generate text"))
+            }
+        };
+        Ok(Self {
+            name: entry.name.clone(),
+            digest: entry.digest(),
+            context_tokens: entry.context_tokens,
+            codec,
+            decoder,
+            device: device.clone(),
+        })
+    }
+
+    fn fail(&self, error: candle_core::Error) -> Error {
+        Error::model(&self.name, error)
+    }
+}
+
+/// Why to end now, if there is a reason.
+fn interrupted(request: &GenerateRequest) -> Option<FinishReason> {
+    if request.cancel.is_cancelled() {
+        Some(FinishReason::Cancelled)
+    } else if request.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        Some(FinishReason::Deadline)
+    } else {
+        None
+    }
+}
+
+/// Where the earliest of the stop texts begins.
+fn find_stop(text: &str, stop: &[String]) -> Option<usize> {
+    stop.iter().filter_map(|s| text.find(s.as_str())).min()
+}
+
+impl Generator for CandleGenerator {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn digest(&self) -> ModelDigest {
+        self.digest
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.context_tokens
+    }
+
+    fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
+        let bytes = prompt.bytes();
+        if bytes > MAX_PROMPT_BYTES {
+            return Err(Error::PromptTooLarge { bytes, limit: MAX_PROMPT_BYTES });
+        }
+        Ok(self.codec.encode(prompt)?.len())
+    }
+
+    fn generate(&mut self, request: &GenerateRequest) -> Result<Generation> {
+        request.validate(self.context_tokens)?;
+        let prompt = self.codec.encode(&request.prompt)?;
+        let limit = self.context_tokens - request.max_tokens;
+        if prompt.len() > limit {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), limit });
+        }
+        let sampling = match (request.temperature, request.top_p) {
+            (temperature, _) if temperature < 1e-7 => Sampling::ArgMax,
+            (temperature, None) => Sampling::All { temperature },
+            (temperature, Some(p)) => Sampling::TopP { p, temperature },
+        };
+        let mut sampler = LogitsProcessor::from_sampling(request.seed, sampling);
+
+        let device = self.device.clone();
+        let started = Instant::now();
+        self.decoder.reset(&device).map_err(|e| self.fail(e))?;
+        let mut position = 0;
+        let mut logits = None;
+        let mut finish = None;
+        for chunk in prompt.chunks(PROMPT_CHUNK) {
+            finish = interrupted(request);
+            if finish.is_some() {
+                break;
+            }
+            logits = Some(self.decoder.forward(chunk, position, &device).map_err(|e| self.fail(e))?);
+            position += chunk.len();
+        }
+        let prompt_ms = started.elapsed().as_millis() as u64;
+
+        let decoding = Instant::now();
+        let mut answer: Vec<u32> = Vec::new();
+        let mut stopped_at = None;
+        while let (None, Some(current)) = (finish, logits.take()) {
+            let token = sampler.sample(&current).map_err(|e| self.fail(e))?;
+            if self.codec.is_end(token) {
+                finish = Some(FinishReason::Stop);
+                break;
+            }
+            answer.push(token);
+            if !request.stop.is_empty() {
+                stopped_at = find_stop(&self.codec.decode(&answer)?, &request.stop);
+            }
+            finish = if stopped_at.is_some() {
+                Some(FinishReason::Stop)
+            } else if answer.len() >= request.max_tokens {
+                Some(FinishReason::Length)
+            } else {
+                interrupted(request)
+            };
+            if finish.is_none() {
+                let next = self.decoder.forward(&[token], position, &device).map_err(|e| self.fail(e))?;
+                logits = Some(next);
+                position += 1;
+            }
+        }
+        // What this request left behind is of no use to the next one.
+        self.decoder.reset(&device).map_err(|e| self.fail(e))?;
+
+        let mut text = self.codec.decode(&answer)?;
+        if let Some(at) = stopped_at {
+            text.truncate(at);
+        }
+        Ok(Generation {
+            text: text.trim().to_string(),
+            prompt_tokens: prompt.len(),
+            completion_tokens: answer.len(),
+            prompt_ms,
+            decode_ms: decoding.elapsed().as_millis() as u64,
+            finish_reason: finish.unwrap_or(FinishReason::Length),
+        })
+    }
+}
