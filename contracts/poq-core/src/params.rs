@@ -105,10 +105,12 @@ pub struct KindParams {
     /// What an inference node has at risk per task, locked from draw to settlement; also the cap of its penalty.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub inference_at_risk: Balance,
-    /// What an evaluator has at risk per task.
+    /// What an evaluator has at risk per task, locked from draw to settlement.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub evaluator_at_risk: Balance,
-    /// The share of the stake at risk that a missed duty costs (no commitment, or every output abstained on).
+    /// The share of the stake at risk that a missed duty costs (no commitment, or every output abstained on). Also the
+    /// most that an evaluator's negative net reward costs: were answering with little merit dearer than not answering,
+    /// or than hiding the answer, evaluators would rather do that.
     pub missed_penalty: Ratio,
     /// The share of the stake at risk that a commitment costs which is not revealed or does not match. At least
     /// `outlier_penalty`, so that hiding a bad score never pays.
@@ -186,7 +188,9 @@ impl core::fmt::Display for ParamsError {
             ParamsError::Penalties => {
                 "unrevealed_penalty must be at least outlier_penalty and at least missed_penalty"
             }
-            ParamsError::Deadlines => "inference_ms, draw_ms, commit_ms and reveal_ms must be 1 second to 30 days",
+            ParamsError::Deadlines => {
+                "inference_ms, draw_ms, commit_ms and reveal_ms must be 1 second to 30 days"
+            }
             ParamsError::PanelSize => "1 <= outputs_max <= 4 and 2 <= panel_min <= panel_max <= 15",
         })
     }
@@ -271,18 +275,15 @@ impl KindParams {
         let for_inference = self.inference_share.of(net);
         let inference_slot = for_inference.checked_div(Balance::from(outputs))?;
         let evaluator_slot = net.checked_sub(for_inference)?.checked_div(Balance::from(panel))?;
-        (inference_slot >= self.inference_slot_min && evaluator_slot >= self.evaluator_slot_min).then_some(FeeSplit {
-            protocol_fee,
-            inference_slot,
-            evaluator_slot,
-        })
+        (inference_slot >= self.inference_slot_min && evaluator_slot >= self.evaluator_slot_min)
+            .then_some(FeeSplit { protocol_fee, inference_slot, evaluator_slot })
     }
 
     /// The smallest fee that [`KindParams::split`] accepts; `None` where no fee of 128 bits is enough (a share of zero).
     pub fn fee_min(&self, outputs: u8, panel: u8) -> Option<Balance> {
         let fits = |fee: Balance| self.split(fee, outputs, panel).is_some();
         // Monotone in the fee: bisect. 128 steps at most, and only in queries.
-        let (mut low, mut high) = (0u128, u128::MAX >> 1u32);
+        let (mut low, mut high) = (0u128, u128::MAX);
         if !fits(high) {
             return None;
         }

@@ -46,7 +46,8 @@ pub struct EvaluatorInput {
     pub committed_at: Millis,
     /// Its trust before this settlement.
     pub trust: Ratio,
-    /// Its moving average of information gains before this settlement, in signed parts per billion.
+    /// Its moving average of information gains before this settlement, in signed parts per billion; 0 for one that never
+    /// had a gain ([`trust::starting_average`] says what it starts from).
     pub gain_average: Signed,
 }
 
@@ -58,7 +59,7 @@ pub struct Population {
     pub ring: Vec<RingEntry>,
     /// x_ref: follows the median information gain.
     pub reference: Ratio,
-    /// The population's moving average of information gains, in signed parts per billion.
+    /// The population's moving average of information gains, in signed parts per billion; 0 before the first positive one.
     pub gain_average: Signed,
 }
 
@@ -83,7 +84,7 @@ pub struct SettlementInput {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OutputSettlement {
-    /// Q: the consensus; `None` where the output was not delivered or most of the panel could not get it.
+    /// Q: the consensus; `None` where the output was not delivered or no more than half of those who revealed had it.
     pub quality: Option<Ratio>,
     /// C.
     pub cost: Ratio,
@@ -103,7 +104,8 @@ pub struct OutputSettlement {
 pub struct EvaluatorSettlement {
     /// The mean deviation from the others, the tolerance taken off.
     pub deviation: Ratio,
-    /// The information gain in signed parts per billion; `None` where there was nothing to compare with.
+    /// The information gain in signed parts per billion, an output that it abstained on counting as zero; `None` where
+    /// there was nothing to compare with.
     pub gain: Option<Signed>,
     /// a: the merit by the kind's rule.
     pub merit: Ratio,
@@ -140,7 +142,8 @@ pub struct Settlement {
     /// Back to the requester.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub refund: Balance,
-    /// The mean consensus of the outputs that have one: the kind's next ring entry. `None` where no output has one.
+    /// The consensus of the first output, in the order of the draw, that has one: the kind's next ring entry. `None` where
+    /// no output has one.
     pub consensus: Option<Ratio>,
     /// The kind's next x_ref.
     pub reference: Ratio,
@@ -193,7 +196,8 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
                     params.price_weight,
                 );
                 let net = params.inference_weights.net(*quality, cost);
-                let money = params.inference_weights.outcome(net, split.inference_slot, params.inference_at_risk);
+                let money =
+                    params.inference_weights.outcome(net, split.inference_slot, params.inference_at_risk);
                 OutputSettlement {
                     quality: Some(*quality),
                     cost,
@@ -214,21 +218,35 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
 
     // Compare every evaluator with the others, on the outputs that have a consensus.
     let available = qualities.iter().filter(|q| q.is_some()).count();
-    let comparisons: Vec<Vec<Comparison>> = (0..input.panel.len())
-        .map(|evaluator| compare(params, &qualities, &scores, evaluator))
-        .collect();
+    let comparisons: Vec<Vec<Comparison>> =
+        (0..input.panel.len()).map(|evaluator| compare(params, &qualities, &scores, evaluator)).collect();
     let deviations: Vec<Deviation> =
         comparisons.iter().map(|c| merit::deviation(c, params.tolerance)).collect();
-    let compared: Vec<Ratio> =
-        deviations.iter().filter(|d| d.outputs > 0).map(|d| d.tolerated).collect();
+    let compared: Vec<Ratio> = deviations.iter().filter(|d| d.outputs > 0).map(|d| d.tolerated).collect();
     let median_deviation = median(&compared).unwrap_or_default();
 
-    let mut reference = input.population.reference;
-    let mut gain_average = input.population.gain_average;
+    // Gains come before everything that they move, so that nobody's outcome depends on its place in the panel.
+    let gains: Vec<Option<Signed>> = comparisons
+        .iter()
+        .map(|comparisons| {
+            let gain = merit::information_gain(comparisons, params.tolerance, &input.population.ring)?;
+            over_available(gain, comparisons.len(), available)
+        })
+        .collect();
+    let round = mean_gain(&gains);
+    // What evaluators are relative to: the population before this task; in a kind's first task, the task's own mean.
+    let standard = match input.population.gain_average {
+        0 => round.unwrap_or(0),
+        average => average,
+    };
+
     let mut panel = Vec::with_capacity(input.panel.len());
-    for ((evaluator, comparisons), deviation) in input.panel.iter().zip(&comparisons).zip(&deviations) {
+    for (((evaluator, comparisons), deviation), gain) in
+        input.panel.iter().zip(&comparisons).zip(&deviations).zip(&gains)
+    {
         let mut settled = EvaluatorSettlement {
             deviation: deviation.tolerated,
+            gain: *gain,
             trust: evaluator.trust,
             gain_average: evaluator.gain_average,
             ..EvaluatorSettlement::default()
@@ -239,44 +257,28 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
             Conduct::Unrevealed => settled.slashed = params.unrevealed_penalty.of(params.evaluator_at_risk),
             // Nothing to be compared on: either no output could be had, and saying so is a duty done; or it abstained on
             // every output that the others could get.
-            Conduct::Revealed(_) if deviation.outputs == 0 => {
+            Conduct::Revealed(_) if comparisons.is_empty() => {
                 settled.slashed = if available == 0 { 0 } else { missed };
             }
             Conduct::Revealed(_) => {
-                settled.gain = merit::information_gain(
-                    comparisons,
-                    params.tolerance,
-                    &input.population.ring,
-                    evaluator.committed_at,
-                );
                 // Abstaining on some outputs earns in proportion to the others.
-                let answered = Ratio::from_fraction(u128::from(deviation.outputs), available as u128);
-                settled.merit = merit_of(params, deviation, settled.gain, input.population.reference).mul(answered);
+                let answered = Ratio::from_fraction(comparisons.len() as u128, available as u128);
+                settled.merit = merit_of(params, deviation, *gain, answered, input.population.reference);
                 settled.cost =
                     params.evaluator_latency.cost(evaluator.committed_at.saturating_sub(input.drawn_at));
                 settled.net = params.evaluator_weights.net(settled.merit, settled.cost);
+                let money = params.evaluator_weights.outcome(settled.net, split.evaluator_slot, missed);
+                settled.slashed = money.penalty;
                 if deviation.raw > params.outlier_bound {
-                    settled.slashed = params.outlier_penalty.of(params.evaluator_at_risk);
+                    settled.slashed = money.penalty.max(params.outlier_penalty.of(params.evaluator_at_risk));
                 } else {
-                    let money =
-                        params.evaluator_weights.outcome(settled.net, split.evaluator_slot, params.evaluator_at_risk);
                     settled.payout = money.payout;
-                    settled.slashed = money.penalty;
                 }
-                if let Some(gain) = settled.gain {
-                    if let MeritRule::Information { step, floor } = params.merit {
-                        reference = merit::next_reference(reference, gain, step, floor);
-                    }
-                    if let TrustRule::RelativeMerit { rate } = params.trust {
-                        settled.gain_average = trust::moving_average(evaluator.gain_average, gain, rate);
-                        gain_average = trust::moving_average(gain_average, gain, rate);
-                    }
-                }
-                settled.trust = match params.trust {
-                    TrustRule::Multiplicative { eta } => {
+                settled.trust = match (params.trust, gain) {
+                    (TrustRule::Multiplicative { eta }, _) => {
                         trust::multiplicative(evaluator.trust, deviation.tolerated, eta, params.trust_floor)
                     }
-                    TrustRule::Centred { up, down } => trust::centred(
+                    (TrustRule::Centred { up, down }, _) => trust::centred(
                         evaluator.trust,
                         deviation.tolerated,
                         median_deviation,
@@ -284,13 +286,23 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
                         down,
                         params.trust_floor,
                     ),
-                    TrustRule::RelativeMerit { .. } if settled.gain.is_none() => evaluator.trust,
-                    TrustRule::RelativeMerit { .. } => trust::relative_merit(
-                        evaluator.trust,
-                        settled.gain_average,
-                        input.population.gain_average,
-                        params.trust_floor,
-                    ),
+                    (TrustRule::RelativeMerit { .. }, None) => evaluator.trust,
+                    (TrustRule::RelativeMerit { rate }, Some(gain)) => {
+                        let start = match evaluator.gain_average {
+                            0 => trust::starting_average(evaluator.trust, standard),
+                            average => average,
+                        };
+                        // One that starts where there is nothing to be relative to yet starts later.
+                        if start != 0 {
+                            settled.gain_average = trust::moving_average(start, *gain, rate);
+                        }
+                        trust::relative_merit(
+                            evaluator.trust,
+                            settled.gain_average,
+                            standard,
+                            params.trust_floor,
+                        )
+                    }
                 };
             }
         }
@@ -306,10 +318,43 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
         protocol_fee: split.protocol_fee,
         slashed,
         refund,
-        consensus: mean_quality(&qualities),
-        reference,
-        gain_average,
+        consensus: qualities.iter().copied().flatten().next(),
+        reference: next_reference(params, input.population.reference, &gains),
+        gain_average: match (params.trust, round) {
+            (TrustRule::RelativeMerit { rate }, Some(round)) => match input.population.gain_average {
+                0 => round.max(0),
+                average => trust::moving_average(average, round, rate),
+            },
+            _ => input.population.gain_average,
+        },
     })
+}
+
+/// A gain as a mean over the `available` outputs, of which `answered` were compared: the others count as zero, which is
+/// what knowing nothing gains on average. Else an evaluator could raise its trust by answering only where it cannot lose.
+// A gain is at most 10⁹ in size and there are at most MAX_OUTPUTS outputs.
+#[allow(clippy::arithmetic_side_effects)]
+fn over_available(gain: Signed, answered: usize, available: usize) -> Option<Signed> {
+    let answered = i64::try_from(answered).ok()?;
+    (gain * answered).checked_div_euclid(i64::try_from(available).ok()?)
+}
+
+/// The mean gain of a round, rounded down.
+fn mean_gain(gains: &[Option<Signed>]) -> Option<Signed> {
+    let count = gains.iter().flatten().count();
+    gains.iter().flatten().sum::<Signed>().checked_div_euclid(i64::try_from(count).ok()?)
+}
+
+/// The kind's next x_ref: one step per evaluator by which those above it outnumber the others, or the others those above.
+/// It rests where as many gain more as gain less: at the population's median, whatever the order of a panel.
+fn next_reference(params: &KindParams, reference: Ratio, gains: &[Option<Signed>]) -> Ratio {
+    let MeritRule::Information { step, floor } = params.merit else { return reference };
+    let old = reference.signed();
+    let above = gains.iter().flatten().filter(|gain| **gain > old).count();
+    let others = gains.iter().flatten().count().saturating_sub(above);
+    // A gain on the side that the majority is on.
+    let side = if above > others { Signed::MAX } else { Signed::MIN };
+    (0..above.abs_diff(others)).fold(reference, |x, _| merit::next_reference(x, side, step, floor))
 }
 
 /// What a panel that stayed below its quorum costs its members: those who did their duty nothing, the others what a
@@ -355,19 +400,21 @@ fn compare(
         .collect()
 }
 
-fn merit_of(params: &KindParams, deviation: &Deviation, gain: Option<Signed>, reference: Ratio) -> Ratio {
+fn merit_of(
+    params: &KindParams,
+    deviation: &Deviation,
+    gain: Option<Signed>,
+    answered: Ratio,
+    reference: Ratio,
+) -> Ratio {
     match (params.merit, gain) {
-        (MeritRule::Closeness, _) => merit::closeness(deviation),
-        (MeritRule::Information { floor, .. }, Some(gain)) => merit::information(gain, reference.max(floor)),
+        // The gain is a mean over all available outputs already: half of them answered earns half at most.
+        (MeritRule::Information { floor, .. }, Some(gain)) => {
+            merit::information(gain, reference.max(floor)).min(answered)
+        }
         // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
-        (MeritRule::Information { .. }, None) => merit::closeness(deviation),
+        (MeritRule::Closeness, _) | (MeritRule::Information { .. }, None) => {
+            merit::closeness(deviation).mul(answered)
+        }
     }
-}
-
-#[allow(clippy::arithmetic_side_effects)] // at most MAX_OUTPUTS numbers below 2^30
-fn mean_quality(qualities: &[Option<Ratio>]) -> Option<Ratio> {
-    let known: Vec<u64> = qualities.iter().flatten().map(|q| u64::from(q.ppb())).collect();
-    let sum: u64 = known.iter().sum();
-    let count = u64::try_from(known.len()).ok().filter(|n| *n > 0)?;
-    Some(Ratio::from_ppb(u32::try_from(sum / count).ok()?))
 }

@@ -42,6 +42,13 @@ pub fn moving_average(average: Signed, gain: Signed, rate: Ratio) -> Signed {
     average + (gain.clamp(-one, one) - average) * rate.signed() / one
 }
 
+/// The average that an evaluator starts from at its first information gain: the one at which the relative-merit rule gives
+/// the trust that it has. Starting from zero instead would throw every newcomer down to the floor after one task, however
+/// good it was, and it would take some 1/rate tasks to recover. Zero where the population gains nothing.
+pub fn starting_average(trust: Ratio, population: Signed) -> Signed {
+    trust.mul(Ratio::clip(population)).signed()
+}
+
 /// The relative-merit rule (ours, the partner of the information rule): w = clip(own average gain / population's average
 /// gain, w_min, 1). Where the population gains nothing there is nothing to be relative to, and `trust` stays.
 pub fn relative_merit(trust: Ratio, own: Signed, population: Signed, floor: Ratio) -> Ratio {

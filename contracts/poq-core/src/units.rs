@@ -50,7 +50,8 @@ impl Ratio {
         Ratio::from_ppb(permille.saturating_mul(1_000_000))
     }
 
-    /// `part / whole` rounded down, clipped to [0, 1]. A `whole` of zero gives one for any positive `part`, else zero.
+    /// `part / whole` rounded down, exact for every pair, clipped to [0, 1]. A `whole` of zero gives one for any positive
+    /// `part`, else zero.
     pub fn from_fraction(part: u128, whole: u128) -> Ratio {
         if part == 0 {
             return Ratio::ZERO;
@@ -58,16 +59,40 @@ impl Ratio {
         if part >= whole {
             return Ratio::ONE;
         }
-        // part < whole. Where part · 10⁹ would overflow, both are so large that dropping low bits costs less than 1 ppb.
-        let (mut p, mut w) = (part, whole);
-        while p > u128::MAX.wrapping_div(ONE_U128) {
-            p >>= 1u32;
-            w >>= 1u32;
+        match part.checked_mul(ONE_U128) {
+            Some(scaled) => Ratio::from_ppb(
+                scaled.checked_div(whole).and_then(|ppb| u32::try_from(ppb).ok()).unwrap_or(ONE),
+            ),
+            None => Ratio::from_large_fraction(part, whole),
         }
-        match p.saturating_mul(ONE_U128).checked_div(w) {
-            Some(ppb) => Ratio::from_ppb(u32::try_from(ppb).unwrap_or(ONE)),
-            None => Ratio::ONE,
+    }
+
+    /// `part / whole` for a `part < whole` whose product with 10⁹ exceeds 128 bits: multiplies by 10⁹ bit by bit and
+    /// divides on the way. After every step part · (the bits of 10⁹ so far) = quotient · whole + rest, rest < whole.
+    #[cold]
+    // The quotient is at most 10⁹. rest < whole, hence `whole - rest` is positive; `rest + more` is computed only where it
+    // is below `whole`.
+    #[allow(clippy::arithmetic_side_effects)]
+    fn from_large_fraction(part: u128, whole: u128) -> Ratio {
+        let (mut quotient, mut rest) = (0u32, 0u128);
+        let add = |quotient: &mut u32, rest: &mut u128, more: u128| {
+            let room = whole - *rest;
+            if more >= room {
+                *quotient += 1;
+                *rest = more - room;
+            } else {
+                *rest += more;
+            }
+        };
+        for bit in (0..u32::BITS - ONE.leading_zeros()).rev() {
+            quotient *= 2;
+            let twice = rest;
+            add(&mut quotient, &mut rest, twice);
+            if (ONE >> bit) & 1 == 1 {
+                add(&mut quotient, &mut rest, part);
+            }
         }
+        Ratio::from_ppb(quotient)
     }
 
     /// Parts per billion.
@@ -199,7 +224,9 @@ impl Decode for Score {
     fn decode<I: Input>(input: &mut I) -> Result<Self, CodecError> {
         match u32::decode(input)? {
             raw if raw <= ONE || raw == u32::MAX => Ok(Score(raw)),
-            _ => Err(CodecError::from("a score is at most one billion parts per billion, or 2^32-1 for unavailable")),
+            _ => Err(CodecError::from(
+                "a score is at most one billion parts per billion, or 2^32-1 for unavailable",
+            )),
         }
     }
 }

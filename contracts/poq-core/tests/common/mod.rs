@@ -1,0 +1,263 @@
+//! Strategies for everything that a settlement takes: valid parameters of every rule, and arbitrary inputs.
+#![allow(dead_code)] // every test binary uses its own part
+
+use poq_core::aggregate::Weighted;
+use poq_core::cost::LatencyRange;
+use poq_core::merit::RingEntry;
+use poq_core::reward::RewardWeights;
+use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
+use poq_core::units::{Millis, ONE};
+use poq_core::{Aggregation, KindParams, MeritRule, Ratio, Score, SettlementInput, TrustRule};
+use proptest::prelude::*;
+
+/// More money than any chain has, with room for sums of it.
+pub const MUCH: u128 = 1 << 112;
+
+/// A ratio: anywhere, and often where rounding and clipping happen.
+pub fn ratio() -> impl Strategy<Value = Ratio> {
+    prop_oneof![
+        4 => 0..=ONE,
+        2 => (0..=1_000u32).prop_map(|permille| permille * 1_000_000),
+        1 => 0..=3u32,
+        1 => (ONE - 3)..=ONE,
+    ]
+    .prop_map(Ratio::from_ppb)
+}
+
+/// A ratio in the given range of parts per billion.
+pub fn ratio_in(range: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = Ratio> {
+    range.prop_map(Ratio::from_ppb)
+}
+
+/// An amount of any order of magnitude up to [`MUCH`].
+pub fn money() -> impl Strategy<Value = u128> {
+    (0u32..=112).prop_flat_map(|bits| 0..=(1u128 << bits))
+}
+
+pub fn aggregation() -> impl Strategy<Value = Aggregation> {
+    prop_oneof![
+        Just(Aggregation::Mean),
+        Just(Aggregation::Median),
+        (0..ONE / 2).prop_map(|trim| Aggregation::TrimmedMean { trim: Ratio::from_ppb(trim) }),
+        Just(Aggregation::TrustWeightedMean),
+        Just(Aggregation::TrustWeightedMedian),
+    ]
+}
+
+pub fn merit_rule() -> impl Strategy<Value = MeritRule> {
+    prop_oneof![
+        Just(MeritRule::Closeness),
+        (ratio(), ratio_in(1..=ONE)).prop_map(|(step, floor)| MeritRule::Information { step, floor }),
+    ]
+}
+
+pub fn trust_rule() -> impl Strategy<Value = TrustRule> {
+    prop_oneof![
+        ratio().prop_map(|eta| TrustRule::Multiplicative { eta }),
+        (ratio(), ratio()).prop_map(|(a, b)| TrustRule::Centred { up: a.min(b), down: a.max(b) }),
+        ratio().prop_map(|rate| TrustRule::RelativeMerit { rate }),
+    ]
+}
+
+pub fn reward_weights() -> impl Strategy<Value = RewardWeights> {
+    (ratio_in(1..=ONE), ratio()).prop_map(|(alpha, beta)| RewardWeights { alpha, beta })
+}
+
+pub fn latency_range() -> impl Strategy<Value = LatencyRange> {
+    (0..100_000u64, prop_oneof![1..200_000u64, 1..(1u64 << 62)])
+        .prop_map(|(min_ms, span)| LatencyRange { min_ms, max_ms: min_ms + span })
+}
+
+prop_compose! {
+    fn rules()(
+        aggregation in aggregation(),
+        merit in merit_rule(),
+        trust in trust_rule(),
+        (trust_floor, trust_initial) in (ratio_in(1..=ONE), ratio_in(1..=ONE)),
+        tolerance in ratio(),
+        outlier_bound in ratio(),
+    ) -> KindParams {
+        KindParams {
+            aggregation,
+            merit,
+            trust,
+            trust_initial: trust_initial.max(trust_floor),
+            trust_floor: trust_initial.min(trust_floor),
+            tolerance,
+            outlier_bound,
+            ..KindParams::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn money_rules()(
+        base in rules(),
+        inference_weights in reward_weights(),
+        evaluator_weights in reward_weights(),
+        inference_latency in latency_range(),
+        evaluator_latency in latency_range(),
+        (latency_weight, price_weight) in (ratio(), ratio()),
+        price_cap in money().prop_map(|m| m + 1),
+        protocol_fee in ratio_in(0..=900_000_000),
+        inference_share in ratio_in(1_000_000..=999_000_000),
+        inference_slot_min in 1..1_000_000_000_000_000u128,
+        evaluator_slot_min in 1..1_000_000_000_000_000u128,
+    ) -> KindParams {
+        KindParams {
+            inference_weights,
+            evaluator_weights,
+            inference_latency,
+            evaluator_latency,
+            latency_weight,
+            price_weight: price_weight.min(latency_weight.complement()),
+            price_cap,
+            protocol_fee,
+            inference_share,
+            inference_slot_min,
+            evaluator_slot_min,
+            ..base
+        }
+    }
+}
+
+prop_compose! {
+    /// Valid parameters of a kind, over all rules.
+    pub fn kind_params()(
+        base in money_rules(),
+        (inference_at_risk, evaluator_at_risk) in (money(), money()),
+        (above_min, above_cap) in (money(), money()),
+        missed_penalty in ratio(),
+        outlier_penalty in ratio(),
+        unrevealed in ratio(),
+        deadlines in prop::array::uniform4(1_000u64..=2_592_000_000),
+        quorum in ratio(),
+        outputs_max in 1u8..=4,
+        (a, b) in (2u8..=15, 2u8..=15),
+        rubric_hash in any::<[u8; 32]>(),
+    ) -> KindParams {
+        let stake_min = inference_at_risk.max(evaluator_at_risk) + above_min + 1;
+        KindParams {
+            stake_min,
+            stake_cap: stake_min + above_cap,
+            inference_at_risk,
+            evaluator_at_risk,
+            missed_penalty,
+            outlier_penalty,
+            unrevealed_penalty: unrevealed.max(missed_penalty).max(outlier_penalty),
+            inference_ms: deadlines[0],
+            draw_ms: deadlines[1],
+            commit_ms: deadlines[2],
+            reveal_ms: deadlines[3],
+            quorum,
+            outputs_max,
+            panel_min: a.min(b),
+            panel_max: a.max(b),
+            rubric_hash,
+            ..base
+        }
+    }
+}
+
+pub fn score() -> impl Strategy<Value = Score> {
+    prop_oneof![9 => ratio().prop_map(Score::of), 1 => Just(Score::UNAVAILABLE)]
+}
+
+pub fn conduct(outputs: usize) -> impl Strategy<Value = Conduct> {
+    prop_oneof![
+        1 => Just(Conduct::Missed),
+        1 => Just(Conduct::Unrevealed),
+        8 => prop::collection::vec(score(), outputs).prop_map(Conduct::Revealed),
+    ]
+}
+
+fn output() -> impl Strategy<Value = OutputInput> {
+    let latency =
+        prop_oneof![1 => Just(None), 8 => (0..200_000u64).prop_map(Some), 1 => any::<u64>().prop_map(Some)];
+    (latency, money()).prop_map(|(latency_ms, price)| OutputInput { latency_ms, price })
+}
+
+const NOW: Millis = 1_700_000_000_000;
+
+fn evaluator(outputs: usize, floor: Ratio) -> impl Strategy<Value = EvaluatorInput> {
+    let billion = i64::from(ONE);
+    let average = prop_oneof![1 => Just(0), 4 => -billion..=billion];
+    (conduct(outputs), 0..200_000u64, ratio(), average).prop_map(
+        move |(conduct, late, trust, gain_average)| {
+            let committed_at = if conduct == Conduct::Missed { 0 } else { NOW + late };
+            EvaluatorInput { conduct, committed_at, trust: trust.max(floor), gain_average }
+        },
+    )
+}
+
+fn population() -> impl Strategy<Value = Population> {
+    let billion = i64::from(ONE);
+    let entry = (prop_oneof![Just(0), NOW - 100_000..NOW + 300_000], ratio())
+        .prop_map(|(settled_at, quality)| RingEntry { settled_at, quality });
+    let average = prop_oneof![1 => Just(0), 4 => -billion..=billion];
+    (prop::collection::vec(entry, 0..=16), ratio(), average)
+        .prop_map(|(ring, reference, gain_average)| Population { ring, reference, gain_average })
+}
+
+/// Any task that such parameters allow: a fee that fills the slots, arbitrary conduct of everybody.
+pub fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput> {
+    let params = params.clone();
+    (1u8..=4, 2u8..=15).prop_flat_map(move |(n, k)| {
+        let least = params.fee_min(n, k).expect("the shares of these parameters are above zero");
+        (
+            money().prop_map(move |more| least + more),
+            prop::collection::vec(output(), usize::from(n)),
+            prop::collection::vec(evaluator(usize::from(n), params.trust_floor), usize::from(k)),
+            population(),
+        )
+            .prop_map(|(fee, outputs, panel, population)| SettlementInput {
+                fee,
+                drawn_at: NOW,
+                outputs,
+                panel,
+                population,
+            })
+    })
+}
+
+/// Parameters with a task of theirs.
+pub fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
+    kind_params().prop_flat_map(|params| {
+        let input = task(&params);
+        (Just(params), input)
+    })
+}
+
+/// Scores with trust, at least one.
+pub fn weighted(most: usize) -> impl Strategy<Value = Vec<Weighted>> {
+    prop::collection::vec((ratio(), ratio()).prop_map(|(score, trust)| Weighted { score, trust }), 1..=most)
+}
+
+/// A small deterministic generator for simulations: splitmix64.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Standard normal (Box-Muller).
+    pub fn normal(&mut self) -> f64 {
+        let u = 1.0 - self.uniform();
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// A ratio from a float, clipped: only simulations have floats.
+pub fn quantise(x: f64) -> Ratio {
+    Ratio::from_ppb((x.clamp(0.0, 1.0) * f64::from(ONE)) as u32)
+}
