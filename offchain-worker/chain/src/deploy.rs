@@ -1,0 +1,282 @@
+//! Putting the contract on a chain.
+
+use crate::client::{At, Block, Client};
+use crate::commit::blake2;
+use crate::dry_run::{instantiate_args, Code};
+use crate::error::{Error, Result};
+use crate::submit::Submitter;
+use crate::types::GlobalParams;
+use crate::view::decode_return;
+use ink::env::{DefaultEnvironment, Environment};
+use parity_scale_codec::Encode;
+use poq_contract::errors::Error as ContractError;
+use poq_contract::PoqRef;
+use serde::Deserialize;
+use std::path::Path;
+use subxt::utils::{AccountId32, H256};
+
+/// What a WebAssembly module begins with.
+const WASM_MAGIC: &[u8; 4] = b"\0asm";
+
+/// The contract's code.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The WebAssembly module.
+    pub code: Vec<u8>,
+    /// Its blake2b-256 hash, by which the chain knows it.
+    pub code_hash: H256,
+}
+
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Artifact({} bytes, {:?})", self.code.len(), self.code_hash)
+    }
+}
+
+/// The parts of a `.contract` or metadata file that matter here.
+#[derive(Deserialize)]
+struct Bundle {
+    source: Source,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    hash: Option<H256>,
+    wasm: Option<String>,
+}
+
+impl Artifact {
+    /// From a WebAssembly module.
+    ///
+    /// # Errors
+    /// `Artifact` where it is none.
+    pub fn from_wasm(code: Vec<u8>) -> Result<Artifact> {
+        Artifact::checked(code, "the code")
+    }
+
+    fn checked(code: Vec<u8>, path: &str) -> Result<Artifact> {
+        if !code.starts_with(WASM_MAGIC) {
+            return Err(Error::Artifact {
+                path: path.to_owned(),
+                reason: "it is no WebAssembly module".into(),
+            });
+        }
+        Ok(Artifact { code_hash: H256(blake2(&code)), code })
+    }
+
+    /// From a file: a `.contract` bundle, metadata (`.json`) with the `.wasm` of the same name beside it, or a `.wasm`.
+    ///
+    /// # Errors
+    /// `Artifact` where the file cannot be read, or the code does not have the hash that the metadata gives it.
+    pub fn load(path: &Path) -> Result<Artifact> {
+        let name = path.display().to_string();
+        let refuse = |reason: String| Error::Artifact { path: name.clone(), reason };
+        let bytes = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+        if bytes.starts_with(WASM_MAGIC) {
+            return Artifact::checked(bytes, &name);
+        }
+        let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|e| {
+            refuse(format!("it is neither a WebAssembly module nor a contract's bundle or metadata: {e}"))
+        })?;
+        let code = match bundle.source.wasm {
+            Some(text) => hex::decode(text.trim_start_matches("0x"))
+                .map_err(|e| refuse(format!("its source.wasm: {e}")))?,
+            None => {
+                let beside = path.with_extension("wasm");
+                std::fs::read(&beside)
+                    .map_err(|e| refuse(format!("it holds no code, and {}: {e}", beside.display())))?
+            }
+        };
+        let artifact = Artifact::checked(code, &name)?;
+        match bundle.source.hash {
+            Some(hash) if hash != artifact.code_hash => Err(refuse(format!(
+                "its code hashes to {:?} and not to its source.hash {hash:?}",
+                artifact.code_hash
+            ))),
+            _ => Ok(artifact),
+        }
+    }
+}
+
+/// A deployed contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// Its address.
+    pub address: AccountId32,
+    /// Its code's hash.
+    pub code_hash: H256,
+    /// The block that it was instantiated in; the best block where it was already there.
+    pub block: Block,
+    /// Whether this call instantiated it.
+    pub created: bool,
+}
+
+/// Selector and arguments of the constructor.
+fn constructor(global: GlobalParams) -> Vec<u8> {
+    // Only the input is taken from the built instantiation; hash, endowment and salt travel beside it.
+    PoqRef::new(global)
+        .code_hash(<DefaultEnvironment as Environment>::Hash::from([0; 32]))
+        .endowment(0)
+        .salt_bytes([0u8; 0])
+        .params()
+        .exec_input()
+        .encode()
+}
+
+/// Where the contract comes to be when `deployer` instantiates it so.
+pub fn address_of(deployer: &AccountId32, code_hash: H256, global: GlobalParams, salt: &[u8]) -> AccountId32 {
+    // pallet-contracts' DefaultAddressGenerator.
+    AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, constructor(global), salt).encode()))
+}
+
+/// Uploads the code if the chain does not have it, and instantiates the contract. The submitter's account becomes its owner.
+///
+/// # Errors
+/// `ConstructorRejected`; `Dispatch(Contracts::DuplicateContract)` where the same was deployed before with the same salt;
+/// `InsufficientFunds`: code and storage are paid for with a deposit; or as of every call.
+pub async fn deploy(
+    submitter: &Submitter,
+    artifact: &Artifact,
+    global: GlobalParams,
+    salt: &[u8],
+) -> Result<Deployed> {
+    let client = submitter.client();
+    let data = constructor(global);
+    let uploaded = client.has_code(artifact.code_hash).await?;
+    let code =
+        if uploaded { Code::existing(artifact.code_hash) } else { Code::Upload(artifact.code.clone()) };
+    let args = instantiate_args(&submitter.account(), 0, &code, &data, salt);
+    let answer = client.state_call("ContractsApi_instantiate", &args, None).await?;
+    let dry = client.executed(&answer, true, None).await?;
+    let name = "the deployment";
+    let returned = match dry.result {
+        Ok(returned) => returned,
+        Err(failure) => return Err(submitter.dry_run_refused(name, failure, dry.deposit.charge()).await),
+    };
+    let foretold = returned
+        .address
+        .unwrap_or_else(|| address_of(&submitter.account(), artifact.code_hash, global, salt));
+    let result: std::result::Result<(), ContractError> =
+        decode_return(&foretold, "new", returned.reverted, &returned.data)?;
+    result.map_err(|error| Error::ConstructorRejected { error })?;
+
+    let options = client.options();
+    let gas = dry.gas_required.plus_percent(options.gas_margin_percent).to_value();
+    let limit = Some(dry.deposit.limit(options.deposit_margin_percent, client.chain().existential_deposit));
+    let needed = dry.deposit.charge();
+    let done = match code {
+        Code::Existing(hash) => {
+            let call = (0u128, gas, limit, hash, data, salt.to_vec());
+            submitter.run(name, ("Contracts", "instantiate", call), needed).await?
+        }
+        Code::Upload(code) => {
+            let call = (0u128, gas, limit, code, data, salt.to_vec());
+            submitter.run(name, ("Contracts", "instantiate_with_code", call), needed).await?
+        }
+    };
+    // Contracts.Instantiated { deployer, contract }
+    let address = done
+        .events
+        .iter()
+        .find(|event| event.is("Contracts", "Instantiated"))
+        .and_then(|event| event.fields.get(32..64))
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .map(AccountId32)
+        .ok_or(Error::EventMissing { call: name, block: done.block.number })?;
+    tracing::info!(%address, code_hash = ?artifact.code_hash, block = done.block.number, uploaded = !uploaded, "deployed");
+    Ok(Deployed { address, code_hash: artifact.code_hash, block: done.block, created: true })
+}
+
+/// The contract that this account deployed from this code, with these arguments and this salt; deployed now if it is not
+/// there. Doing it again changes nothing: the address is a function of all these.
+///
+/// # Errors
+/// As of [`deploy`].
+pub async fn find_or_deploy(
+    submitter: &Submitter,
+    artifact: &Artifact,
+    global: GlobalParams,
+    salt: &[u8],
+) -> Result<Deployed> {
+    let client = submitter.client();
+    let address = address_of(&submitter.account(), artifact.code_hash, global, salt);
+    match client.code_hash_of(&address).await? {
+        Some(code_hash) => {
+            Ok(Deployed { address, code_hash, block: client.block(At::Best).await?, created: false })
+        }
+        None => deploy(submitter, artifact, global, salt).await,
+    }
+}
+
+/// Whether the contract on the chain is this artifact's. Warns where it is not.
+///
+/// # Errors
+/// `ContractAbsent` where there is none.
+pub async fn check_code(client: &Client, artifact: &Artifact) -> Result<bool> {
+    let found = client.code_hash().await?;
+    let same = found == artifact.code_hash;
+    if !same {
+        tracing::warn!(
+            on_chain = ?found,
+            artifact = ?artifact.code_hash,
+            "the contract on the chain was built from other code than the artifact here"
+        );
+    }
+    Ok(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wasm() -> Vec<u8> {
+        [&WASM_MAGIC[..], &[1, 0, 0, 0]].concat()
+    }
+
+    #[test]
+    fn the_constructor_is_encoded_as_the_contract_reads_it() {
+        let global = GlobalParams { unbonding_ms: 1, archive_ms: 2 };
+        let expected = (ink::selector_bytes!("new"), 1u64, 2u64).encode();
+        assert_eq!(constructor(global), expected);
+    }
+
+    #[test]
+    fn an_artifact_is_read_from_each_of_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let code = wasm();
+        let hash = format!("0x{}", hex::encode(blake2(&code)));
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let plain = write("poq.wasm", &code);
+        let metadata =
+            write("poq.json", format!(r#"{{"source":{{"hash":"{hash}"}},"spec":{{}}}}"#).as_bytes());
+        let bundle = format!(r#"{{"source":{{"hash":"{hash}","wasm":"0x{}"}}}}"#, hex::encode(&code));
+        let bundle = write("poq.contract", bundle.as_bytes());
+        for path in [plain, metadata, bundle] {
+            let artifact = Artifact::load(&path).unwrap();
+            assert_eq!(artifact.code, code);
+            assert_eq!(artifact.code_hash.0, blake2(&code));
+        }
+    }
+
+    #[test]
+    fn a_wrong_artifact_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("poq.contract");
+        let wrong =
+            format!(r#"{{"source":{{"hash":"0x{}","wasm":"0x{}"}}}}"#, "11".repeat(32), hex::encode(wasm()));
+        for text in
+            [wrong.as_str(), "", "{}", r#"{"source":{"wasm":"0xzz"}}"#, r#"{"source":{"wasm":"0x00"}}"#]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(Artifact::load(&path), Err(Error::Artifact { .. })), "{text}");
+        }
+        assert!(matches!(Artifact::load(&dir.path().join("none")), Err(Error::Artifact { .. })));
+        // Metadata without its code.
+        std::fs::write(dir.path().join("lone.json"), r#"{"source":{}}"#).unwrap();
+        assert!(matches!(Artifact::load(&dir.path().join("lone.json")), Err(Error::Artifact { .. })));
+    }
+}

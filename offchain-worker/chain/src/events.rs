@@ -1,0 +1,306 @@
+//! What the contract says happened, decoded by each event's signature topic.
+
+use crate::client::Block;
+use crate::error::{Error, Result};
+use crate::json::ToJson;
+use crate::types::{NodeId, TaskId};
+use ink::env::Event;
+use parity_scale_codec::DecodeAll;
+pub use poq_contract::events::{
+    Claimed, Collected, GlobalSet, KindSet, NodeChange, NodeChanged, NodeRegistered, OutputsCommitted,
+    OwnerChanged, OwnerProposed, PanelDrawn, PanelReleased, PauseSet, Revealed, ScoresCommitted,
+    ScoresRevealed, StakeWithdrawn, Staked, TaskRefunded, TaskRequested, TaskSettled, TreasuryWithdrawn,
+    Unstaked,
+};
+use serde_json::{json, Value};
+use std::borrow::Borrow;
+use subxt::utils::H256;
+
+macro_rules! poq_events {
+    ($($(#[$doc:meta])* $name:ident($holds:ty) { $($field:ident),* $(,)? })*) => {
+        /// An event of the contract.
+        #[non_exhaustive]
+        pub enum PoqEvent {
+            $($(#[$doc])* $name($holds),)*
+            /// An event that this version does not know.
+            Unknown {
+                /// Its topics.
+                topics: Vec<H256>,
+                /// Its fields.
+                data: Vec<u8>,
+            },
+        }
+
+        impl PoqEvent {
+            /// Decodes an event from its topics and data.
+            ///
+            /// # Errors
+            /// `Decode` where the data is not what the topic promises.
+            pub fn decode(topics: &[H256], data: &[u8]) -> Result<PoqEvent> {
+                $(
+                    let signature = <$name as Event>::SIGNATURE_TOPIC;
+                    if signature.is_some() && topics.first().map(|topic| topic.0) == signature {
+                        return $name::decode_all(&mut &data[..])
+                            .map(|event| PoqEvent::$name(event.into()))
+                            .map_err(|e| Error::decode(concat!("the event ", stringify!($name)), e));
+                    }
+                )*
+                Ok(PoqEvent::Unknown { topics: topics.to_vec(), data: data.to_vec() })
+            }
+
+            /// The event's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(PoqEvent::$name(_) => stringify!($name),)*
+                    PoqEvent::Unknown { .. } => "Unknown",
+                }
+            }
+
+            /// The event's fields.
+            fn fields(&self) -> Value {
+                match self {
+                    $(PoqEvent::$name(event) => {
+                        let $name { $($field),* } = Borrow::<$name>::borrow(event);
+                        json!({ $(stringify!($field): $field.to_json()),* })
+                    })*
+                    PoqEvent::Unknown { topics, data } => {
+                        json!({ "topics": topics.to_json(), "data": format!("0x{}", hex::encode(data)) })
+                    }
+                }
+            }
+        }
+
+        impl Clone for PoqEvent {
+            fn clone(&self) -> PoqEvent {
+                match self {
+                    $(PoqEvent::$name(event) => {
+                        let $name { $($field),* } = Borrow::<$name>::borrow(event);
+                        PoqEvent::$name($name { $($field: $field.clone()),* }.into())
+                    })*
+                    PoqEvent::Unknown { topics, data } => {
+                        PoqEvent::Unknown { topics: topics.clone(), data: data.clone() }
+                    }
+                }
+            }
+        }
+    };
+}
+
+poq_events! {
+    /// A node was registered.
+    NodeRegistered(NodeRegistered) { node, owner, operator, role, kind, model, model_digest }
+    /// A node was configured, drained, resumed or deregistered.
+    NodeChanged(NodeChanged) { node, change }
+    /// Stake came in.
+    Staked(Staked) { node, amount }
+    /// Stake began to unbond.
+    Unstaked(Unstaked) { node, amount, unbonds_at }
+    /// Unbonded stake was paid out.
+    StakeWithdrawn(StakeWithdrawn) { node, to, amount }
+    /// Rewards were paid out.
+    Claimed(Claimed) { node, to, amount }
+    /// A task was requested and its inference nodes drawn.
+    TaskRequested(TaskRequested) { task, requester, kind, version, fee, nodes, panel, deadline }
+    /// Inference nodes committed to outputs.
+    OutputsCommitted(OutputsCommitted) { items }
+    /// A panel was drawn.
+    PanelDrawn(PanelDrawn) { task, nodes, deadline, redrawn }
+    /// Evaluators committed to scores.
+    ScoresCommitted(ScoresCommitted) { items }
+    /// Evaluators revealed, rightly or not.
+    ScoresRevealed(ScoresRevealed) { items }
+    /// A panel below quorum was released.
+    PanelReleased(PanelReleased) { task, panel, penalties }
+    /// A task was settled.
+    TaskSettled(Box<TaskSettled>) { task, requester, kind, version, output_nodes, panel_nodes, input, settlement }
+    /// A task was refunded.
+    TaskRefunded(Box<TaskRefunded>) { task, requester, reason, refund, penalties }
+    /// A final task was collected.
+    Collected(Collected) { task, to, amount }
+    /// The owner withdrew from the treasury.
+    TreasuryWithdrawn(TreasuryWithdrawn) { to, amount }
+    /// A kind got new parameters.
+    KindSet(Box<KindSet>) { kind, version, params }
+    /// The global parameters changed.
+    GlobalSet(GlobalSet) { params }
+    /// New tasks were paused or resumed.
+    PauseSet(PauseSet) { paused }
+    /// The owner proposed another.
+    OwnerProposed(OwnerProposed) { proposed }
+    /// The proposed owner accepted.
+    OwnerChanged(OwnerChanged) { owner }
+}
+
+impl PoqEvent {
+    /// The task that it is about, where it is about one.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            PoqEvent::TaskRequested(e) => Some(e.task),
+            PoqEvent::PanelDrawn(e) => Some(e.task),
+            PoqEvent::PanelReleased(e) => Some(e.task),
+            PoqEvent::TaskSettled(e) => Some(e.task),
+            PoqEvent::TaskRefunded(e) => Some(e.task),
+            PoqEvent::Collected(e) => Some(e.task),
+            PoqEvent::OutputsCommitted(_) | PoqEvent::ScoresCommitted(_) | PoqEvent::ScoresRevealed(_) => {
+                match self.tasks()[..] {
+                    [task] => Some(task),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// All the tasks that it is about, each once.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<TaskId> = match self {
+            PoqEvent::OutputsCommitted(e) => e.items.iter().map(|(task, _)| *task).collect(),
+            PoqEvent::ScoresCommitted(e) => e.items.iter().map(|(task, _)| *task).collect(),
+            PoqEvent::ScoresRevealed(e) => e.items.iter().map(|item| item.task).collect(),
+            other => other.task().into_iter().collect(),
+        };
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
+    }
+
+    /// The nodes that it is about.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        match self {
+            PoqEvent::NodeRegistered(e) => vec![e.node],
+            PoqEvent::NodeChanged(e) => vec![e.node],
+            PoqEvent::Staked(e) => vec![e.node],
+            PoqEvent::Unstaked(e) => vec![e.node],
+            PoqEvent::StakeWithdrawn(e) => vec![e.node],
+            PoqEvent::Claimed(e) => vec![e.node],
+            PoqEvent::TaskRequested(e) => e.nodes.clone(),
+            PoqEvent::OutputsCommitted(e) => e.items.iter().map(|(_, node)| *node).collect(),
+            PoqEvent::PanelDrawn(e) => e.nodes.clone(),
+            PoqEvent::ScoresCommitted(e) => e.items.iter().map(|(_, node)| *node).collect(),
+            PoqEvent::ScoresRevealed(e) => e.items.iter().map(|item| item.node).collect(),
+            PoqEvent::PanelReleased(e) => e.panel.iter().map(|seat| seat.node).collect(),
+            PoqEvent::TaskSettled(e) => e.output_nodes.iter().chain(&e.panel_nodes).copied().collect(),
+            PoqEvent::TaskRefunded(e) => e.penalties.iter().map(|penalty| penalty.node).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl ToJson for PoqEvent {
+    fn to_json(&self) -> Value {
+        let mut fields = self.fields();
+        if let Value::Object(map) = &mut fields {
+            map.insert("event".into(), self.name().into());
+        }
+        fields
+    }
+}
+
+impl std::fmt::Debug for PoqEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name(), self.fields())
+    }
+}
+
+impl PartialEq for PoqEvent {
+    fn eq(&self, other: &PoqEvent) -> bool {
+        self.name() == other.name() && self.fields() == other.fields()
+    }
+}
+
+/// An event with its place in the chain.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The block.
+    pub block: Block,
+    /// The extrinsic within the block.
+    pub extrinsic: Option<u32>,
+    /// The event within the block.
+    pub index: u32,
+    /// The event.
+    pub event: PoqEvent,
+}
+
+impl ToJson for Emitted {
+    fn to_json(&self) -> Value {
+        json!({
+            "block": self.block,
+            "extrinsic": self.extrinsic,
+            "index": self.index,
+            "event": self.event.to_json(),
+        })
+    }
+}
+
+/// How a task ended.
+pub enum Outcome {
+    /// It was settled.
+    Settled(Box<TaskSettled>),
+    /// It was refunded.
+    Refunded(Box<TaskRefunded>),
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Settled(event) => write!(f, "Settled(task {})", event.task),
+            Outcome::Refunded(event) => write!(f, "Refunded(task {}: {:?})", event.task, event.reason),
+        }
+    }
+}
+
+/// The event that made a task final.
+#[derive(Debug)]
+pub struct FinalEvent {
+    /// The block.
+    pub block: Block,
+    /// The extrinsic within the block.
+    pub extrinsic: Option<u32>,
+    /// The event within the block.
+    pub index: u32,
+    /// The event.
+    pub outcome: Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Penalty;
+    use parity_scale_codec::Encode;
+
+    fn topic<E: Event>() -> H256 {
+        H256(E::SIGNATURE_TOPIC.unwrap())
+    }
+
+    #[test]
+    fn events_are_told_apart_by_their_signature() {
+        let staked = PoqEvent::decode(&[topic::<Staked>()], &(7u32, 9u128).encode()).unwrap();
+        assert!(matches!(&staked, PoqEvent::Staked(e) if e.node == 7 && e.amount == 9));
+        assert_eq!(staked.name(), "Staked");
+        assert_eq!(staked.nodes(), [7]);
+        assert_eq!(staked.to_json(), json!({ "event": "Staked", "node": 7, "amount": "9" }));
+        assert_eq!(staked.clone(), staked);
+
+        let refunded = TaskRefunded {
+            task: 3,
+            requester: [1; 32].into(),
+            reason: crate::types::RefundReason::Undrawn,
+            refund: 5,
+            penalties: vec![Penalty { node: 2, amount: 1 }],
+        };
+        let event = PoqEvent::decode(&[topic::<TaskRefunded>()], &refunded.encode()).unwrap();
+        assert_eq!(event.task(), Some(3));
+        assert_eq!(event.nodes(), [2]);
+        assert!(format!("{event:?}").contains("undrawn"));
+    }
+
+    #[test]
+    fn a_broken_event_is_an_error_and_a_strange_one_is_unknown() {
+        let short = PoqEvent::decode(&[topic::<Staked>()], &[1, 2]);
+        assert!(matches!(short, Err(Error::Decode { .. })));
+        let long = PoqEvent::decode(&[topic::<Staked>()], &(7u32, 9u128, 1u8).encode());
+        assert!(matches!(long, Err(Error::Decode { .. })));
+        let strange = PoqEvent::decode(&[H256([9; 32])], &[1]).unwrap();
+        assert!(matches!(strange, PoqEvent::Unknown { .. }));
+    }
+}

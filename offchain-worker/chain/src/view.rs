@@ -1,0 +1,301 @@
+//! The contract at one block: every query, typed by the contract's own call builders.
+
+use crate::account::{to_account32, to_ink};
+use crate::client::{Block, Client};
+use crate::error::{Error, Result};
+use crate::messages::{contract, encode, Encoded};
+use crate::types::{
+    Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView, Quote,
+    Solvency, TaskId, TaskView,
+};
+use ink::primitives::LangError;
+use parity_scale_codec::{Decode, DecodeAll};
+use subxt::utils::AccountId32;
+
+/// How many nodes one page asks for; the contract may return fewer.
+const NODES_PAGE: u32 = 50;
+/// How many tasks one page asks for; the contract may return fewer.
+const TASKS_PAGE: u32 = 20;
+/// How many task numbers one page of the contract looks through.
+const TASKS_SCAN: u64 = 200;
+
+/// The contract's state at one block. Needs no key: queries are dry runs.
+#[derive(Clone, Debug)]
+pub struct View {
+    client: Client,
+    contract: AccountId32,
+    block: Block,
+}
+
+impl View {
+    pub(crate) fn new(client: Client, contract: AccountId32, block: Block) -> View {
+        View { client, contract, block }
+    }
+
+    /// The block that is looked at.
+    pub fn block(&self) -> Block {
+        self.block
+    }
+
+    async fn query<R: Decode>(&self, name: &'static str, encoded: Encoded<R>) -> Result<R> {
+        // Anybody may ask: the contract itself does, an account that surely exists where the contract does.
+        let origin = &self.contract;
+        let executed =
+            self.client.dry_call(origin, &self.contract, 0, &encoded.data, Some(self.block.hash)).await?;
+        let returned = executed.result.map_err(|failure| {
+            if failure.is("Contracts", "ContractNotFound") {
+                self.client.absent(self.contract)
+            } else {
+                Error::Dispatch { call: name, failure }
+            }
+        })?;
+        decode_return(&self.contract, name, returned.reverted, &returned.data)
+    }
+
+    /// Who sets the parameters.
+    ///
+    /// # Errors
+    /// As of every query: `ContractAbsent`, `NotOurContract`, `Pruned`, or where the node cannot be asked.
+    pub async fn owner(&self) -> Result<AccountId32> {
+        Ok(to_account32(&self.query("owner", encode(contract().owner())).await?))
+    }
+
+    /// Who may accept the ownership.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn proposed_owner(&self) -> Result<Option<AccountId32>> {
+        let proposed = self.query("proposed_owner", encode(contract().proposed_owner())).await?;
+        Ok(proposed.as_ref().map(to_account32))
+    }
+
+    /// Whether new tasks are refused.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn paused(&self) -> Result<bool> {
+        self.query("paused", encode(contract().paused())).await
+    }
+
+    /// The global parameters.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn global_params(&self) -> Result<GlobalParams> {
+        self.query("global_params", encode(contract().global_params())).await
+    }
+
+    /// A kind with its newest parameters.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn kind(&self, kind: KindId) -> Result<Option<KindView>> {
+        self.query("kind", encode(contract().kind(kind))).await
+    }
+
+    /// The kinds that there are.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn kinds(&self) -> Result<Vec<KindId>> {
+        self.query("kinds", encode(contract().kinds())).await
+    }
+
+    /// A version of a kind's parameters.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn params(&self, kind: KindId, version: u32) -> Result<Option<KindParams>> {
+        self.query("params", encode(contract().params(kind, version))).await
+    }
+
+    /// The smallest fee for so many outputs and evaluators, and its split. `None` where the kind takes no such task.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn quote(&self, kind: KindId, outputs: u8, panel: u8) -> Result<Option<Quote>> {
+        self.query("quote", encode(contract().quote(kind, outputs, panel))).await
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn node(&self, node: NodeId) -> Result<Option<NodeView>> {
+        self.query("node", encode(contract().node(node))).await
+    }
+
+    /// A page of nodes from number `from` on; the contract caps `limit`.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn nodes(&self, from: NodeId, limit: u32) -> Result<Vec<NodeView>> {
+        self.query("nodes", encode(contract().nodes(from, limit))).await
+    }
+
+    /// All nodes, page by page.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn all_nodes(&self) -> Result<Vec<NodeView>> {
+        let last = self.node_count().await?;
+        let mut all: Vec<NodeView> = Vec::new();
+        let mut from = 1;
+        while from <= last {
+            let page = self.nodes(from, NODES_PAGE).await?;
+            // A page can be empty before the end only where the contract bounds how many numbers it looks at.
+            let Some(end) = page.last().map(|node| node.id) else { break };
+            from = end.saturating_add(1);
+            all.extend(page);
+        }
+        Ok(all)
+    }
+
+    /// The highest node number given.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn node_count(&self) -> Result<NodeId> {
+        self.query("node_count", encode(contract().node_count())).await
+    }
+
+    /// A task; `None` where it never was, or was collected.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn task(&self, task: TaskId) -> Result<Option<TaskView>> {
+        self.query("task", encode(contract().task(task))).await
+    }
+
+    /// A page of tasks from number `from` on; the contract caps `limit`, and looks at 200 numbers at most.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn tasks(&self, from: TaskId, limit: u32) -> Result<Vec<TaskView>> {
+        self.query("tasks", encode(contract().tasks(from, limit))).await
+    }
+
+    /// All tasks that have not been collected, from number `from` on, page by page.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn all_tasks(&self, from: TaskId) -> Result<Vec<TaskView>> {
+        let last = self.task_count().await?;
+        let mut all: Vec<TaskView> = Vec::new();
+        let mut from = from.max(1);
+        while from <= last {
+            let page = self.tasks(from, TASKS_PAGE).await?;
+            from = match page.last() {
+                Some(task) => task.id.saturating_add(1),
+                // Nothing among the numbers that one page looks at: all collected.
+                None => from.saturating_add(TASKS_SCAN),
+            };
+            all.extend(page);
+        }
+        Ok(all)
+    }
+
+    /// The highest task number given.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn task_count(&self) -> Result<TaskId> {
+        self.query("task_count", encode(contract().task_count())).await
+    }
+
+    /// The numbers of the tasks that a node has open duties or stake in.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn open_tasks(&self, node: NodeId) -> Result<Vec<TaskId>> {
+        self.query("duties", encode(contract().duties(node))).await
+    }
+
+    /// The tasks that a node has open duties or stake in.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn duties(&self, node: NodeId) -> Result<Vec<TaskView>> {
+        let mut tasks = Vec::new();
+        for task in self.open_tasks(node).await? {
+            tasks.extend(self.task(task).await?);
+        }
+        Ok(tasks)
+    }
+
+    /// An account's money in the contract.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn balances(&self, account: &AccountId32) -> Result<Balances> {
+        self.query("balances", encode(contract().balances(to_ink(account)))).await
+    }
+
+    /// What the contract owes.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn liabilities(&self) -> Result<Liabilities> {
+        self.query("liabilities", encode(contract().liabilities())).await
+    }
+
+    /// Whether the contract can pay what it owes.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn solvency(&self) -> Result<Solvency> {
+        self.query("solvency", encode(contract().solvency())).await
+    }
+
+    /// The entropy that the next draw starts from.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn entropy(&self) -> Result<Hash> {
+        self.query("entropy", encode(contract().entropy())).await
+    }
+}
+
+/// Decodes what a message returned: its value within ink!'s own result.
+pub(crate) fn decode_return<R: Decode>(
+    address: &AccountId32,
+    message: &'static str,
+    reverted: bool,
+    data: &[u8],
+) -> Result<R> {
+    let not_ours = |reason: String| Error::NotOurContract { address: *address, message, reason };
+    match std::result::Result::<R, LangError>::decode_all(&mut &data[..]) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(LangError::CouldNotReadInput)) => {
+            Err(not_ours("it does not know the message or its arguments".into()))
+        }
+        Ok(Err(other)) => Err(not_ours(format!("{other:?}"))),
+        Err(_) if reverted && data.is_empty() => Err(not_ours("it trapped".into())),
+        Err(error) => Err(not_ours(format!("its answer of {} bytes does not decode: {error}", data.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parity_scale_codec::Encode;
+    use poq_contract::errors::Error as ContractError;
+
+    #[test]
+    fn returns_are_unwrapped_from_inks_result() {
+        let at = AccountId32([1; 32]);
+        let ok: std::result::Result<u32, LangError> = Ok(7);
+        assert_eq!(decode_return::<u32>(&at, "node_count", false, &ok.encode()).unwrap(), 7);
+        let refused: std::result::Result<std::result::Result<(), ContractError>, LangError> =
+            Ok(Err(ContractError::NoNode));
+        assert_eq!(
+            decode_return::<std::result::Result<(), ContractError>>(&at, "stake", true, &refused.encode())
+                .unwrap(),
+            Err(ContractError::NoNode)
+        );
+        let unknown: std::result::Result<u32, LangError> = Err(LangError::CouldNotReadInput);
+        let error = decode_return::<u32>(&at, "node_count", true, &unknown.encode()).unwrap_err();
+        assert!(matches!(error, Error::NotOurContract { .. }), "{error}");
+        assert!(decode_return::<u64>(&at, "task_count", false, &ok.encode()).is_err());
+    }
+}
