@@ -1,0 +1,560 @@
+//! Golden vectors: `vectors/*.json`, which the workers and the simulator read too. See `vectors/README.md`.
+//!
+//! `hand.json` was computed by hand and is only ever compared with. The others are generated here, deterministically, and
+//! compared with what is on disk; with `POQ_BLESS=1` they are written instead.
+
+mod common;
+
+use common::{quantise, Rng};
+use poq_core::aggregate::{aggregate, Weighted};
+use poq_core::commitment::{self, Purpose};
+use poq_core::cost::{inference_cost, LatencyRange};
+use poq_core::draw::{class_of, Pool, Stream, CLASSES};
+use poq_core::merit::{self, Comparison, RingEntry};
+use poq_core::reward::RewardWeights;
+use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
+use poq_core::units::ONE;
+use poq_core::{
+    settle, trust, Aggregation, KindParams, MeritRule, Ratio, Score, Settlement, SettlementInput, TrustRule,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value};
+use std::path::PathBuf;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(format!("{name}.json"))
+}
+
+fn read(name: &str) -> Value {
+    let path = path(name);
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; POQ_BLESS=1 generates it", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn blessing() -> bool {
+    std::env::var_os("POQ_BLESS").is_some_and(|v| v == "1")
+}
+
+/// Compares `cases` with the file, or writes them: one case per line, so that a change shows as one.
+fn golden(name: &str, cases: Vec<Value>) {
+    if blessing() {
+        let lines: Vec<String> = cases.iter().map(Value::to_string).collect();
+        std::fs::write(path(name), format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
+    }
+    let on_disk = read(name);
+    let on_disk = on_disk.as_array().unwrap();
+    for (number, (expected, got)) in on_disk.iter().zip(&cases).enumerate() {
+        assert_eq!(expected, got, "{name}.json, case {number}");
+    }
+    assert_eq!(on_disk.len(), cases.len(), "{name}.json");
+}
+
+/// Compares what `answer` says of every hand-computed case of a section with what was computed.
+fn by_hand(section: &str, least: usize, answer: impl Fn(&Value) -> Value) {
+    let file = read("hand");
+    let cases = file["cases"][section].as_array().unwrap();
+    assert!(cases.len() >= least, "{section}: cases went missing");
+    for case in cases {
+        assert_eq!(answer(case), case["expected"], "{section}: {}", case["working"]);
+    }
+}
+
+fn get<T: DeserializeOwned>(case: &Value, key: &str) -> T {
+    serde_json::from_value(case[key].clone()).unwrap_or_else(|e| panic!("{key} of {case}: {e}"))
+}
+
+fn amount(case: &Value, key: &str) -> u128 {
+    get::<String>(case, key).parse().unwrap()
+}
+
+/// Adds the answer to a case.
+fn with(mut case: Value, answer: impl Fn(&Value) -> Value) -> Value {
+    let expected = answer(&case);
+    case["expected"] = expected;
+    case
+}
+
+// ---- what every file's cases mean
+
+fn ratio_case(case: &Value) -> Value {
+    match case["of"].as_str().unwrap() {
+        "share" => json!(get::<Ratio>(case, "share").of(amount(case, "amount")).to_string()),
+        _ => json!(Ratio::from_fraction(amount(case, "part"), amount(case, "whole"))),
+    }
+}
+
+fn split_case(case: &Value) -> Value {
+    let params = KindParams {
+        protocol_fee: get(case, "protocol_fee"),
+        inference_share: get(case, "inference_share"),
+        inference_slot_min: amount(case, "inference_slot_min"),
+        evaluator_slot_min: amount(case, "evaluator_slot_min"),
+        ..KindParams::default()
+    };
+    let split = params.split(amount(case, "fee"), get(case, "outputs"), get(case, "panel"));
+    json!(split.map(|s| [s.protocol_fee, s.inference_slot, s.evaluator_slot].map(|m| m.to_string())))
+}
+
+fn aggregate_case(case: &Value) -> Value {
+    let scores: Vec<(Ratio, Ratio)> = get(case, "scores");
+    let scores: Vec<Weighted> = scores.into_iter().map(|(score, trust)| Weighted { score, trust }).collect();
+    json!(aggregate(get(case, "rule"), &scores))
+}
+
+fn cost_case(case: &Value) -> Value {
+    json!(inference_cost(
+        get(case, "latency_ms"),
+        &get::<LatencyRange>(case, "range"),
+        get(case, "latency_weight"),
+        amount(case, "price"),
+        amount(case, "price_cap"),
+        get(case, "price_weight"),
+    ))
+}
+
+fn reward_case(case: &Value) -> Value {
+    let weights: RewardWeights = get(case, "weights");
+    let net = weights.net(get(case, "quality"), get(case, "cost"));
+    let money = weights.outcome(net, amount(case, "slot"), amount(case, "penalty_cap"));
+    json!({"net": net, "payout": money.payout.to_string(), "penalty": money.penalty.to_string()})
+}
+
+fn merit_case(case: &Value) -> Value {
+    let pairs: Vec<(Ratio, Ratio)> = get(case, "comparisons");
+    let comparisons: Vec<Comparison> =
+        pairs.into_iter().map(|(own, others)| Comparison { own, others }).collect();
+    let gain =
+        merit::information_gain(&comparisons, get(case, "tolerance"), &get::<Vec<RingEntry>>(case, "ring"));
+    json!({"gain": gain, "merit": gain.map(|gain| merit::information(gain, get(case, "reference")))})
+}
+
+fn trust_case(case: &Value) -> Value {
+    let ratio = |key| get::<Ratio>(case, key);
+    match case["of"].as_str().unwrap() {
+        "multiplicative" => {
+            json!(trust::multiplicative(ratio("trust"), ratio("deviation"), ratio("eta"), ratio("floor")))
+        }
+        "centred" => json!(trust::centred(
+            ratio("trust"),
+            ratio("deviation"),
+            ratio("median_deviation"),
+            ratio("up"),
+            ratio("down"),
+            ratio("floor")
+        )),
+        "relative_merit" => {
+            json!(trust::relative_merit(
+                ratio("trust"),
+                get(case, "own"),
+                get(case, "population"),
+                ratio("floor")
+            ))
+        }
+        "moving_average" => {
+            json!(trust::moving_average(get(case, "average"), get(case, "gain"), ratio("rate")))
+        }
+        _ => json!(trust::starting_average(ratio("trust"), get(case, "population"))),
+    }
+}
+
+fn blake2(bytes: &[u8]) -> [u8; 32] {
+    use blake2::digest::consts::U32;
+    use blake2::Digest;
+    blake2::Blake2b::<U32>::digest(bytes).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(case: &Value, key: &str) -> [u8; 32] {
+    let text: String = get(case, key);
+    let mut bytes = [0; 32];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap();
+    }
+    bytes
+}
+
+fn draw_case(case: &Value) -> Value {
+    match case["of"].as_str().unwrap() {
+        "class" => json!(class_of(get(case, "weight"))),
+        "pick" => {
+            let pool = Pool { counts: get::<Vec<u32>>(case, "counts").try_into().unwrap() };
+            json!(pool.pick(amount(case, "random")).map(|p| [u32::from(p.class), p.index, p.threshold.ppb()]))
+        }
+        _ => {
+            let mut stream = Stream::new(unhex(case, "seed"));
+            json!((0..get(case, "count")).map(|_: u32| stream.next(blake2).to_string()).collect::<Vec<_>>())
+        }
+    }
+}
+
+fn commitment_case(case: &Value) -> Value {
+    let bytes = |key| unhex(case, key);
+    let preimage = match case["of"].as_str().unwrap() {
+        "output" => commitment::output(
+            &bytes("contract"),
+            get(case, "task"),
+            get(case, "node"),
+            &bytes("output_hash"),
+            &bytes("salt"),
+        ),
+        "scores" => commitment::scores(
+            &bytes("contract"),
+            get(case, "task"),
+            get(case, "node"),
+            &get::<Vec<Score>>(case, "scores"),
+            &bytes("report_hash"),
+            &bytes("salt"),
+        ),
+        "reference" => commitment::reference(
+            &bytes("contract"),
+            &bytes("requester"),
+            &bytes("reference_hash"),
+            &bytes("salt"),
+        ),
+        _ => commitment::salt(
+            &bytes("secret"),
+            &bytes("contract"),
+            get(case, "task"),
+            get(case, "node"),
+            if case["purpose"] == "output" { Purpose::Output } else { Purpose::Scores },
+        ),
+    };
+    json!({"preimage": hex(&preimage), "hash": hex(&blake2(&preimage))})
+}
+
+/// A case of `settlement.json`, as the workers and the simulator read it.
+#[derive(Serialize, Deserialize)]
+struct SettlementCase {
+    name: String,
+    params: KindParams,
+    input: SettlementInput,
+    expected: Option<Settlement>,
+}
+
+// ---- by hand
+
+#[test]
+fn hand_computed_functions() {
+    by_hand("ratio", 6, ratio_case);
+    by_hand("split", 3, split_case);
+    by_hand("aggregate", 8, aggregate_case);
+    by_hand("cost", 3, cost_case);
+    by_hand("reward", 4, reward_case);
+    by_hand("merit", 4, merit_case);
+    by_hand("trust", 10, trust_case);
+    by_hand("draw", 4, draw_case);
+}
+
+#[test]
+fn hand_computed_settlements() {
+    let base: Map<String, Value> = get(&read("hand"), "params");
+    by_hand("settlement", 7, |case| {
+        let mut params = base.clone();
+        params.extend(get::<Map<String, Value>>(case, "change"));
+        let params: KindParams = serde_json::from_value(Value::Object(params)).unwrap();
+        assert_eq!(params.validate(), Ok(()));
+        json!(settle(&params, &get(case, "input")))
+    });
+}
+
+// ---- generated
+
+fn any_ratio(rng: &mut Rng) -> Ratio {
+    Ratio::from_ppb((rng.next() % u64::from(ONE + 1)) as u32)
+}
+
+fn rules() -> [Aggregation; 5] {
+    [
+        Aggregation::Mean,
+        Aggregation::Median,
+        Aggregation::TrimmedMean { trim: Ratio::from_permille(200) },
+        Aggregation::TrustWeightedMean,
+        Aggregation::TrustWeightedMedian,
+    ]
+}
+
+#[test]
+fn aggregations() {
+    let mut rng = Rng(1);
+    let mut cases = Vec::new();
+    for rule in rules() {
+        for len in [0, 1, 2, 3, 4, 5, 7, 10, 15] {
+            let mut scores: Vec<(Ratio, Ratio)> =
+                (0..len).map(|_| (any_ratio(&mut rng), any_ratio(&mut rng))).collect();
+            // Ties, in scores and in trust, and one without any.
+            if len > 2 {
+                scores[1].0 = scores[0].0;
+                scores[2].1 = scores[0].1;
+            }
+            if len > 4 {
+                scores[3].1 = Ratio::ZERO;
+            }
+            cases.push(with(json!({"rule": rule, "scores": scores}), aggregate_case));
+        }
+        let nobody = [(Ratio::ONE, Ratio::ZERO), (Ratio::ZERO, Ratio::ZERO)];
+        cases.push(with(json!({"rule": rule, "scores": nobody}), aggregate_case));
+    }
+    golden("aggregate", cases);
+}
+
+#[test]
+fn costs() {
+    let mut rng = Rng(2);
+    let mut cases = Vec::new();
+    for i in 0..40u32 {
+        let min_ms = rng.next() % 5_000;
+        let range = LatencyRange { min_ms, max_ms: min_ms + 1 + rng.next() % 60_000 };
+        let latency_weight = any_ratio(&mut rng);
+        let case = json!({
+            "latency_ms": if i % 8 == 0 { u64::MAX >> 12 } else { rng.next() % 70_000 },
+            "range": range,
+            "latency_weight": latency_weight,
+            "price": (u128::from(rng.next()) << (i * 3 / 2)).to_string(),
+            "price_cap": (u128::from(rng.next() | 1) << (i * 3 / 2)).to_string(),
+            "price_weight": any_ratio(&mut rng).min(latency_weight.complement()),
+        });
+        cases.push(with(case, cost_case));
+    }
+    golden("cost", cases);
+}
+
+#[test]
+fn rewards() {
+    let mut rng = Rng(3);
+    let mut cases = Vec::new();
+    for i in 0..40u32 {
+        let weights =
+            RewardWeights { alpha: any_ratio(&mut rng).max(Ratio::from_ppb(1)), beta: any_ratio(&mut rng) };
+        let case = json!({
+            "weights": weights,
+            "quality": any_ratio(&mut rng),
+            "cost": any_ratio(&mut rng),
+            "slot": (u128::from(rng.next()) << i).to_string(),
+            "penalty_cap": (u128::from(rng.next()) >> i).to_string(),
+        });
+        cases.push(with(case, reward_case));
+    }
+    golden("reward", cases);
+}
+
+#[test]
+fn merits() {
+    let mut rng = Rng(4);
+    let mut cases = Vec::new();
+    for i in 0..40 {
+        let comparisons: Vec<(Ratio, Ratio)> =
+            (0..i % 5).map(|_| (any_ratio(&mut rng), any_ratio(&mut rng))).collect();
+        let ring: Vec<RingEntry> = (0..3 + i % 14)
+            .map(|_| RingEntry { settled_at: rng.next() % 9, quality: any_ratio(&mut rng) })
+            .collect();
+        let case = json!({
+            "comparisons": comparisons,
+            "tolerance": Ratio::from_ppb(any_ratio(&mut rng).ppb() / 10),
+            "ring": ring,
+            "reference": Ratio::from_ppb(any_ratio(&mut rng).ppb() / 4 + 1),
+        });
+        cases.push(with(case, merit_case));
+    }
+    golden("merit", cases);
+}
+
+#[test]
+fn trusts() {
+    let mut rng = Rng(5);
+    let mut cases = Vec::new();
+    for i in 0..12 {
+        let floor = Ratio::from_permille(50);
+        let trust = any_ratio(&mut rng).max(floor);
+        let (a, b, c, d) =
+            (any_ratio(&mut rng), any_ratio(&mut rng), any_ratio(&mut rng), any_ratio(&mut rng));
+        let mut signed = || any_ratio(&mut rng).signed() - any_ratio(&mut rng).signed();
+        let (gain, average) = (signed(), signed());
+        let population = if i % 3 == 0 { average } else { average.abs() };
+        cases.extend([
+            json!({"of": "multiplicative", "trust": trust, "deviation": a, "eta": b, "floor": floor}),
+            json!({"of": "centred", "trust": trust, "deviation": a, "median_deviation": b, "up": c.min(d),
+                "down": c.max(d), "floor": floor}),
+            json!({"of": "relative_merit", "trust": trust, "own": gain, "population": population, "floor": floor}),
+            json!({"of": "moving_average", "average": average, "gain": gain, "rate": c}),
+            json!({"of": "starting_average", "trust": trust, "population": population}),
+        ]);
+    }
+    golden("trust", cases.into_iter().map(|case| with(case, trust_case)).collect());
+}
+
+#[test]
+fn draws() {
+    let mut rng = Rng(6);
+    let mut cases = Vec::new();
+    for ppb in [0, 1, 15_258, 30_517, 30_518, 61_035, 61_036, 500_000_000, 500_000_001, ONE] {
+        cases.push(json!({"of": "class", "weight": ppb}));
+    }
+    cases.push(json!({"of": "pick", "counts": vec![0; CLASSES], "random": "1"}));
+    for i in 0..20 {
+        let counts: Vec<u64> = (0..CLASSES).map(|c| rng.next() % (1 << (c * i / 10).min(31))).collect();
+        let random = u128::from(rng.next()) << 64 | u128::from(rng.next());
+        cases.push(json!({"of": "pick", "counts": counts, "random": random.to_string()}));
+    }
+    for byte in [0, 7, 255] {
+        cases.push(json!({"of": "stream", "seed": hex(&[byte; 32]), "count": 5}));
+    }
+    golden("draw", cases.into_iter().map(|case| with(case, draw_case)).collect());
+}
+
+#[test]
+fn commitments() {
+    let mut rng = Rng(7);
+    let mut hash = || hex(&std::array::from_fn::<u8, 32, _>(|_| rng.next() as u8));
+    let contract = hash();
+    let q = |permille| Some(Ratio::from_permille(permille));
+    let mut cases = Vec::new();
+    for (task, node) in [(1u64, 1u32), (1, 2), (2, 1), (u64::MAX, u32::MAX)] {
+        cases.push(
+            json!({"of": "output", "contract": contract, "task": task, "node": node, "output_hash": hash(),
+            "salt": hash()}),
+        );
+        for scores in [vec![], vec![q(0)], vec![None], vec![q(1000), q(500)], vec![q(1), None, q(999), q(0)]]
+        {
+            cases.push(
+                json!({"of": "scores", "contract": contract, "task": task, "node": node, "scores": scores,
+                "report_hash": hash(), "salt": hash()}),
+            );
+        }
+        for purpose in ["output", "scores"] {
+            cases.push(
+                json!({"of": "salt", "secret": hash(), "contract": contract, "task": task, "node": node,
+                "purpose": purpose}),
+            );
+        }
+        cases.push(
+            json!({"of": "reference", "contract": contract, "requester": hash(), "reference_hash": hash(),
+            "salt": hash()}),
+        );
+    }
+    golden("commitments", cases.into_iter().map(|case| with(case, commitment_case)).collect());
+}
+
+/// A task that something happens in: honest noise, an outlier, duties missed, outputs withheld.
+fn task(rng: &mut Rng, number: usize) -> SettlementInput {
+    let (n, k) = (1 + number % 4, [3, 5, 7, 2, 15, 4][number % 6]);
+    let drawn_at = 1_700_000_000_000 + number as u64 * 60_000;
+    let outputs: Vec<OutputInput> = (0..n)
+        .map(|_| OutputInput {
+            latency_ms: (rng.next() % 7 > 0).then(|| rng.next() % 80_000),
+            price: u128::from(rng.next() % 2_000_000_000_000),
+        })
+        .collect();
+    let truth: Vec<f64> = (0..n).map(|_| rng.uniform()).collect();
+    let panel = (0..k)
+        .map(|_| {
+            let conduct = match rng.next() % 12 {
+                0 => Conduct::Missed,
+                1 => Conduct::Unrevealed,
+                behaviour => Conduct::Revealed(
+                    truth
+                        .iter()
+                        .map(|q| match (behaviour, rng.next() % 9) {
+                            (_, 0) => Score::UNAVAILABLE,
+                            (2, _) => Score::of(quantise(1.0 - q)),
+                            _ => Score::of(quantise(q + 0.1 * rng.normal())),
+                        })
+                        .collect(),
+                ),
+            };
+            EvaluatorInput {
+                committed_at: if conduct == Conduct::Missed { 0 } else { drawn_at + rng.next() % 70_000 },
+                conduct,
+                trust: any_ratio(rng).max(Ratio::from_permille(50)),
+                gain_average: if rng.next() % 4 == 0 { 0 } else { any_ratio(rng).signed() / 5 - 50_000_000 },
+            }
+        })
+        .collect();
+    let population = Population {
+        ring: (0..16)
+            .map(|_| match rng.next() % 4 {
+                0 => RingEntry::default(),
+                _ => RingEntry { settled_at: drawn_at - rng.next() % 9_999, quality: any_ratio(rng) },
+            })
+            .collect(),
+        reference: Ratio::from_ppb(any_ratio(rng).ppb() / 5),
+        gain_average: if number % 5 == 0 { 0 } else { any_ratio(rng).signed() / 5 },
+    };
+    let fee = 1_000_000_000_000 + u128::from(rng.next());
+    SettlementInput { fee, drawn_at, outputs, panel, population }
+}
+
+#[test]
+fn settlements() {
+    let mut rng = Rng(8);
+    let merits = [
+        MeritRule::Closeness,
+        MeritRule::Information { step: Ratio::from_permille(20), floor: Ratio::from_permille(10) },
+    ];
+    let trusts = [
+        TrustRule::Multiplicative { eta: Ratio::from_permille(100) },
+        TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) },
+        TrustRule::RelativeMerit { rate: Ratio::from_permille(50) },
+    ];
+    let mut cases = Vec::new();
+    for aggregation in rules() {
+        for merit in merits {
+            for trust in trusts {
+                let number = cases.len();
+                let params = KindParams {
+                    aggregation,
+                    merit,
+                    trust,
+                    // A fifth of the cases scale by something else than one, and slash outliers early.
+                    evaluator_weights: RewardWeights {
+                        alpha: if number % 5 == 1 { Ratio::from_ppb(777_777_777) } else { Ratio::ONE },
+                        beta: Ratio::from_permille(100),
+                    },
+                    outlier_bound: Ratio::from_permille(if number % 5 == 2 { 250 } else { 600 }),
+                    ..KindParams::default()
+                };
+                let input = task(&mut rng, number);
+                let expected = settle(&params, &input);
+                assert!(expected.is_some());
+                let name = format!("{number}: {aggregation:?}, {merit:?}, {trust:?}");
+                cases.push(SettlementCase { name, params, input, expected });
+            }
+        }
+    }
+    // A fee that does not fill the slots.
+    let (params, input) = (KindParams::default(), SettlementInput { fee: 9_999, ..task(&mut rng, 1) });
+    let expected = settle(&params, &input);
+    cases.push(SettlementCase { name: "too small a fee".into(), params, input, expected });
+    golden("settlement", cases.iter().map(|case| json!(case)).collect());
+}
+
+/// What is on disk reads back as the types that the other programs use, and settles to the same.
+#[test]
+fn settlements_from_disk() {
+    if blessing() {
+        return; // the file is being written
+    }
+    let cases: Vec<SettlementCase> = serde_json::from_value(read("settlement")).unwrap();
+    assert_eq!(cases.len(), 31);
+    for case in cases {
+        assert_eq!(case.params.validate(), Ok(()));
+        assert_eq!(settle(&case.params, &case.input), case.expected, "{}", case.name);
+    }
+}
+
+#[test]
+fn json_refuses_what_is_out_of_range() {
+    assert!(serde_json::from_value::<Ratio>(json!(ONE)).is_ok());
+    assert!(serde_json::from_value::<Ratio>(json!(ONE + 1)).is_err());
+    assert!(serde_json::from_value::<Score>(json!(ONE + 1)).is_err());
+    assert_eq!(serde_json::from_value::<Score>(Value::Null).unwrap(), Score::UNAVAILABLE);
+    let output = OutputInput { latency_ms: None, price: u128::MAX };
+    let text = json!({"latency_ms": null, "price": u128::MAX.to_string()});
+    assert_eq!(json!(output), text);
+    assert_eq!(serde_json::from_value::<OutputInput>(text).unwrap(), output);
+    assert!(serde_json::from_value::<OutputInput>(json!({"latency_ms": null, "price": "-1"})).is_err());
+}
