@@ -244,12 +244,16 @@ impl Sandbox {
         }
     }
 
-    /// Moves the clock forward by `ms` from the best block's time (manual) or from the wall clock (system). The next block
-    /// carries the new time; no block is sealed.
+    /// Moves the clock forward by `ms`, counted from the best block's time or, if that is later, from what the clock shows.
+    /// The next block carries the new time; no block is sealed.
     pub fn advance_ms(&mut self, ms: u64) {
+        let best = self.best().timestamp_ms;
         self.data.clock_ms = match self.config.time {
-            TimeMode::Manual { .. } => self.data.clock_ms.max(self.best().timestamp_ms) + ms,
-            TimeMode::System => self.data.clock_ms + ms,
+            TimeMode::Manual { .. } => self.data.clock_ms.max(best) + ms,
+            TimeMode::System => {
+                let wall = wall_clock_ms();
+                (wall + self.data.clock_ms).max(best) + ms - wall
+            }
         };
     }
 

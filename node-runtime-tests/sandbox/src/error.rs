@@ -4,7 +4,7 @@ use polkadot_sdk::sp_runtime::{
     transaction_validity::{InvalidTransaction, TransactionValidityError},
     DispatchError,
 };
-use poq_runtime::{AccountId, BlockNumber, Hash};
+use poq_runtime::{AccountId, BlockNumber, Hash, RuntimeError};
 
 /// Why the sandbox refused to do something.
 #[derive(Debug, thiserror::Error)]
@@ -131,18 +131,20 @@ fn describe(error: &TransactionValidityError) -> &'static str {
     }
 }
 
+/// The name of a dispatch error, for example `Contracts::ContractReverted` or `Token(FundsUnavailable)`. An error that came
+/// out of an event or a dry run carries only numbers.
+pub fn dispatch_error_name(error: &DispatchError) -> String {
+    match (error, RuntimeError::from_dispatch_error(*error)) {
+        // The runtime's error prints as `Contracts(ContractReverted)`.
+        (DispatchError::Module(_), Some(known)) => {
+            format!("{known:?}").trim_end_matches(')').replacen('(', "::", 1)
+        }
+        _ => format!("{error:?}"),
+    }
+}
+
 fn describe_dispatch(error: &DispatchError, debug: &str) -> String {
-    let name: &'static str = (*error).into();
-    let mut text = match error {
-        DispatchError::Module(module) => format!(
-            "pallet {} says {} (error {:?})",
-            module.index,
-            module.message.unwrap_or("an error without a name"),
-            module.error
-        ),
-        DispatchError::Token(_) | DispatchError::Arithmetic(_) => format!("{name}: {error:?}"),
-        _ => name.to_owned(),
-    };
+    let mut text = dispatch_error_name(error);
     if !debug.is_empty() {
         text.push_str("; debug messages: ");
         text.push_str(debug);

@@ -42,7 +42,7 @@ pub use contracts::{
     call_of, signed_deposit, Called, Code, ContractEvent, ContractExecResult, ContractInstantiateResult,
     Instantiated,
 };
-pub use error::SandboxError;
+pub use error::{dispatch_error_name, SandboxError};
 pub use node::SandboxNode;
 pub use pool::TransactionStatus;
 pub use ws::WsServer;

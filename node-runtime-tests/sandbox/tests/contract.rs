@@ -6,7 +6,7 @@ mod common;
 
 use common::{probe, FLIP, GET, NOW, REVERT, TRAP};
 use poq_sandbox::{
-    account_of, dev, signed_deposit, Code, DispatchError, Sandbox, SandboxError, Weight, UNIT,
+    account_of, dev, dispatch_error_name, signed_deposit, Code, Sandbox, SandboxError, Weight, UNIT,
 };
 
 #[test]
@@ -52,8 +52,8 @@ fn a_revert_undoes_and_is_told_apart_from_a_trap() {
         other => panic!("{other:?}"),
     }
     match chain.call(&dev::bob(), &contract, 0, vec![TRAP]) {
-        Err(SandboxError::DryRun { error: DispatchError::Module(module), .. }) => {
-            assert_eq!(module.message, Some("ContractTrapped"));
+        Err(SandboxError::DryRun { error, .. }) => {
+            assert_eq!(dispatch_error_name(&error), "Contracts::ContractTrapped");
         }
         other => panic!("{other:?}"),
     }
@@ -61,10 +61,7 @@ fn a_revert_undoes_and_is_told_apart_from_a_trap() {
 
     let gas = Weight::from_parts(10_000_000_000, 1_000_000);
     let report = chain.call_with(&dev::bob(), &contract, 0, gas, None, vec![REVERT]).unwrap();
-    match report.result {
-        Err(DispatchError::Module(module)) => assert_eq!(module.message, Some("ContractReverted")),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(dispatch_error_name(&report.result.unwrap_err()), "Contracts::ContractReverted");
     let read = chain.dry_call(&account_of(&dev::bob()), &contract, 0, None, None, vec![GET]).unwrap();
     assert_eq!(read.result.unwrap().data, [0], "the flip before the revert is undone");
 }
@@ -77,10 +74,7 @@ fn too_little_gas_fails_in_the_block() {
     let report = chain
         .call_with(&dev::bob(), &contract, 0, Weight::from_parts(1_000, 1_000), None, vec![FLIP])
         .unwrap();
-    match report.result {
-        Err(DispatchError::Module(module)) => assert_eq!(module.message, Some("OutOfGas")),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(dispatch_error_name(&report.result.unwrap_err()), "Contracts::OutOfGas");
 }
 
 #[test]

@@ -106,18 +106,18 @@ async fn exercise(rpc: RpcClient) {
     let charlie = account(&api, dev::charlie().public_key().0).await;
     assert_eq!(u64::from(charlie.nonce), nonce + 10);
 
-    // A call that fails in its block.
+    // A call that fails in its block: an account cannot come to be with less than the existential deposit.
     let error = api
         .tx()
         .await
         .unwrap()
-        .sign_and_submit_then_watch_default(&transfer(bob, u128::MAX / 2), &alice)
+        .sign_and_submit_then_watch_default(&transfer([7; 32], 1), &alice)
         .await
         .unwrap()
         .wait_for_finalized_success()
         .await
         .unwrap_err();
-    assert!(format!("{error}").contains("FundsUnavailable"), "{error}");
+    assert!(format!("{error}").contains("Token error"), "{error}");
 
     // The pool's refusal keeps its code.
     let stale = DefaultExtrinsicParamsBuilder::<PolkadotConfig>::new().nonce(0).build();
