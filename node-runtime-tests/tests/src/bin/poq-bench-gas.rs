@@ -1,0 +1,313 @@
+//! What every message and every whole round costs: ref_time, proof size, storage deposits per role, rounds per block, and the
+//! cost of a draw against the size of the registry. Run by `scripts/bench.sh gas`.
+
+use clap::Parser;
+use poq_contract::types::{Commit, Registration, Reveal, Role};
+use poq_core::units::{NodeId, TaskId};
+use poq_runtime_tests::{call, encode, ink_of, input, Pair, TestNode, World, KIND};
+use poq_sandbox::{account_of, call_of, dev, runtime, ExtrinsicReport, RuntimeCall, Weight, UNIT};
+use serde_json::{json, Map, Value};
+use std::collections::BTreeMap;
+
+type Res<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// A block's weight for ordinary transactions, in ref_time: 75 % of two seconds.
+const BLOCK: u64 = 1_500_000_000_000;
+/// How many rounds a batched message does at once: as many open tasks as a node may have.
+const BATCH: usize = 16;
+
+/// Measures gas and storage deposits on the in-process chain.
+#[derive(Parser)]
+struct Options {
+    /// Write everything as JSON to this file.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// The largest registry that a draw is measured on.
+    #[arg(long, default_value_t = 10_000)]
+    registry: usize,
+}
+
+/// One measured message: what it weighs for how many rounds, and what deposit its sender paid.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    ref_time: u64,
+    proof_size: u64,
+    deposit: i128,
+    sent: u64,
+}
+
+impl Cost {
+    fn of(report: &ExtrinsicReport, deposit: i128) -> Cost {
+        Cost { ref_time: report.weight.ref_time(), proof_size: report.weight.proof_size(), deposit, sent: 1 }
+    }
+
+    fn add(&mut self, other: Cost) {
+        self.ref_time += other.ref_time;
+        self.proof_size += other.proof_size;
+        self.deposit += other.deposit;
+        self.sent += other.sent;
+    }
+}
+
+/// Costs by message and by role.
+#[derive(Default)]
+struct Ledger {
+    messages: BTreeMap<&'static str, Cost>,
+    roles: BTreeMap<&'static str, i128>,
+}
+
+impl Ledger {
+    fn note(&mut self, role: &'static str, message: &'static str, cost: Cost) {
+        self.messages.entry(message).or_default().add(cost);
+        *self.roles.entry(role).or_default() += cost.deposit;
+    }
+
+    fn ref_time(&self) -> u64 {
+        self.messages.iter().filter(|(name, _)| **name != "collect").map(|(_, cost)| cost.ref_time).sum()
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Res<()> {
+    let mut single = Map::new();
+    let mut batched = Map::new();
+    let mut rounds = Map::new();
+    println!("block: {BLOCK} ref_time for ordinary transactions\n");
+    for (name, outputs, panel) in [("n1k3", 1u8, 3u8), ("n3k5", 3, 5), ("n3k9", 3, 9)] {
+        let one = measure(outputs, panel, 1)?;
+        let many = measure(outputs, panel, BATCH)?;
+        let per_round = many.ref_time() / BATCH as u64;
+        single.insert(name.into(), (BLOCK / one.ref_time()).into());
+        batched.insert(name.into(), (BLOCK / per_round).into());
+        println!("round N={outputs} K={panel}");
+        println!("  {:<22} {:>5} {:>16} {:>12} {:>22}", "message", "sent", "ref_time each", "proof each", "deposit each (UNIT)");
+        let mut messages = Map::new();
+        for (message, cost) in &one.messages {
+            let sent = cost.sent.max(1);
+            println!(
+                "  {:<22} {:>5} {:>16} {:>12} {:>22}",
+                message,
+                cost.sent,
+                cost.ref_time / sent,
+                cost.proof_size / sent,
+                units(cost.deposit / i128::from(sent)),
+            );
+            messages.insert(
+                (*message).into(),
+                json!({
+                    "sent": cost.sent, "ref_time": cost.ref_time / sent, "proof_size": cost.proof_size / sent,
+                    "deposit": (cost.deposit / i128::from(sent)).to_string(),
+                }),
+            );
+        }
+        let deposits: Map<String, Value> =
+            one.roles.iter().map(|(role, sum)| ((*role).to_string(), sum.to_string().into())).collect();
+        println!("  storage deposits over request to collect, per role (UNIT; 0 = all returned):");
+        for (role, sum) in &one.roles {
+            println!("    {role:<12} {}", units(*sum));
+        }
+        println!("  whole round: {} ref_time, {} rounds per block", one.ref_time(), BLOCK / one.ref_time());
+        println!("  batched by {BATCH}: {per_round} ref_time, {} rounds per block\n", BLOCK / per_round);
+        rounds.insert(
+            name.into(),
+            json!({
+                "ref_time": one.ref_time(), "ref_time_batched": per_round, "messages": messages,
+                "deposits_by_role": deposits,
+            }),
+        );
+    }
+
+    println!("draw of a panel of 3 against the number of registered evaluators (mean of 8 draws)");
+    let mut draws = Map::new();
+    for size in [10usize, 1_000, 10_000].into_iter().filter(|size| *size <= options.registry) {
+        let ref_time = draw_at(size)?;
+        println!("  {size:>6} nodes: {ref_time} ref_time");
+        draws.insert(size.to_string(), ref_time.into());
+    }
+    if let Some(path) = &options.json {
+        let all = json!({
+            "block_ref_time": BLOCK,
+            "rounds_per_block": batched,
+            "rounds_per_block_single": single,
+            "batch": BATCH,
+            "draw_ref_time": draws,
+            "rounds": rounds,
+        });
+        std::fs::write(path, serde_json::to_string_pretty(&all)?)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        println!("\nwritten to {}", path.display());
+    }
+    Ok(())
+}
+
+fn units(amount: i128) -> String {
+    let sign = if amount < 0 { "-" } else { "" };
+    let whole = amount.unsigned_abs();
+    format!("{sign}{}.{:06}", whole / UNIT, whole % UNIT / 1_000_000)
+}
+
+/// `tasks` rounds, in messages of `tasks` items each (single messages for one).
+fn measure(outputs: u8, panel: u8, tasks: usize) -> Res<Ledger> {
+    let mut world = World::new()?;
+    let nodes = world.nodes(outputs, panel)?;
+    let requester = world.account()?;
+    let mut ledger = Ledger::default();
+    // Accounts, claims and the kind's memory have been written once before: a round is measured in its steady state.
+    world.round(&requester, &nodes, outputs, panel, |_| vec![500; usize::from(outputs)])?;
+
+    let mut ids: Vec<TaskId> = Vec::new();
+    for _ in 0..tasks {
+        let message = call().request_task(KIND, outputs, panel, input(), [7; 32]);
+        let sent = world.send(&requester, 30 * UNIT, message)??;
+        ledger.note("requester", "request_task", Cost::of(&sent.report, sent.deposit));
+        ids.push(sent.value);
+    }
+    for node in &nodes.0 {
+        let items: Vec<Commit> = ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
+        let cost = if tasks == 1 {
+            let sent = world.send(&node.operator, 0, call().commit_output(ids[0], node.id, items[0].commitment))??;
+            Cost::of(&sent.report, sent.deposit)
+        } else {
+            let sent = world.send(&node.operator, 0, call().commit_outputs(items))??;
+            accepted(&sent.value)?;
+            Cost::of(&sent.report, sent.deposit)
+        };
+        ledger.note("inference", "commit_output", cost);
+    }
+    let keeper = world.account()?;
+    let cost = steps(&mut world, &keeper, &ids, true)?;
+    ledger.note("keeper", "draw_panel", cost);
+    for reveal in [false, true] {
+        for node in &nodes.1 {
+            let reveals: Vec<Reveal> = ids
+                .iter()
+                .map(|id| world.reveal_of(*id, node.id, &vec![400 + node.id; usize::from(outputs)]))
+                .collect();
+            let (name, cost) = if reveal {
+                ("reveal_scores", reveal_all(&mut world, node, reveals)?)
+            } else {
+                ("commit_scores", commit_all(&mut world, node, &reveals)?)
+            };
+            ledger.note("evaluator", name, cost);
+        }
+    }
+    let cost = steps(&mut world, &keeper, &ids, false)?;
+    ledger.note("keeper", "settle", cost);
+    let sent = world.send(&requester, 0, call().collect(ids))??;
+    ledger.note("requester", "collect", Cost::of(&sent.report, sent.deposit));
+    Ok(ledger)
+}
+
+fn commit(task: TaskId, node: NodeId, commitment: [u8; 32]) -> Commit {
+    Commit { task, node, commitment }
+}
+
+fn accepted(results: &[Option<poq_contract::errors::Error>]) -> Res<()> {
+    match results.iter().flatten().next() {
+        Some(error) => Err(format!("a batched item was refused: {error:?}").into()),
+        None => Ok(()),
+    }
+}
+
+fn commit_all(world: &mut World, node: &TestNode, reveals: &[Reveal]) -> Res<Cost> {
+    let items: Vec<Commit> =
+        reveals.iter().map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal))).collect();
+    if let [item] = items.as_slice() {
+        let sent = world.send(&node.operator, 0, call().commit_scores(item.task, node.id, item.commitment))??;
+        return Ok(Cost::of(&sent.report, sent.deposit));
+    }
+    let sent = world.send(&node.operator, 0, call().commit_scores_batch(items))??;
+    accepted(&sent.value)?;
+    Ok(Cost::of(&sent.report, sent.deposit))
+}
+
+fn reveal_all(world: &mut World, node: &TestNode, mut reveals: Vec<Reveal>) -> Res<Cost> {
+    if reveals.len() == 1 {
+        let reveal = reveals.pop().ok_or("there is nothing to reveal")?;
+        let sent = world.send(&node.operator, 0, call().reveal_scores(reveal))??;
+        return Ok(Cost::of(&sent.report, sent.deposit));
+    }
+    let sent = world.send(&node.operator, 0, call().reveal_scores_batch(reveals))??;
+    accepted(&sent.value)?;
+    Ok(Cost::of(&sent.report, sent.deposit))
+}
+
+/// Draws the panels of all tasks, or settles them all.
+fn steps(world: &mut World, keeper: &Pair, ids: &[TaskId], draw: bool) -> Res<Cost> {
+    let sent = match (ids, draw) {
+        ([id], true) => world.send(keeper, 0, call().draw_panel(*id))??,
+        ([id], false) => world.send(keeper, 0, call().settle(*id))??,
+        _ => {
+            let sent = world.send(keeper, 0, call().advance(ids.to_vec()))??;
+            if let Some(error) = sent.value.iter().find_map(|result| result.as_ref().err()) {
+                return Err(format!("a batched step was refused: {error:?}").into());
+            }
+            return Ok(Cost::of(&sent.report, sent.deposit));
+        }
+    };
+    Ok(Cost::of(&sent.report, sent.deposit))
+}
+
+/// The mean weight of drawing a panel of three out of `size` registered evaluators of different stakes.
+fn draw_at(size: usize) -> Res<u64> {
+    let mut world = World::new()?;
+    let (inference, _) = world.nodes(1, 0)?;
+    let contract = world.contract.clone();
+    let mut registered = 0usize;
+    let gas = Weight::from_parts(20_000_000_000, 4_000_000);
+    while registered < size {
+        let owner = dev::numbered(1_000_000 + registered as u64);
+        world.chain.fund(&account_of(&owner), 100_000 * UNIT)?;
+        // Small registries have an owner per node, or no panel of different owners could be drawn.
+        let here = if size <= 10 { 1 } else { 32.min(size - registered) };
+        let calls: Vec<RuntimeCall> = (0..here)
+            .map(|index| {
+                let number = registered + index;
+                let stake = (20 + (number as u128 * 37) % 900) * UNIT;
+                let mut digest = [0; 32];
+                digest[..8].copy_from_slice(&(number as u64).to_le_bytes());
+                let registration = Registration {
+                    role: Role::Evaluator,
+                    kind: KIND,
+                    operator: ink_of(&owner),
+                    payee: ink_of(&owner),
+                    model: "m".into(),
+                    model_digest: digest,
+                    endpoint: "http://127.0.0.1".into(),
+                    price: 0,
+                };
+                call_of(&contract, stake, gas, None, encode(call().register(registration)))
+            })
+            .collect();
+        let batch = RuntimeCall::Utility(runtime::UtilityCall::batch_all { calls });
+        world.chain.submit_call(&owner, batch)?.ok()?;
+        registered += here;
+        if registered % 2_048 == 0 {
+            eprintln!("  registered {registered} of {size}");
+        }
+    }
+    // A whole number of full-weight checks of the books would read every node: draws are sent without them.
+    let requester = world.account()?;
+    let mut total = 0;
+    const DRAWS: u64 = 8;
+    for round in 0..DRAWS {
+        let data = encode(call().request_task(KIND, 1, 3, input(), [7; 32]));
+        world.chain.call(&requester, &contract, 10 * UNIT, data)?;
+        let id = round + 1;
+        let node = &inference[0];
+        let commitment = world.output_commitment(id, node.id);
+        world.chain.call(&node.operator, &contract, 0, encode(call().commit_output(id, node.id, commitment)))?;
+        let drawn = world.chain.call(&dev::bob(), &contract, 0, encode(call().draw_panel(id)))?;
+        total += drawn.report.weight.ref_time();
+    }
+    Ok(total / DRAWS)
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Runs every test, on a machine with nothing but Rust and git: installs what is missing, then goes from the fast checks to
+# the slow ones.
+#
+#   scripts/test.sh            everything
+#   scripts/test.sh --fast     formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
+#
+# Order: formatting and lints; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
+# runtime, workers with real models); then the development node and the tests that need it.
+set -euo pipefail
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+cd "$POQ_ROOT"
+
+fast=0
+case "${1:-}" in
+"") ;;
+--fast) fast=1 ;;
+-h | --help)
+    sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+*) die "unknown argument '$1' (known: --fast, --help)" ;;
+esac
+
+started=$SECONDS
+stage() { printf '\n== %s (after %d min)\n' "$1" $(((SECONDS - started) / 60)) >&2; }
+
+# The same packages in every cargo call: another selection has other features, and would compile dependencies anew.
+workspace=(--workspace --exclude poq-node)
+
+stage "set-up"
+scripts/setup.sh
+
+stage "formatting"
+cargo fmt --all --check
+
+if ((fast)); then
+    stage "lints and tests of the arithmetic and the contract"
+    cargo clippy --locked --release -p poq-core -p poq-contract --all-targets -- -D warnings
+    exec cargo test --locked --release -p poq-core -p poq-contract
+fi
+
+stage "tests of the protocol's arithmetic"
+cargo test --locked --release -p poq-core
+
+stage "lints"
+cargo clippy --locked --release "${workspace[@]}" --all-targets -- -D warnings
+
+stage "the contract's artifacts are those of the sources"
+scripts/build-contract.sh --check
+
+stage "compiling all tests"
+if have_cmd cargo-nextest; then
+    run=(cargo nextest run --locked --release --no-fail-fast "${workspace[@]}")
+    everything_but_node=(-E 'not binary(node)')
+    node_only=(-E 'binary(node)')
+    "${run[@]}" --no-run
+else
+    warn "cargo-nextest is not installed: cargo test runs the same tests one program after the other"
+    run=(cargo test --locked --release --no-fail-fast)
+    everything_but_node=("${workspace[@]}" -- --skip on_the_node_)
+    node_only=(-p poq-runtime-tests --test node)
+    cargo test --locked --release "${workspace[@]}" --no-run
+fi
+
+stage "models"
+cargo build --locked --release "${workspace[@]}" --bins --tests
+"$CARGO_TARGET_DIR/release/poq-models" install smollm2-135m-instruct qwen2.5-coder-0.5b-instruct all-minilm-l6-v2 \
+    paraphrase-minilm-l3-v2 bge-small-en-v1.5 ms-marco-minilm-l12-v2 qa
+
+stage "tests"
+"${run[@]}" "${everything_but_node[@]}"
+
+stage "the development node"
+POQ_NODE="${POQ_NODE:-$(scripts/build-node.sh)}"
+export POQ_NODE
+
+stage "tests on the development node"
+"${run[@]}" "${node_only[@]}"
+
+stage "all tests passed"
