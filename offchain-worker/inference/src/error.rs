@@ -179,10 +179,7 @@ impl Error {
 
     /// Whether the request itself is at fault: no model state and no retry would help.
     pub fn is_bad_request(&self) -> bool {
-        matches!(
-            self,
-            Self::PromptTooLong { .. } | Self::PromptTooLarge { .. } | Self::InvalidRequest(_)
-        )
+        matches!(self, Self::PromptTooLong { .. } | Self::PromptTooLarge { .. } | Self::InvalidRequest(_))
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {

@@ -335,7 +335,9 @@ impl Manifest {
         for (name, files) in entries {
             // Names become folders and files: nothing may lead out of the models folder.
             if !is_plain_name(name) {
-                return Err(invalid(format!("`{name}` is not a plain name (letters, digits, `.`, `_`, `-`)")));
+                return Err(invalid(format!(
+                    "`{name}` is not a plain name (letters, digits, `.`, `_`, `-`)"
+                )));
             }
             if !names.insert(name) {
                 return Err(invalid(format!("`{name}` appears twice")));

@@ -234,7 +234,9 @@ fn readable_factor(head: &str) -> f64 {
     for c in head.chars() {
         total += 1;
         let allowed = matches!(c, '\n' | '\r' | '\t');
-        bad += usize::from((c.is_control() && !allowed) || c == '\u{FFFD}' || ('\u{E000}'..='\u{F8FF}').contains(&c));
+        bad += usize::from(
+            (c.is_control() && !allowed) || c == '\u{FFFD}' || ('\u{E000}'..='\u{F8FF}').contains(&c),
+        );
     }
     let share = bad as f64 / total.max(1) as f64;
     let leaked = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "[INST]", "<s>"];

@@ -57,7 +57,11 @@ type Job<T> = Box<dyn FnOnce(std::result::Result<&mut T, Error>) -> Outcome + Se
 /// What became of a job.
 enum Outcome {
     Done,
-    Panicked(String),
+    /// The reply is sent when the thread has dealt with it: who is told of a panic then sees the health it led to.
+    Panicked {
+        message: String,
+        reply: Box<dyn FnOnce()>,
+    },
 }
 
 /// Owns the thread; dropping it stops the thread after the request it is at and joins it. Requests still waiting then get
@@ -129,8 +133,7 @@ impl<T: 'static> ModelThread<T> {
                 worker.run(receiver, loaded);
             })
             .map_err(|e| Error::Unhealthy { model: name.to_string(), reason: e.to_string() })?;
-        let handle =
-            ModelHandle { name: name.into(), queue: options.queue.max(1), queued, commands, health };
+        let handle = ModelHandle { name: name.into(), queue: options.queue.max(1), queued, commands, health };
         let this = Self { handle, stopping, thread: Some(thread) };
         match wait_loaded.recv() {
             Ok(Ok(())) => Ok(this),
@@ -221,7 +224,7 @@ impl<T, F: FnMut() -> Result<T>> Worker<T, F> {
         match job(target) {
             Outcome::Done if had_model => self.panics = 0,
             Outcome::Done => {}
-            Outcome::Panicked(message) => {
+            Outcome::Panicked { message, reply } => {
                 // Whatever state the panic left is thrown away with the model.
                 self.model = None;
                 self.panics += 1;
@@ -229,6 +232,7 @@ impl<T, F: FnMut() -> Result<T>> Worker<T, F> {
                 if self.panics > self.options.max_restarts {
                     self.give_up(format!("it panicked {} times in a row, last: {message}", self.panics));
                 }
+                reply();
             }
         }
     }
@@ -296,9 +300,9 @@ impl<T: 'static> ModelHandle<T> {
         &self,
         work: impl FnOnce(&mut T) -> Result<R> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<R>>> {
-        let took = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < self.queue).then_some(n + 1)
-        });
+        let took = self
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.queue).then_some(n + 1));
         if took.is_err() {
             return Err(Error::Overloaded { model: self.name.to_string(), queue: self.queue });
         }
@@ -324,8 +328,10 @@ impl<T: 'static> ModelHandle<T> {
                 Err(panic) => {
                     let message = panic_message(&*panic);
                     let error = Error::Panicked { model: name.to_string(), message: message.clone() };
-                    let _ = reply.send(Err(error));
-                    Outcome::Panicked(message)
+                    let reply = Box::new(move || {
+                        let _ = reply.send(Err(error));
+                    });
+                    Outcome::Panicked { message, reply }
                 }
             }
         });
@@ -389,7 +395,6 @@ impl ModelHandle<Box<dyn QualityScorer>> {
         self.call(move |model| model.score(&query, &outputs)).await
     }
 }
-
 
 #[cfg(test)]
 mod tests {

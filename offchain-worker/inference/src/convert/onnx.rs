@@ -305,9 +305,7 @@ fn dequantized(
     let Some(base) = raw.name.strip_suffix(QUANTIZED) else { return raw.as_f32() };
     let companion = |suffix: &str| {
         let name = format!("{base}{suffix}");
-        initialisers
-            .get(&name)
-            .ok_or_else(|| OnnxError::Tensor { name, reason: "is missing".to_string() })
+        initialisers.get(&name).ok_or_else(|| OnnxError::Tensor { name, reason: "is missing".to_string() })
     };
     let scale = companion("_scale")?.as_f32()?;
     let zero_point = companion("_zero_point")?.as_int()?;

@@ -41,7 +41,8 @@ impl Bert {
         let fail = |e: &dyn std::fmt::Display| Error::model(&entry.name, e);
         let path = model.file("config.json")?;
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let config: Config = serde_json::from_slice(&config).map_err(|e| fail(&format!("config.json: {e}")))?;
+        let config: Config =
+            serde_json::from_slice(&config).map_err(|e| fail(&format!("config.json: {e}")))?;
         if entry.context_tokens > config.max_position_embeddings {
             return Err(fail(&format!(
                 "the manifest gives it {} tokens of context, it has positions for {}",

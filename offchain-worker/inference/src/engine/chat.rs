@@ -28,7 +28,11 @@ pub(crate) enum Piece {
 }
 
 impl ChatTemplate {
-    pub(crate) fn new(source: String, bos_token: String, eos_token: String) -> Result<Self, minijinja::Error> {
+    pub(crate) fn new(
+        source: String,
+        bos_token: String,
+        eos_token: String,
+    ) -> Result<Self, minijinja::Error> {
         let mut environment = Environment::new();
         // As Hugging Face's tokenizers set up Jinja, for which these templates are written.
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -46,7 +50,8 @@ impl ChatTemplate {
     /// Messages are rendered as placeholders and put in afterwards: a message that spells `<|im_end|>` must not end
     /// itself, or one node's output could give another node's judge orders.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<Vec<Piece>> {
-        let refused = |e: minijinja::Error| Error::InvalidRequest(format!("the model's chat template: {e:#}"));
+        let refused =
+            |e: minijinja::Error| Error::InvalidRequest(format!("the model's chat template: {e:#}"));
         let placeholders: Vec<_> = (0..messages.len()).map(placeholder).collect();
         let masked: Vec<_> = messages
             .iter()
@@ -109,9 +114,7 @@ mod tests {
         assert_eq!(
             pieces,
             [
-                Piece::Template(
-                    "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\n".to_string()
-                ),
+                Piece::Template("<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\n".to_string()),
                 Piece::Content(hostile.to_string()),
                 Piece::Template("<|im_end|>\n<|im_start|>assistant\n".to_string()),
             ]

@@ -1,21 +1,18 @@
 //! The networks that predict the next token.
 
+use super::gguf::GgufDecoder;
 use crate::{
     error::{Error, Result},
     manifest::Architecture,
     store::VerifiedModel,
 };
-use candle_core::{
-    quantized::gguf_file,
-    DType, Device, Tensor,
-};
+use candle_core::{quantized::gguf_file, DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::{llama, quantized_llama, quantized_qwen2, qwen2};
+use candle_transformers::models::{llama, qwen2};
 
 /// A decoder with its cache of what it has already seen.
 pub(crate) enum Decoder {
-    GgufLlama(quantized_llama::ModelWeights),
-    GgufQwen2(quantized_qwen2::ModelWeights),
+    Gguf(GgufDecoder),
     Llama { model: llama::Llama, cache: llama::Cache, config: llama::Config },
     Qwen2(qwen2::ModelForCausalLM),
 }
@@ -23,17 +20,12 @@ pub(crate) enum Decoder {
 impl Decoder {
     /// The weights out of a GGUF file.
     pub(crate) fn from_gguf(
-        architecture: Architecture,
-        gguf: gguf_file::Content,
+        gguf: &gguf_file::Content,
         file: &mut std::fs::File,
+        context: usize,
         device: &Device,
     ) -> candle_core::Result<Self> {
-        match architecture {
-            Architecture::LlamaGguf => {
-                quantized_llama::ModelWeights::from_gguf(gguf, file, device).map(Self::GgufLlama)
-            }
-            _ => quantized_qwen2::ModelWeights::from_gguf(gguf, file, device).map(Self::GgufQwen2),
-        }
+        GgufDecoder::load(gguf, file, context, device).map(Self::Gguf)
     }
 
     /// The weights out of safetensors files.
@@ -63,11 +55,10 @@ impl Decoder {
         }
     }
 
-    /// Forgets what it has seen.
-    pub(crate) fn reset(&mut self, device: &Device) -> candle_core::Result<()> {
+    /// Forgets what it has seen and makes room for `tokens`, if any.
+    pub(crate) fn reset(&mut self, tokens: usize, device: &Device) -> candle_core::Result<()> {
         match self {
-            Self::GgufLlama(model) => model.clear_kv_cache(),
-            Self::GgufQwen2(model) => model.clear_kv_cache(),
+            Self::Gguf(model) => model.reset(tokens),
             Self::Llama { cache, config, .. } => {
                 let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
                 *cache = llama::Cache::new(true, dtype, config, device)?;
@@ -86,8 +77,7 @@ impl Decoder {
     ) -> candle_core::Result<Tensor> {
         let input = Tensor::new(tokens, device)?.unsqueeze(0)?;
         let logits = match self {
-            Self::GgufLlama(model) => model.forward(&input, position)?,
-            Self::GgufQwen2(model) => model.forward(&input, position)?,
+            Self::Gguf(model) => model.forward(tokens, position)?,
             Self::Llama { model, cache, .. } => model.forward(&input, position, cache)?,
             Self::Qwen2(model) => model.forward(&input, position)?,
         };

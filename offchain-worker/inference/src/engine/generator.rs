@@ -38,7 +38,8 @@ impl CandleGenerator {
                 let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
                 let gguf = gguf_file::Content::read(&mut BufReader::new(&file)).map_err(fail)?;
                 let codec = TextCodec::from_gguf(model, &gguf)?;
-                (codec, Decoder::from_gguf(entry.architecture, gguf, &mut file, device).map_err(fail)?)
+                let context = entry.context_tokens;
+                (codec, Decoder::from_gguf(&gguf, &mut file, context, device).map_err(fail)?)
             }
             Architecture::LlamaSafetensors | Architecture::Qwen2Safetensors => {
                 (TextCodec::from_files(model)?, Decoder::from_safetensors(model, device)?)
@@ -115,7 +116,7 @@ impl Generator for CandleGenerator {
 
         let device = self.device.clone();
         let started = Instant::now();
-        self.decoder.reset(&device).map_err(|e| self.fail(e))?;
+        self.decoder.reset(prompt.len() + request.max_tokens, &device).map_err(|e| self.fail(e))?;
         let mut position = 0;
         let mut logits = None;
         let mut finish = None;
@@ -156,7 +157,7 @@ impl Generator for CandleGenerator {
             }
         }
         // What this request left behind is of no use to the next one.
-        self.decoder.reset(&device).map_err(|e| self.fail(e))?;
+        self.decoder.reset(0, &device).map_err(|e| self.fail(e))?;
 
         let mut text = self.codec.decode(&answer)?;
         if let Some(at) = stopped_at {

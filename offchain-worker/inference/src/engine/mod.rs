@@ -4,6 +4,7 @@ mod bert;
 mod chat;
 mod decoder;
 mod generator;
+mod gguf;
 mod tokenizer;
 
 use crate::{
@@ -121,7 +122,9 @@ pub fn load_cross_encoder(
 pub fn load_scorer(store: &ModelStore, name: &str, options: &LoadOptions) -> Result<Box<dyn QualityScorer>> {
     match store.manifest().get(name)?.role {
         Role::BiEncoder => Ok(Box::new(BiEncoderScorer::new(load_encoder(store, name, options)?))),
-        Role::CrossEncoder => Ok(Box::new(CrossEncoderScorer::new(load_cross_encoder(store, name, options)?))),
+        Role::CrossEncoder => {
+            Ok(Box::new(CrossEncoderScorer::new(load_cross_encoder(store, name, options)?)))
+        }
         Role::Generator => Err(Error::WrongRole {
             name: name.to_string(),
             found: Role::Generator.as_str(),

@@ -44,8 +44,7 @@ impl TextCodec {
         };
         if text("tokenizer.ggml.pre").as_deref() == Some("smollm") {
             // candle has no case for it and takes GPT-2's, which splits no digits and puts a space in front.
-            let steps =
-                vec![Digits::new(true).into(), ByteLevel::new(false, false, true).into()];
+            let steps = vec![Digits::new(true).into(), ByteLevel::new(false, false, true).into()];
             tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
         }
         let id = |key: &str| gguf.metadata.get(key).and_then(|v| v.to_u32().ok());
@@ -81,9 +80,9 @@ impl TextCodec {
         let end = tokenizer.token_to_id(&eos).into_iter().collect();
         let bos_id = tokenizer.token_to_id(&bos).filter(|_| add_bos);
         let chat = match config["chat_template"].as_str() {
-            Some(source) => Some(
-                ChatTemplate::new(source.to_string(), bos, eos).map_err(|e| fail(&format!("{e:#}")))?,
-            ),
+            Some(source) => {
+                Some(ChatTemplate::new(source.to_string(), bos, eos).map_err(|e| fail(&format!("{e:#}")))?)
+            }
             None => None,
         };
         Self::new(name, tokenizer, chat, bos_id, end)
@@ -97,9 +96,7 @@ impl TextCodec {
         mut end: Vec<u32>,
     ) -> Result<Self> {
         template.with_padding(None);
-        template
-            .with_truncation(None)
-            .map_err(|e| Error::model(model, format!("its tokenizer: {e}")))?;
+        template.with_truncation(None).map_err(|e| Error::model(model, format!("its tokenizer: {e}")))?;
         end.extend(END_TOKENS.iter().filter_map(|token| template.token_to_id(token)));
         end.sort_unstable();
         end.dedup();

@@ -128,8 +128,7 @@ mod tests {
     #[test]
     fn a_file_is_fetched_over_http() {
         let dir = tempfile::tempdir().unwrap();
-        let endpoint =
-            server(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nweights");
+        let endpoint = server(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nweights");
         let mut output = HashingWriter::new(temporary(dir.path()).unwrap(), &Silent);
         hub(endpoint, dir.path()).fetch("o/n", "abc", "model.gguf", &mut output, &Silent).unwrap();
         let (file, size, _) = output.finish().unwrap();

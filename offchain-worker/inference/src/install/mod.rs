@@ -223,12 +223,7 @@ impl Installer<'_> {
         persist(output, &dir.join(&file.path))
     }
 
-    fn convert(
-        &self,
-        conversion: &Conversion,
-        input: &Path,
-        dir: &Path,
-    ) -> Result<tempfile::NamedTempFile> {
+    fn convert(&self, conversion: &Conversion, input: &Path, dir: &Path) -> Result<tempfile::NamedTempFile> {
         let failed = |e: &dyn std::fmt::Display| Error::Install(format!("conversion failed: {e}"));
         let output = temporary(dir)?;
         let read = || std::fs::read(input).map_err(|e| Error::io(input, e));
@@ -269,7 +264,9 @@ impl Installer<'_> {
     ) -> Result<tempfile::NamedTempFile> {
         let mut output = HashingWriter::new(temporary(dir)?, self.progress);
         match source {
-            Source::Inline { content } => output.write_all(content.as_bytes()).map_err(|e| Error::io(dir, e))?,
+            Source::Inline { content } => {
+                output.write_all(content.as_bytes()).map_err(|e| Error::io(dir, e))?
+            }
             #[cfg(feature = "hub")]
             Source::Hub { repo, revision, path } => {
                 self.sources.hub.fetch(repo, revision, path, &mut output, self.progress)?;
@@ -344,10 +341,7 @@ fn lock(path: &Path) -> Result<File> {
 }
 
 fn temporary(dir: &Path) -> Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(".installing-")
-        .tempfile_in(dir)
-        .map_err(|e| Error::io(dir, e))
+    tempfile::Builder::new().prefix(".installing-").tempfile_in(dir).map_err(|e| Error::io(dir, e))
 }
 
 fn persist(file: tempfile::NamedTempFile, destination: &Path) -> Result<()> {

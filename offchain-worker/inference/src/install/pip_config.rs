@@ -127,9 +127,7 @@ mod tests {
 
     fn resolve(texts: &[&str], env: &[(&str, &str)]) -> PipConfig {
         let texts: Vec<_> = texts.iter().map(|t| t.to_string()).collect();
-        PipConfig::resolve(&texts, &|name| {
-            env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string())
-        })
+        PipConfig::resolve(&texts, &|name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
     }
 
     #[test]
@@ -140,7 +138,8 @@ mod tests {
     #[test]
     fn later_files_and_the_environment_outrank() {
         let global = "[global]\nindex-url = https://global.example/simple\ncert: /etc/ca.pem\n";
-        let user = "[global]\nindex_url = https://user.example/simple\n[download]\nfind-links =\n    /a\n    /b\n";
+        let user =
+            "[global]\nindex_url = https://user.example/simple\n[download]\nfind-links =\n    /a\n    /b\n";
         let config = resolve(&[global, user], &[]);
         assert_eq!(config.indexes, ["https://user.example/simple"]);
         assert_eq!(config.find_links, [PathBuf::from("/a"), PathBuf::from("/b")]);

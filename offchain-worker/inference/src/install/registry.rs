@@ -254,7 +254,8 @@ fn offers_json(page: &str) -> Result<Vec<Link>> {
 }
 
 fn offers_html(page: &str) -> Vec<Link> {
-    let unescape = |s: &str| s.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    let unescape =
+        |s: &str| s.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
     page.split("<a ")
         .skip(1)
         .filter_map(|anchor| {
