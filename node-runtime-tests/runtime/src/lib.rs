@@ -33,6 +33,7 @@ pub use pallet_balances::Call as BalancesCall;
 pub use pallet_contracts::Call as ContractsCall;
 pub use pallet_sudo::Call as SudoCall;
 pub use pallet_timestamp::Call as TimestampCall;
+pub use pallet_utility::Call as UtilityCall;
 
 /// Number of a block.
 pub type BlockNumber = u32;

@@ -11,7 +11,7 @@ use polkadot_sdk::{
     frame_support::{traits::BuildGenesisConfig, weights::Weight},
     frame_system::{self, Phase},
     pallet_balances, pallet_transaction_payment,
-    sp_core::{sr25519, storage::ChildInfo, Pair},
+    sp_core::{sr25519, storage::ChildInfo, OpaqueMetadata, Pair},
     sp_crypto_hashing::blake2_256,
     sp_inherents::InherentData,
     sp_runtime::{
@@ -801,6 +801,14 @@ impl Sandbox {
             .state
             .execute(root, changes, function, || api::dispatch(function, arguments))?
             .ok_or_else(|| SandboxError::UnknownRuntimeApi(function.to_owned()))
+    }
+
+    /// The runtime's metadata in this version (14, 15 or 16), SCALE with the magic prefix; `None` if it has no such version.
+    pub fn metadata(&self, version: u32) -> Result<Option<Vec<u8>>, SandboxError> {
+        let answer =
+            self.runtime_call(self.best().hash, "Metadata_metadata_at_version", &version.encode())?;
+        let metadata: Option<OpaqueMetadata> = decode("the runtime's metadata", &answer)?;
+        Ok(metadata.map(|metadata| metadata.to_vec()))
     }
 
     /// Nonce and balances of `account` at the best block.

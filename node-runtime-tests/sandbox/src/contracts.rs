@@ -66,8 +66,8 @@ fn with_margin(gas: Weight) -> Weight {
 }
 
 impl Sandbox {
-    /// What a call would do as part of the next block. Gas `None`: all that a block has. Deposit limit `None`: whatever
-    /// `origin` can pay.
+    /// What a call would do as part of the next block. Gas `None`: all that a block has. Deposit limit `None`: what `origin`
+    /// can pay, but at most the pallet's default of about 107 UNIT.
     pub fn dry_call(
         &self,
         origin: &AccountId,
