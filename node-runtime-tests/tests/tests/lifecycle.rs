@@ -161,7 +161,7 @@ fn settled_tasks_feed_the_kinds_memory() -> Res {
     let mut world = World::new()?;
     let nodes = world.nodes(1, 3)?;
     let requester = world.account()?;
-    for (round, quality) in [900u32, 300, 600].into_iter().enumerate() {
+    for (round, quality) in [900u32, 300, 600, 200, 950, 250].into_iter().enumerate() {
         world.round(&requester, &nodes, 1, 3, |_| vec![quality])?;
         let kind = world.kind()?;
         assert_eq!(usize::from(kind.ring_next), round + 1);
