@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sp_crypto_hashing::{blake2_128, twox_128, twox_64};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use subxt::config::substrate::SubstrateHeader;
@@ -34,6 +35,16 @@ pub struct Block {
     /// Its hash.
     pub hash: H256,
     /// Its timestamp in milliseconds since the Unix epoch: the clock of every deadline. Zero in the genesis block.
+    pub timestamp_ms: u64,
+}
+
+/// What the next block will be like, which a call sent now runs in: a chain that seals only on demand has a best block from
+/// whenever somebody last sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upcoming {
+    /// Its number.
+    pub number: u32,
+    /// About what its timestamp will be: this machine's time, corrected by how far the chain's latest blocks were from it.
     pub timestamp_ms: u64,
 }
 
@@ -86,6 +97,8 @@ pub struct ChainInfo {
     pub existential_deposit: u128,
     /// The prefix of its addresses.
     pub ss58_prefix: u16,
+    /// Whether it may produce blocks only when there is something to include: it has no pallet that authors by slots.
+    pub seals_on_demand: bool,
 }
 
 /// An account's entry in `System.Account`, in the chain's smallest unit.
@@ -108,6 +121,7 @@ pub(crate) struct Inner {
     runtimes: Mutex<HashMap<u32, Arc<Runtime>>>,
     best: watch::Receiver<Block>,
     finalized: watch::Receiver<Block>,
+    skew: Arc<Skew>,
     /// One lane per account: its nonces are given out here and nowhere else in this process.
     lanes: Mutex<HashMap<[u8; 32], Arc<Lane>>>,
     monitor: tokio::task::AbortHandle,
@@ -187,9 +201,9 @@ impl Client {
         let finalized = read_block(&transport, final_hash).await?;
         let (best_sender, best) = watch::channel(best);
         let (finalized_sender, finalized) = watch::channel(finalized);
-        let monitor =
-            tokio::spawn(monitor(transport.clone(), options.silence, best_sender, finalized_sender))
-                .abort_handle();
+        let skew = Arc::new(Skew::default());
+        let heads = Heads { best: best_sender, finalized: finalized_sender, skew: skew.clone() };
+        let monitor = tokio::spawn(monitor(transport.clone(), options.silence, heads)).abort_handle();
         Ok(Client {
             inner: Arc::new(Inner {
                 transport,
@@ -198,6 +212,7 @@ impl Client {
                 runtimes: Mutex::new(HashMap::from([(version, Arc::new(runtime))])),
                 best,
                 finalized,
+                skew,
                 lanes: Mutex::default(),
                 monitor,
             }),
@@ -287,6 +302,16 @@ impl Client {
     /// A block's header.
     pub(crate) async fn header(&self, hash: H256) -> Result<SubstrateHeader<H256>> {
         read_header(&self.inner.transport, hash).await
+    }
+
+    /// What the next block will be like, from what has been heard so far. Decide by this what can be done now:
+    /// `task.clock().step(upcoming.timestamp_ms, upcoming.number)`.
+    pub fn upcoming(&self) -> Upcoming {
+        let best = *self.inner.best.borrow();
+        Upcoming {
+            number: best.number.saturating_add(1),
+            timestamp_ms: self.inner.skew.chain_time(wall_clock_ms()).max(best.timestamp_ms),
+        }
     }
 
     /// The best block as it changes. Always holds the newest one that has been heard of.
@@ -743,6 +768,9 @@ async fn chain_info(transport: &Transport, runtime: &Runtime, genesis_hash: H256
         decimals: first("tokenDecimals").as_u64().and_then(|d| u8::try_from(d).ok()).unwrap_or(12),
         existential_deposit: runtime.existential_deposit()?,
         ss58_prefix,
+        seals_on_demand: !["Aura", "Babe", "ParachainSystem", "Sassafras"]
+            .iter()
+            .any(|p| runtime.has_pallet(p)),
     })
 }
 
@@ -772,17 +800,73 @@ fn collect_bytes<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<u8>
 
 // -------------------------------------------------------------------------------------------------- supervision
 
-/// Follows the chain's heads, and makes sure that there is somebody at the other end: a connection that has said nothing for
-/// `silence` is asked for its health, and given up without an answer.
-async fn monitor(
-    transport: Arc<Transport>,
-    silence: Duration,
+/// How far the chain's clock is behind this machine's, in milliseconds, as of the last block that was seen to arrive.
+#[derive(Default)]
+struct Skew(AtomicI64);
+
+impl Skew {
+    /// Differences up to this are the block's way here, not another clock.
+    const NOISE_MS: i64 = 15_000;
+
+    fn learn(&self, wall_ms: u64, block: Block) {
+        let (wall, chain) = (i64::try_from(wall_ms), i64::try_from(block.timestamp_ms));
+        if let (Ok(wall), Ok(chain)) = (wall, chain) {
+            let behind = wall.saturating_sub(chain);
+            let behind = if behind.abs() <= Skew::NOISE_MS { 0 } else { behind };
+            self.0.store(behind, Ordering::Relaxed);
+        }
+    }
+
+    fn chain_time(&self, wall_ms: u64) -> u64 {
+        wall_ms.saturating_add_signed(self.0.load(Ordering::Relaxed).saturating_neg())
+    }
+}
+
+fn wall_clock_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where the monitor puts what it hears.
+struct Heads {
     best: watch::Sender<Block>,
     finalized: watch::Sender<Block>,
-) {
+    skew: Arc<Skew>,
+}
+
+impl Heads {
+    /// Reads the present heads and publishes those that are new. `live` when a head has just been announced.
+    async fn refresh(&self, transport: &Transport, live: bool) -> Result<()> {
+        let publish = |sender: &watch::Sender<Block>, block: Block| {
+            sender.send_if_modified(|known| {
+                let new = *known != block;
+                *known = block;
+                new
+            })
+        };
+        if let Some(hash) = block_hash(transport, None).await? {
+            if self.best.borrow().hash != hash {
+                let block = read_block(transport, hash).await?;
+                if live {
+                    self.skew.learn(wall_clock_ms(), block);
+                }
+                publish(&self.best, block);
+            }
+        }
+        let hash: H256 = transport.read("chain_getFinalizedHead", rpc_params![]).await?;
+        if self.finalized.borrow().hash != hash {
+            publish(&self.finalized, read_block(transport, hash).await?);
+        }
+        Ok(())
+    }
+}
+
+/// Follows the chain's heads, and makes sure that there is somebody at the other end: a connection that has said nothing for
+/// `silence` is asked for its health, and given up without an answer.
+async fn monitor(transport: Arc<Transport>, silence: Duration, heads: Heads) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     loop {
-        match follow(&transport, silence, &best, &finalized, &mut backoff).await {
+        match follow(&transport, silence, &heads, &mut backoff).await {
             Ok(()) => tracing::debug!("the subscription to heads ended, subscribing again"),
             Err(error) => tracing::warn!(%error, "lost the chain's heads, subscribing again"),
         }
@@ -793,8 +877,7 @@ async fn monitor(
 async fn follow(
     transport: &Transport,
     silence: Duration,
-    best: &watch::Sender<Block>,
-    finalized: &watch::Sender<Block>,
+    heads: &Heads,
     backoff: &mut Backoff,
 ) -> Result<()> {
     let mut new_heads = transport
@@ -813,21 +896,21 @@ async fn follow(
         .await?;
     let generation = transport.generation();
     // What happened before the subscriptions stood.
-    refresh(transport, best, finalized).await?;
+    heads.refresh(transport, false).await?;
     *backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     loop {
         let next = tokio::time::timeout(silence, async {
             tokio::select! {
-                head = futures::StreamExt::next(&mut new_heads) => head.map(|head| (head, false)),
-                head = futures::StreamExt::next(&mut final_heads) => head.map(|head| (head, true)),
+                head = futures::StreamExt::next(&mut new_heads) => head,
+                head = futures::StreamExt::next(&mut final_heads) => head,
             }
         });
         match next.await {
-            Ok(Some((Ok(_), _))) => {
+            Ok(Some(Ok(_))) => {
                 transport.hear();
-                refresh(transport, best, finalized).await?;
+                heads.refresh(transport, true).await?;
             }
-            Ok(Some((Err(error), _))) => return Err(Error::decode("a head", error)),
+            Ok(Some(Err(error))) => return Err(Error::decode("a head", error)),
             Ok(None) => return Ok(()),
             Err(_) => {
                 // A chain that seals only on demand is rightly silent; a node that does not even answer is not.
@@ -845,34 +928,23 @@ async fn follow(
     }
 }
 
-/// Reads the present heads and publishes those that are new.
-async fn refresh(
-    transport: &Transport,
-    best: &watch::Sender<Block>,
-    finalized: &watch::Sender<Block>,
-) -> Result<()> {
-    let publish = |sender: &watch::Sender<Block>, block: Block| {
-        sender.send_if_modified(|known| {
-            let new = *known != block;
-            *known = block;
-            new
-        });
-    };
-    if let Some(hash) = block_hash(transport, None).await? {
-        if best.borrow().hash != hash {
-            publish(best, read_block(transport, hash).await?);
-        }
-    }
-    let hash: H256 = transport.read("chain_getFinalizedHead", rpc_params![]).await?;
-    if finalized.borrow().hash != hash {
-        publish(finalized, read_block(transport, hash).await?);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_chains_time_goes_on_between_its_blocks() {
+        let skew = Skew::default();
+        let block = |timestamp_ms| Block { number: 1, hash: H256::zero(), timestamp_ms };
+        assert_eq!(skew.chain_time(1_000_000), 1_000_000);
+        // A block that took two seconds to arrive is no other clock; one of another year is.
+        skew.learn(1_000_000, block(998_000));
+        assert_eq!(skew.chain_time(1_005_000), 1_005_000);
+        skew.learn(1_000_000, block(500_000));
+        assert_eq!(skew.chain_time(1_005_000), 505_000);
+        skew.learn(1_000_000, block(1_100_000));
+        assert_eq!(skew.chain_time(1_005_000), 1_105_000);
+    }
 
     #[test]
     fn storage_keys_are_the_chains() {

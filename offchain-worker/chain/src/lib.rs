@@ -37,7 +37,7 @@ pub mod types;
 pub mod view;
 
 pub use account::{to_account32, to_ink, InkAccountId};
-pub use client::{AccountInfo, At, Block, ChainInfo, Client};
+pub use client::{AccountInfo, At, Block, ChainInfo, Client, Upcoming};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
 pub use events::{Emitted, FinalEvent, Outcome, PoqEvent};

@@ -46,6 +46,9 @@ where
 /// What a message leaves behind: the value that its event tells, or nothing where the event is missing.
 type Told<T> = Arc<dyn Fn(&[PoqEvent]) -> Option<T> + Send + Sync>;
 
+/// Whether a dry run's answer only means that it is too early for the block that it was run at.
+type Early<T> = fn(&Result<&T, ContractError>) -> bool;
+
 /// A message with its arguments and the money that it carries, returning `T`.
 #[derive(Clone)]
 pub struct Message<T> {
@@ -53,6 +56,7 @@ pub struct Message<T> {
     data: Vec<u8>,
     value: Balance,
     idempotent: bool,
+    early: Option<Early<T>>,
     told: Option<Told<T>>,
 }
 
@@ -68,7 +72,7 @@ impl<T> std::fmt::Debug for Message<T> {
 
 impl<T: Decode> Message<T> {
     fn new(name: &'static str, encoded: Encoded<Result<T, ContractError>>) -> Message<T> {
-        Message { name, data: encoded.data, value: 0, idempotent: false, told: None }
+        Message { name, data: encoded.data, value: 0, idempotent: false, early: None, told: None }
     }
 
     /// With money.
@@ -80,6 +84,12 @@ impl<T: Decode> Message<T> {
     /// Sending it twice does what sending it once does.
     fn idempotent(mut self) -> Message<T> {
         self.idempotent = true;
+        self
+    }
+
+    /// Its answer depends on the block's number or time, and so can be another one in the next block.
+    fn timed(mut self, early: Early<T>) -> Message<T> {
+        self.early = Some(early);
         self
     }
 
@@ -109,6 +119,11 @@ impl<T: Decode> Message<T> {
         self.idempotent
     }
 
+    /// Whether what a dry run at the best block says may be otherwise in the next.
+    pub(crate) fn is_early(&self, answer: &Result<&T, ContractError>) -> bool {
+        self.early.is_some_and(|early| early(answer))
+    }
+
     /// What the message's events say that it returned: `None` where they say nothing though they should, `Some(None)` where
     /// they need not.
     pub(crate) fn told(&self, events: &[PoqEvent]) -> Option<Option<T>> {
@@ -117,6 +132,11 @@ impl<T: Decode> Message<T> {
             Some(told) => told(events).map(Some),
         }
     }
+}
+
+/// Refused for the block's number or time.
+fn refused_early<T>(answer: &Result<&T, ContractError>) -> bool {
+    matches!(answer, Err(ContractError::TooEarly | ContractError::WrongPhase | ContractError::StillUnbonding))
 }
 
 macro_rules! event {
@@ -160,6 +180,7 @@ pub fn unstake(node: NodeId, amount: Balance) -> Message<()> {
 /// Pays out stake whose unbonding is over. Returns how much.
 pub fn withdraw_unbonded(node: NodeId) -> Message<Balance> {
     Message::new("withdraw_unbonded", encode(contract().withdraw_unbonded(node)))
+        .timed(refused_early)
         .told_by(event!(StakeWithdrawn, e, e.node == node => e.amount))
 }
 
@@ -238,12 +259,17 @@ pub fn commit_scores_batch(items: Vec<Commit>) -> Message<Vec<Option<ContractErr
 
 /// Reveals scores.
 pub fn reveal_scores(reveal: Reveal) -> Message<()> {
-    Message::new("reveal_scores", encode(contract().reveal_scores(reveal))).idempotent()
+    Message::new("reveal_scores", encode(contract().reveal_scores(reveal))).idempotent().timed(refused_early)
 }
 
 /// Reveals several panels' scores; per item why it was skipped, if it was.
 pub fn reveal_scores_batch(items: Vec<Reveal>) -> Message<Vec<Option<ContractError>>> {
-    Message::new("reveal_scores_batch", encode(contract().reveal_scores_batch(items))).idempotent()
+    Message::new("reveal_scores_batch", encode(contract().reveal_scores_batch(items))).idempotent().timed(
+        |answer| match answer {
+            Ok(items) => items.iter().flatten().any(|error| refused_early::<()>(&Err(*error))),
+            Err(_) => refused_early(answer),
+        },
+    )
 }
 
 // -------------------------------------------------------------------------------------------------- keepers
@@ -252,6 +278,7 @@ pub fn reveal_scores_batch(items: Vec<Reveal>) -> Message<Vec<Option<ContractErr
 pub fn draw_panel(task: TaskId) -> Message<()> {
     Message::new("draw_panel", encode(contract().draw_panel(task)))
         .idempotent()
+        .timed(refused_early)
         .told_by(event!(PanelDrawn, e, e.task == task => ()))
 }
 
@@ -259,12 +286,16 @@ pub fn draw_panel(task: TaskId) -> Message<()> {
 pub fn settle(task: TaskId) -> Message<()> {
     Message::new("settle", encode(contract().settle(task)))
         .idempotent()
+        .timed(refused_early)
         .told_by(event!(TaskSettled, e, e.task == task => ()))
 }
 
 /// Does for each task what is due; per item the step done, or why none was.
 pub fn advance(tasks: Vec<TaskId>) -> Message<Vec<Result<Step, ContractError>>> {
-    Message::new("advance", encode(contract().advance(tasks))).idempotent()
+    Message::new("advance", encode(contract().advance(tasks))).idempotent().timed(|answer| match answer {
+        Ok(items) => items.iter().any(|item| matches!(item, Err(ContractError::TooEarly))),
+        Err(_) => refused_early(answer),
+    })
 }
 
 // -------------------------------------------------------------------------------------------------- the owner

@@ -57,6 +57,9 @@ pub struct Options {
     pub deposit_margin_percent: u32,
     /// How often a call is sent again where that cannot do anything twice.
     pub send_retries: u32,
+    /// Whether an empty call may be paid for, to make a chain that seals on demand produce a block, when a message is only too
+    /// early for the block that there is. Without it such a chain's time stands still until somebody sends something.
+    pub nudge: bool,
 }
 
 impl Default for Options {
@@ -73,6 +76,7 @@ impl Default for Options {
             gas_margin_percent: 25,
             deposit_margin_percent: 10,
             send_retries: 5,
+            nudge: true,
         }
     }
 }

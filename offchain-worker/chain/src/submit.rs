@@ -32,6 +32,11 @@ const LOOK: Duration = Duration::from_secs(2);
 /// After how long without inclusion a call is handed to the node again, which may have lost its pool.
 const RESEND: Duration = Duration::from_secs(12);
 
+/// How long a block is waited for on a chain that may seal only on demand.
+const ON_DEMAND: Duration = Duration::from_millis(300);
+/// How long a block is waited for on a chain that seals by itself: several slots.
+const BY_SLOTS: Duration = Duration::from_secs(30);
+
 /// What differs from [`crate::Options`] for one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOptions {
@@ -252,7 +257,13 @@ impl Submitter {
     ) -> Result<Receipt<T>, Attempt> {
         let name = message.name();
         let contract = self.client.contract()?;
-        let dry = self.dry_run(message).await?;
+        let mut dry = self.dry_run(message).await;
+        if self.client.options().nudge && message.is_early(&answer_of(&dry)) {
+            // A dry run sees the best block's number and time; the call itself would run in the next one.
+            self.next_block().await?;
+            dry = self.dry_run(message).await;
+        }
+        let dry = dry?;
         let limit = dry.deposit.limit(deposit_margin, self.client.chain().existential_deposit);
         let args = (
             MultiAddress::<AccountId32, ()>::Id(contract),
@@ -291,6 +302,26 @@ impl Submitter {
             fee: done.fee,
             deposit: dry.deposit,
         })
+    }
+
+    /// Waits for a block newer than the best one. A chain that seals on demand is given something to seal: an empty call, for
+    /// its fee.
+    ///
+    /// # Errors
+    /// As of every call.
+    pub async fn next_block(&self) -> Result<Block> {
+        let before = self.client.best().await?;
+        let patience = if self.client.chain().seals_on_demand { ON_DEMAND } else { BY_SLOTS };
+        let mut best = self.client.best_watch();
+        let newer = best.wait_for(|block| block.number > before.number);
+        if let Ok(Ok(block)) = tokio::time::timeout(patience, newer).await {
+            return Ok(*block);
+        }
+        tracing::info!(
+            block = before.number,
+            "no new block: an empty call is sent so that the chain seals one"
+        );
+        Ok(self.run("an empty call", ("System", "remark", (Vec::<u8>::new(),)), 0).await?.block)
     }
 
     /// What a call's failure within its block means: its dry run had succeeded, so the state has changed since.
@@ -357,8 +388,7 @@ impl Submitter {
 
         let turn = self.lane.signing.lock().await;
         let best = self.client.hash_of(At::Best).await?;
-        let birth = u32::try_from(self.client.header(best).await?.number)
-            .map_err(|_| Error::decode("a block's number", "it exceeds 32 bits"))?;
+        let birth = self.birth(best, mortality).await?;
         let runtime = self.client.runtime(best).await?;
         let next: u64 = self
             .client
@@ -367,7 +397,7 @@ impl Submitter {
             .read("system_accountNextIndex", rpc_params![self.account().to_string()])
             .await?;
         let lease = Lease::take(&self.lane, next);
-        let signed = runtime.sign(name, call, &self.keys, lease.nonce, mortality, (birth, best))?;
+        let signed = runtime.sign(name, call, &self.keys, lease.nonce, mortality, birth)?;
         let submission = self.submit(&signed).await;
         let updates = match submission {
             Ok(updates) => Some(updates),
@@ -383,6 +413,24 @@ impl Submitter {
         let included = self.follow(name, &signed, updates, confirm, patience, deadline).await?;
         drop(lease);
         self.outcome(name, &signed, included, needed).await
+    }
+
+    /// The block that a call's mortality counts from: the last finalized one, whose hash no fork takes back, or the best one where
+    /// finality is so far behind that the call would lose much of its life.
+    async fn birth(&self, best: H256, mortality: Mortality) -> Result<(u32, H256)> {
+        let number = |header: u64| {
+            u32::try_from(header).map_err(|_| Error::decode("a block's number", "above 32 bits"))
+        };
+        let best_number = number(self.client.header(best).await?.number)?;
+        let finalized = self.client.hash_of(At::Finalized).await?;
+        let final_number = number(self.client.header(finalized).await?.number)?;
+        let lag = best_number.saturating_sub(final_number);
+        let near = match mortality {
+            Mortality::Blocks(blocks) => lag <= blocks / 4,
+            // Only where to begin looking for the call: as late as possible, and no later than it can be included.
+            Mortality::Immortal => false,
+        };
+        Ok(if near { (final_number, finalized) } else { (best_number, best) })
     }
 
     async fn submit(&self, signed: &Signed) -> Result<RpcSubscription<TransactionStatus<H256>>> {
@@ -416,13 +464,14 @@ impl Submitter {
                 })
             }
             1010 => {
-                let stale = ["outdated", "ancient", "future", "Future", "Stale", "AncientBirthBlock"]
+                // "Bad signature" is also what a call says whose block of birth lost to a fork.
+                let stale = ["outdated", "ancient", "future", "bad signature", "BadProof", "Future", "Stale"]
                     .iter()
                     .any(|sign| message.contains(sign));
                 Error::Pool { call, reason: message, stale }
             }
-            // Already imported: it is in the pool.
-            1013 => Error::Disconnected { endpoint, method, reason: message },
+            // Already imported: it is in the pool. Internal error: nobody knows whether it is.
+            1013 | -32603 => Error::Disconnected { endpoint, method, reason: message },
             // Temporarily banned, too low a priority (another call has the nonce), a cycle, dropped at once (full pool).
             1011 | 1012 | 1014..=1018 => Error::Pool { call, reason: message, stale: true },
             _ => Error::Rpc { code, message, endpoint, method },
@@ -446,13 +495,14 @@ impl Submitter {
         let left = |deadline: Option<Instant>| {
             deadline.map_or(Duration::from_secs(3_600), |at| at.saturating_duration_since(Instant::now()))
         };
+        // A call that the node may not have got is handed over again as soon as it is clear that no block has it.
+        let mut sent = updates.is_some().then(Instant::now);
         let mut announced = match updates {
             Some(updates) => {
                 tokio::time::timeout(left(deadline), announced(updates)).await.unwrap_or(Announced::Nothing)
             }
             None => Announced::Nothing,
         };
-        let mut sent = Instant::now();
         let mut best = self.client.best_watch();
         loop {
             // A node that cannot be asked leaves the question open until the deadline.
@@ -468,8 +518,8 @@ impl Submitter {
                 },
                 Ok(Found::Never(error)) => return Err(error.into()),
                 Ok(Found::NotYet) => {
-                    if sent.elapsed() >= RESEND {
-                        sent = Instant::now();
+                    if sent.is_none_or(|at| at.elapsed() >= RESEND) {
+                        sent = Some(Instant::now());
                         self.resend(signed).await;
                     }
                 }
@@ -597,6 +647,14 @@ impl Submitter {
     /// For the deployment: a failure in a dry run of something that is no message.
     pub(crate) async fn dry_run_refused(&self, call: &'static str, failure: Failure, needed: u128) -> Error {
         self.refused(call, failure, needed).await
+    }
+}
+
+/// What the contract said to a dry run. Errors from elsewhere are no answer: `Overflow` stands for them, which is never early.
+fn answer_of<T>(dry: &Result<DryRun<T>>) -> std::result::Result<&T, ContractError> {
+    match dry {
+        Ok(dry) => Ok(&dry.value),
+        Err(error) => Err(error.rejection().unwrap_or(ContractError::Overflow)),
     }
 }
 

@@ -1,0 +1,300 @@
+//! Nodes that are not there, go away, hang or forget.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use futures::StreamExt;
+use poq_chain::{messages, At, Class, Client, Error, Options};
+use poq_sandbox::{SandboxConfig, SandboxNode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn within<T>(seconds: u64, future: impl std::future::Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(seconds), future).await.expect("took too long")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_node_is_named_with_a_hint() {
+    let error = Client::connect("ws://127.0.0.1:1", None, options()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!(error.class(), Class::Transient);
+    let text = error.to_string();
+    assert!(
+        text.contains("ws://127.0.0.1:1") && text.contains("refused") && text.contains("running"),
+        "{text}"
+    );
+    // Something that answers and is no node.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await;
+        }
+    });
+    let error = Client::connect(&url, None, options()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let error = Client::connect("http://127.0.0.1:9944", None, options()).await.unwrap_err();
+    assert!(matches!(error, Error::Url { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_late_is_waited_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let patient = Options { connect_patience: Duration::from_secs(30), ..options() };
+    let connecting =
+        tokio::spawn(async move { Client::connect(&format!("ws://{address}"), None, patient).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let _server = node.serve_ws(address).await.unwrap();
+    let client = within(30, connecting).await.unwrap().unwrap();
+    assert_eq!(client.best().await.unwrap().number, 0);
+    assert_eq!(client.chain().existential_deposit, 1_000_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_endpoint_takes_over_when_one_goes_away() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let first = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let second = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let urls = format!("{}, {}", first.url(), second.url());
+    let client = Client::connect(&urls, None, options()).await.unwrap();
+    assert_eq!(client.endpoint(), first.url());
+    let alice = client.submitter(keys("//Alice"));
+    let bob = keys("//Bob").account();
+    alice.transfer(&bob, UNIT).await.unwrap();
+    let mut blocks = client.best_blocks();
+
+    drop(first);
+    alice.transfer(&bob, UNIT).await.unwrap();
+    assert_eq!(client.endpoint(), second.url());
+    assert!(client.is_connected());
+    // The stream of blocks has moved over as well.
+    let best = client.best().await.unwrap();
+    within(10, async { while blocks.next().await.unwrap().number < best.number {} }).await;
+    assert_eq!(client.account(&alice.account(), At::Best).await.unwrap().nonce, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_chain_is_no_replacement() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let other = SandboxNode::start(SandboxConfig::default().endow([9u8; 32].into(), UNIT)).unwrap();
+    let first = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let second = other.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let urls = format!("{},{}", first.url(), second.url());
+    let client = Client::connect(&urls, None, options()).await.unwrap();
+    drop(first);
+    let error = client.best().await.unwrap_err();
+    assert!(error.to_string().contains("another chain"), "{error}");
+}
+
+/// A proxy before a node that can stop passing anything on, as a hanging node does.
+struct Proxy {
+    url: String,
+    frozen: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    async fn before(target: std::net::SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let frozen = Arc::new(AtomicBool::new(false));
+        let stop = frozen.clone();
+        tokio::spawn(async move {
+            while let Ok((down, _)) = listener.accept().await {
+                let up = TcpStream::connect(target).await.unwrap();
+                let ((down_read, down_write), (up_read, up_write)) = (down.into_split(), up.into_split());
+                tokio::spawn(pass(down_read, up_write, stop.clone()));
+                tokio::spawn(pass(up_read, down_write, stop.clone()));
+            }
+        });
+        Proxy { url, frozen }
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    frozen: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(count) = from.read(&mut buffer).await {
+        while frozen.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_is_left() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let server = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let backup = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let proxy = Proxy::before(server.url().trim_start_matches("ws://").parse().unwrap()).await;
+    let hasty = Options {
+        silence: Duration::from_millis(400),
+        request_timeout: Duration::from_millis(800),
+        ..options()
+    };
+    let client = Client::connect(&format!("{},{}", proxy.url, backup.url()), None, hasty).await.unwrap();
+    assert_eq!(client.endpoint(), proxy.url);
+    let mut blocks = client.best_blocks();
+    proxy.frozen.store(true, Ordering::Relaxed);
+    // Nobody asks anything: the monitor notices by itself, and heads come from the other endpoint.
+    let started = Instant::now();
+    within(20, async {
+        while client.endpoint() != backup.url() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let block = node.new_block().unwrap();
+    within(10, async { while blocks.next().await.unwrap().number < block.number {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_chain_is_no_dead_node() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let server = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let hasty = Options { silence: Duration::from_millis(200), ..options() };
+    let client = Client::connect(&server.url(), None, hasty).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(client.is_connected());
+    assert!(client.last_heard() < Duration::from_millis(1_000), "{:?}", client.last_heard());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_subscriptions_come_back() {
+    let (node, client) = chain(SandboxConfig::default()).await;
+    let mut blocks = client.best_blocks();
+    assert_eq!(blocks.next().await.unwrap().number, 0);
+    for _ in 0..3 {
+        node.drop_subscriptions();
+        let block = node.new_block().unwrap();
+        within(10, async { while blocks.next().await.unwrap().number < block.number {} }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_on_the_nodes_side_is_sat_out() {
+    let world = World::new().await;
+    for method in ["state_call", "system_accountNextIndex", "state_getStorage", "chain_getBlock"] {
+        world.node.fail_next(method, 2);
+        world
+            .owner
+            .send(messages::set_paused(true))
+            .await
+            .unwrap_or_else(|error| panic!("{method}: {error}"));
+    }
+    // A submission that fails in the node may have got through: it is looked for, and handed over again.
+    world.node.fail_next("author_submitAndWatchExtrinsic", 1);
+    let before = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+    within(20, world.owner.transfer(&keys("//Bob").account(), UNIT)).await.unwrap();
+    let after = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+    assert_eq!(after, before + 1);
+    // More than is worth sitting out.
+    world.node.fail_next("state_call", 1_000);
+    let error = world.client.view().await.unwrap().paused().await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_is_found_again() {
+    let world = World::new().await;
+    world.node.set_offline(true);
+    let error = world.client.best().await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    let client = world.client.clone();
+    let waiting = tokio::spawn(async move {
+        let mut blocks = client.best_blocks();
+        loop {
+            if blocks.next().await.unwrap().number > 3 {
+                return;
+            }
+        }
+    });
+    world.node.set_offline(false);
+    for _ in 0..4 {
+        world.node.new_block().unwrap();
+    }
+    within(20, waiting).await.unwrap();
+    world.owner.send(messages::set_paused(true)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_does_not_lose_a_calls_outcome() {
+    let node = SandboxNode::start(SandboxConfig {
+        sealing: poq_sandbox::Sealing::Manual,
+        ..SandboxConfig::default()
+    });
+    let node = node.unwrap();
+    let first = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let second = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let client =
+        Client::connect(&format!("{},{}", first.url(), second.url()), None, options()).await.unwrap();
+    let alice = client.submitter(keys("//Alice"));
+    let sending = {
+        let alice = alice.clone();
+        tokio::spawn(async move { alice.transfer(&keys("//Bob").account(), UNIT).await })
+    };
+    // It is in the pool, and in no block; then the connection on which it is watched goes.
+    within(10, async {
+        while node
+            .with(|chain| chain.next_nonce(&poq_sandbox::account_of(&poq_sandbox::dev::alice())))
+            .unwrap()
+            == 0
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!sending.is_finished());
+    let block = node.new_block().unwrap();
+    let receipt = within(20, sending).await.unwrap().unwrap();
+    assert_eq!(receipt.block.number, block.number);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_block_takes_expires() {
+    let (node, client) =
+        chain(SandboxConfig { sealing: poq_sandbox::Sealing::Manual, ..SandboxConfig::default() }).await;
+    // Two calls; the pool forgets both with the node's state of before.
+    let empty = node.snapshot();
+    let alice = client.submitter(keys("//Alice"));
+    let sending = {
+        let alice = alice.clone();
+        tokio::spawn(async move { alice.transfer(&keys("//Bob").account(), UNIT).await })
+    };
+    within(10, async {
+        while node
+            .with(|chain| chain.next_nonce(&poq_sandbox::account_of(&poq_sandbox::dev::alice())))
+            .unwrap()
+            == 0
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    node.restore(&empty);
+    node.drop_subscriptions();
+    // Its mortality is 64 blocks, none of which takes it: it is handed over again only after a while.
+    node.with(|chain| {
+        for _ in 0..70 {
+            chain.new_block().unwrap();
+        }
+    });
+    let error = within(30, sending).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Expired { .. }), "{error}");
+    assert_eq!(error.class(), Class::Stale);
+}
