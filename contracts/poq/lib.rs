@@ -1619,9 +1619,10 @@ pub mod poq {
             if good(global.unbonding_ms) && good(global.archive_ms) { Ok(()) } else { Err(Error::BadAmount) }
         }
 
-        /// What the contract can spend: its free balance without what keeps its account alive.
+        /// What the contract can spend. The pallet's `balance` already leaves out what keeps the account alive and what is held
+        /// as storage deposit.
         fn spendable(&self) -> Balance {
-            self.env().balance().saturating_sub(self.env().minimum_balance())
+            self.env().balance()
         }
 
         fn pay(&self, to: AccountId, amount: Balance) -> Result<()> {

@@ -448,7 +448,7 @@ impl Liabilities {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[ink::scale_derive(Encode, Decode, TypeInfo)]
 pub struct Solvency {
-    /// The contract's free balance (storage deposits are held apart from it).
+    /// What the contract can spend: its free balance without the existential deposit; storage deposits are held apart.
     pub balance: Balance,
     /// What it owes.
     pub liabilities: Liabilities,
