@@ -1,6 +1,8 @@
 //! What the rules do to a population of evaluators over many tasks: seeded simulations of the real settlement, with
 //! margins wide enough for any seed.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on may panic
+
 mod common;
 
 use common::{quantise, Rng};

@@ -2,6 +2,8 @@
 //!
 //! What needs a population of evaluators over time is in `population.rs`, exact numbers are in `vectors.rs`.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on may panic
+
 mod common;
 
 use common::*;
@@ -59,6 +61,13 @@ proptest! {
         let scaled = wide(part, u128::from(ONE));
         prop_assert!(wide(whole, ppb) <= scaled);
         prop_assert!(ppb == u128::from(ONE) || wide(whole, ppb + 1) > scaled);
+    }
+
+    #[test]
+    fn so_many_billionths_of_a_whole_are_so_many_parts_per_billion(ratio in ratio(), shift in 0u32..=98) {
+        let (part, whole) = (u128::from(ratio.ppb()) << shift, u128::from(ONE) << shift);
+        prop_assert_eq!(Ratio::from_fraction(part, whole), ratio);
+        prop_assert_eq!(Ratio::from_fraction(part.saturating_sub(1), whole).ppb(), ratio.ppb().saturating_sub(1));
     }
 
     #[test]
@@ -245,6 +254,13 @@ proptest! {
         let mean = middle.iter().sum::<u64>() / middle.len() as u64;
         let rule = Aggregation::TrimmedMean { trim: Ratio::from_ppb(trim) };
         prop_assert_eq!(u64::from(aggregate(rule, &scores).unwrap().ppb()), mean);
+    }
+
+    /// Parameters forbid it, but nothing breaks.
+    #[test]
+    fn trimming_everything_leaves_the_middle(scores in weighted(15), trim in ONE / 2..=ONE) {
+        let rule = Aggregation::TrimmedMean { trim: Ratio::from_ppb(trim) };
+        prop_assert_eq!(aggregate(rule, &scores), aggregate(Aggregation::Median, &scores));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! `hand.json` was computed by hand and is only ever compared with. The others are generated here, deterministically, and
 //! compared with what is on disk; with `POQ_BLESS=1` they are written instead.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on may panic
+
 mod common;
 
 use common::{quantise, Rng};
@@ -311,7 +313,7 @@ fn costs() {
         let range = LatencyRange { min_ms, max_ms: min_ms + 1 + rng.next() % 60_000 };
         let latency_weight = any_ratio(&mut rng);
         let case = json!({
-            "latency_ms": if i % 8 == 0 { u64::MAX >> 12 } else { rng.next() % 70_000 },
+            "latency_ms": if i.is_multiple_of(8) { u64::MAX >> 12 } else { rng.next() % 70_000 },
             "range": range,
             "latency_weight": latency_weight,
             "price": (u128::from(rng.next()) << (i * 3 / 2)).to_string(),
@@ -445,7 +447,7 @@ fn task(rng: &mut Rng, number: usize) -> SettlementInput {
     let drawn_at = 1_700_000_000_000 + number as u64 * 60_000;
     let outputs: Vec<OutputInput> = (0..n)
         .map(|_| OutputInput {
-            latency_ms: (rng.next() % 7 > 0).then(|| rng.next() % 80_000),
+            latency_ms: (!rng.next().is_multiple_of(7)).then(|| rng.next() % 80_000),
             price: u128::from(rng.next() % 2_000_000_000_000),
         })
         .collect();
@@ -470,7 +472,11 @@ fn task(rng: &mut Rng, number: usize) -> SettlementInput {
                 committed_at: if conduct == Conduct::Missed { 0 } else { drawn_at + rng.next() % 70_000 },
                 conduct,
                 trust: any_ratio(rng).max(Ratio::from_permille(50)),
-                gain_average: if rng.next() % 4 == 0 { 0 } else { any_ratio(rng).signed() / 5 - 50_000_000 },
+                gain_average: if rng.next().is_multiple_of(4) {
+                    0
+                } else {
+                    any_ratio(rng).signed() / 5 - 50_000_000
+                },
             }
         })
         .collect();
@@ -482,7 +488,7 @@ fn task(rng: &mut Rng, number: usize) -> SettlementInput {
             })
             .collect(),
         reference: Ratio::from_ppb(any_ratio(rng).ppb() / 5),
-        gain_average: if number % 5 == 0 { 0 } else { any_ratio(rng).signed() / 5 },
+        gain_average: if number.is_multiple_of(5) { 0 } else { any_ratio(rng).signed() / 5 },
     };
     let fee = 1_000_000_000_000 + u128::from(rng.next());
     SettlementInput { fee, drawn_at, outputs, panel, population }

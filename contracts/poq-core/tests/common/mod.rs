@@ -11,10 +11,10 @@ use poq_core::{Aggregation, KindParams, MeritRule, Ratio, Score, SettlementInput
 use proptest::prelude::*;
 
 /// More money than any chain has, with room for sums of it.
-pub const MUCH: u128 = 1 << 112;
+pub(crate) const MUCH: u128 = 1 << 112;
 
 /// A ratio: anywhere, and often where rounding and clipping happen.
-pub fn ratio() -> impl Strategy<Value = Ratio> {
+pub(crate) fn ratio() -> impl Strategy<Value = Ratio> {
     prop_oneof![
         4 => 0..=ONE,
         2 => (0..=1_000u32).prop_map(|permille| permille * 1_000_000),
@@ -25,16 +25,16 @@ pub fn ratio() -> impl Strategy<Value = Ratio> {
 }
 
 /// A ratio in the given range of parts per billion.
-pub fn ratio_in(range: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = Ratio> {
+pub(crate) fn ratio_in(range: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = Ratio> {
     range.prop_map(Ratio::from_ppb)
 }
 
 /// An amount of any order of magnitude up to [`MUCH`].
-pub fn money() -> impl Strategy<Value = u128> {
+pub(crate) fn money() -> impl Strategy<Value = u128> {
     (0u32..=112).prop_flat_map(|bits| 0..=(1u128 << bits))
 }
 
-pub fn aggregation() -> impl Strategy<Value = Aggregation> {
+pub(crate) fn aggregation() -> impl Strategy<Value = Aggregation> {
     prop_oneof![
         Just(Aggregation::Mean),
         Just(Aggregation::Median),
@@ -44,14 +44,14 @@ pub fn aggregation() -> impl Strategy<Value = Aggregation> {
     ]
 }
 
-pub fn merit_rule() -> impl Strategy<Value = MeritRule> {
+pub(crate) fn merit_rule() -> impl Strategy<Value = MeritRule> {
     prop_oneof![
         Just(MeritRule::Closeness),
         (ratio(), ratio_in(1..=ONE)).prop_map(|(step, floor)| MeritRule::Information { step, floor }),
     ]
 }
 
-pub fn trust_rule() -> impl Strategy<Value = TrustRule> {
+pub(crate) fn trust_rule() -> impl Strategy<Value = TrustRule> {
     prop_oneof![
         ratio().prop_map(|eta| TrustRule::Multiplicative { eta }),
         (ratio(), ratio()).prop_map(|(a, b)| TrustRule::Centred { up: a.min(b), down: a.max(b) }),
@@ -59,11 +59,11 @@ pub fn trust_rule() -> impl Strategy<Value = TrustRule> {
     ]
 }
 
-pub fn reward_weights() -> impl Strategy<Value = RewardWeights> {
+pub(crate) fn reward_weights() -> impl Strategy<Value = RewardWeights> {
     (ratio_in(1..=ONE), ratio()).prop_map(|(alpha, beta)| RewardWeights { alpha, beta })
 }
 
-pub fn latency_range() -> impl Strategy<Value = LatencyRange> {
+pub(crate) fn latency_range() -> impl Strategy<Value = LatencyRange> {
     (0..100_000u64, prop_oneof![1..200_000u64, 1..(1u64 << 62)])
         .prop_map(|(min_ms, span)| LatencyRange { min_ms, max_ms: min_ms + span })
 }
@@ -123,7 +123,7 @@ prop_compose! {
 
 prop_compose! {
     /// Valid parameters of a kind, over all rules.
-    pub fn kind_params()(
+    pub(crate) fn kind_params()(
         base in money_rules(),
         (inference_at_risk, evaluator_at_risk) in (money(), money()),
         (above_min, above_cap) in (money(), money()),
@@ -159,11 +159,11 @@ prop_compose! {
     }
 }
 
-pub fn score() -> impl Strategy<Value = Score> {
+pub(crate) fn score() -> impl Strategy<Value = Score> {
     prop_oneof![9 => ratio().prop_map(Score::of), 1 => Just(Score::UNAVAILABLE)]
 }
 
-pub fn conduct(outputs: usize) -> impl Strategy<Value = Conduct> {
+pub(crate) fn conduct(outputs: usize) -> impl Strategy<Value = Conduct> {
     prop_oneof![
         1 => Just(Conduct::Missed),
         1 => Just(Conduct::Unrevealed),
@@ -200,7 +200,7 @@ fn population() -> impl Strategy<Value = Population> {
 }
 
 /// Any task that such parameters allow: a fee that fills the slots, arbitrary conduct of everybody.
-pub fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput> {
+pub(crate) fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput> {
     let params = params.clone();
     (1u8..=4, 2u8..=15).prop_flat_map(move |(n, k)| {
         let least = params.fee_min(n, k).expect("the shares of these parameters are above zero");
@@ -221,7 +221,7 @@ pub fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput> {
 }
 
 /// Parameters with a task of theirs.
-pub fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
+pub(crate) fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
     kind_params().prop_flat_map(|params| {
         let input = task(&params);
         (Just(params), input)
@@ -229,15 +229,15 @@ pub fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
 }
 
 /// Scores with trust, at least one.
-pub fn weighted(most: usize) -> impl Strategy<Value = Vec<Weighted>> {
+pub(crate) fn weighted(most: usize) -> impl Strategy<Value = Vec<Weighted>> {
     prop::collection::vec((ratio(), ratio()).prop_map(|(score, trust)| Weighted { score, trust }), 1..=most)
 }
 
 /// A small deterministic generator for simulations: splitmix64.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -246,18 +246,18 @@ impl Rng {
     }
 
     /// Uniform in [0, 1).
-    pub fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Standard normal (Box-Muller).
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let u = 1.0 - self.uniform();
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
 /// A ratio from a float, clipped: only simulations have floats.
-pub fn quantise(x: f64) -> Ratio {
+pub(crate) fn quantise(x: f64) -> Ratio {
     Ratio::from_ppb((x.clamp(0.0, 1.0) * f64::from(ONE)) as u32)
 }
