@@ -58,6 +58,7 @@ pub(crate) struct Cli {
 
 /// What the node does beside running a chain.
 #[derive(Debug, clap::Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, for as long as the program runs
 pub(crate) enum Subcommand {
     /// Key management utilities.
     #[command(subcommand)]

@@ -40,7 +40,8 @@ impl SubstrateCli for Cli {
 
     fn load_spec(&self, id: &str) -> Result<Box<dyn sc_service::ChainSpec>, String> {
         Ok(match id {
-            "" | "dev" => Box::new(chain_spec::development()?),
+            // `local` is what export-chain-spec asks for by default.
+            "" | "dev" | "local" => Box::new(chain_spec::development()?),
             path => Box::new(chain_spec::ChainSpec::from_json_file(path.into())?),
         })
     }

@@ -77,7 +77,7 @@ pub(crate) fn new_partial(config: &Configuration) -> Result<Parts, ServiceError>
         telemetry
     });
     let select_chain = LongestChain::new(backend.clone());
-    let transaction_pool = Arc::from(
+    let transaction_pool = Arc::new(
         sc_transaction_pool::Builder::new(
             task_manager.spawn_essential_handle(),
             client.clone(),
