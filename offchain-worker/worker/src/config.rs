@@ -1,0 +1,794 @@
+//! The worker's configuration: one TOML file, overridden by the environment, overridden by the command line.
+//!
+//! Precedence, lowest first: built-in defaults, the file, `POQ_<SECTION>__<KEY>` variables, what the command line gives.
+//! Relative paths in the file are relative to the file's own folder, all others to the working directory. Unknown keys are
+//! refused: a misspelt limit that silently does nothing is worse than a refusal to start.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use serde::{Deserialize, Serialize};
+
+/// The longest text that the contract stores (endpoint, model name), in bytes.
+const MAX_TEXT: usize = 256;
+/// The prefix of environment variables.
+const ENV_PREFIX: &str = "POQ_";
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the configuration file {path}: {source}; write one with `poq worker example-config > {path}`")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A value does not parse, or a key is unknown.
+    #[error("{origin}: `{key}`: {message}")]
+    Invalid {
+        /// Which file, environment variable or command line it came from.
+        origin: String,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Values parse but do not make a worker.
+    #[error("{origin}: `{key}` {problem}; {advice}")]
+    Unfit {
+        /// Where the configuration came from.
+        origin: String,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// Which block a transaction must be in to count as sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confirmation {
+    /// The best block. Right for development nodes, and for duties, which are checked again at every block.
+    #[default]
+    Best,
+    /// A finalised block.
+    Finalized,
+}
+
+/// What tells the time that deadlines are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeSource {
+    /// The later of the best block's timestamp and this machine's clock: the next block carries a time like that.
+    #[default]
+    System,
+    /// The best block's timestamp alone: for chains whose clock is not the wall clock (tests, simulations).
+    Chain,
+}
+
+/// What a node does, as the configuration spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleName {
+    /// Runs a language model and answers.
+    Inference,
+    /// Scores answers.
+    Evaluator,
+}
+
+impl RoleName {
+    /// The label that metrics and logs use.
+    pub const fn label(self) -> &'static str {
+        match self {
+            RoleName::Inference => "inference",
+            RoleName::Evaluator => "evaluator",
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where the chain is and how to treat it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChainConfig {
+    /// Websocket addresses of the chain's nodes; the next one is tried when one fails.
+    pub urls: Vec<String>,
+    /// The contract's account, SS58 or 0x and 64 hexadecimal digits.
+    pub contract: Option<String>,
+    /// Which block counts.
+    pub confirmation: Confirmation,
+    /// What tells the time.
+    pub time: TimeSource,
+    /// How often duties are read even when no block is announced.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+    /// After how long without an answer from any node the chain counts as unreachable.
+    #[serde(with = "duration")]
+    pub stall_after: Duration,
+    /// On chains that make blocks regularly: how old the best block may be. Unset for development nodes, which make a
+    /// block only when a transaction arrives.
+    #[serde(with = "optional_duration")]
+    pub max_block_age: Option<Duration>,
+}
+
+impl Default for ChainConfig {
+    fn default() -> Self {
+        ChainConfig {
+            urls: vec!["ws://127.0.0.1:9944".into()],
+            contract: None,
+            confirmation: Confirmation::Best,
+            time: TimeSource::System,
+            // Blocks are announced; this is for the announcement that got lost. A block time of the usual chains.
+            poll_interval: Duration::from_secs(6),
+            // Ten polls in a row: one slow answer is no stall, and a deadline is minutes away.
+            stall_after: Duration::from_secs(60),
+            max_block_age: None,
+        }
+    }
+}
+
+/// Which key signs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysConfig {
+    /// The operator's key file: a polkadot.js JSON keystore, or a text file (mode 0600) with a secret URI.
+    #[serde(deserialize_with = "relative_optional")]
+    pub operator: Option<PathBuf>,
+    /// The file that holds the keystore's password.
+    #[serde(deserialize_with = "relative_optional")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Where blobs are kept and served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlobsConfig {
+    /// Where the blob server listens. Inference nodes need it: nobody can score an output that cannot be fetched.
+    pub listen: Option<SocketAddr>,
+    /// The address under which others reach the blob server; what nodes register as their endpoint.
+    pub public_url: Option<String>,
+    /// The store, as a URL; unset for `<data_dir>/blobs` on the local disk.
+    pub store: Option<String>,
+    /// The largest blob that is stored, fetched or served, in bytes.
+    pub max_blob_bytes: u64,
+    /// Whether blobs are fetched from addresses that are not on the public internet. Requesters and other nodes choose these
+    /// addresses: on a public network this would let strangers make this machine knock at doors behind its firewall.
+    pub allow_private: bool,
+}
+
+impl Default for BlobsConfig {
+    fn default() -> Self {
+        // An answer has a few kilobytes; a quarter of a mebibyte leaves room and cannot fill a disk soon.
+        BlobsConfig {
+            listen: None,
+            public_url: None,
+            store: None,
+            max_blob_bytes: 256 * 1024,
+            allow_private: false,
+        }
+    }
+}
+
+/// Where metrics and health are served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Where `/metrics`, `/health` and `/ready` listen; unset for nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// One node that this process runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's number, as its registration told.
+    pub id: u32,
+    /// What it does; must be what it is registered for.
+    pub role: RoleName,
+    /// The model's name, as the model manifest spells it.
+    pub model: String,
+    /// Its own operator key file, where it is not the common one.
+    #[serde(default, deserialize_with = "relative_optional")]
+    pub key: Option<PathBuf>,
+    /// The file that holds that keystore's password.
+    #[serde(default, deserialize_with = "relative_optional")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Whether this process moves tasks on whose next step is due.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeeperConfig {
+    /// Whether it does. Somebody has to draw panels and settle, or nobody is paid.
+    pub enabled: bool,
+    /// The longest random delay before it acts on a due step, so that several keepers do not all pay for the same one.
+    #[serde(with = "duration")]
+    pub max_delay: Duration,
+}
+
+impl Default for KeeperConfig {
+    fn default() -> Self {
+        KeeperConfig { enabled: true, max_delay: Duration::from_secs(2) }
+    }
+}
+
+/// Bounds on what the worker takes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How many tasks are worked on at a time; further ones wait their turn.
+    pub max_concurrent: usize,
+    /// The most tokens of one answer.
+    pub max_tokens: usize,
+    /// The largest task input that is taken, in bytes.
+    pub max_prompt_bytes: usize,
+    /// How long before a deadline work must be done, so that the transaction is still in time.
+    #[serde(with = "duration")]
+    pub submit_margin: Duration,
+    /// The least time that an answer is begun with; with less left the duty is given up before it costs a model's time.
+    #[serde(with = "duration")]
+    pub min_generation_time: Duration,
+    /// How much of the panel's time to commit an evaluator waits for an output that cannot be fetched, in percent.
+    pub fetch_patience_percent: u8,
+    /// How long ready transactions wait for others to share a batch with.
+    #[serde(with = "duration")]
+    pub batch_linger: Duration,
+    /// How long open duties may take when the worker is asked to stop.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// How long finished tasks stay in the journal and their blobs on disk.
+    #[serde(with = "duration")]
+    pub keep_finished: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            // One model thread answers one task at a time; the second task fetches and verifies meanwhile.
+            max_concurrent: 2,
+            max_tokens: 128,
+            max_prompt_bytes: 64 * 1024,
+            // Two blocks of six seconds: one to be seen, one to be included.
+            submit_margin: Duration::from_secs(12),
+            min_generation_time: Duration::from_secs(2),
+            // A node that restarts is back by then, and the last quarter of the window is for scoring and committing.
+            fetch_patience_percent: 75,
+            batch_linger: Duration::from_millis(200),
+            drain_timeout: Duration::from_secs(120),
+            keep_finished: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What is logged, as a `tracing` filter: `info`, `poq_worker=debug,info`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { format: LogFormat::Text, filter: "info".into() }
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Where the journal and, by default, the blobs are. Back it up with the key: it is what makes a restart safe.
+    #[serde(deserialize_with = "relative")]
+    pub data_dir: PathBuf,
+    /// Where the models are; unset for `poq-models`' default folder.
+    #[serde(deserialize_with = "relative_optional")]
+    pub models_dir: Option<PathBuf>,
+    /// The chain.
+    pub chain: ChainConfig,
+    /// The keys.
+    pub keys: KeysConfig,
+    /// The blob store and server.
+    pub blobs: BlobsConfig,
+    /// Metrics and health.
+    pub metrics: MetricsConfig,
+    /// The keeper.
+    pub keeper: KeeperConfig,
+    /// Bounds.
+    pub limits: LimitsConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// The nodes that this process runs.
+    pub nodes: Vec<NodeConfig>,
+    /// Where this configuration came from, for error messages.
+    #[serde(skip)]
+    origin: String,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        WorkerConfig {
+            data_dir: default_data_dir(),
+            models_dir: None,
+            chain: ChainConfig::default(),
+            keys: KeysConfig::default(),
+            blobs: BlobsConfig::default(),
+            metrics: MetricsConfig::default(),
+            keeper: KeeperConfig::default(),
+            limits: LimitsConfig::default(),
+            log: LogConfig::default(),
+            nodes: Vec::new(),
+            origin: "configuration".into(),
+        }
+    }
+}
+
+/// `$XDG_DATA_HOME/poq`, or `~/.local/share/poq`, or `poq-data` in the working directory.
+fn default_data_dir() -> PathBuf {
+    xdg("XDG_DATA_HOME", ".local/share").map_or_else(|| PathBuf::from("poq-data"), |base| base.join("poq"))
+}
+
+fn xdg(variable: &str, fallback: &str) -> Option<PathBuf> {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(fallback)))
+}
+
+/// The configuration file that is taken where none is named: `poq.toml` in the working directory, in
+/// `$XDG_CONFIG_HOME/poq` (`~/.config/poq`), or in `/etc/poq`. `None` where there is none.
+pub fn find_config() -> Option<PathBuf> {
+    let mut places = vec![PathBuf::from("poq.toml")];
+    places.extend(xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("poq/poq.toml")));
+    places.push(PathBuf::from("/etc/poq/poq.toml"));
+    places.into_iter().find(|path| path.is_file())
+}
+
+impl WorkerConfig {
+    /// Reads the file (if one is named), then the environment, then `overrides`, a table shaped like the file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, a value does not parse, or a key is unknown; the error names source and key.
+    pub fn load(file: Option<&Path>, overrides: toml::Table) -> Result<WorkerConfig, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(WorkerConfig::default()));
+        if let Some(path) = file {
+            // figment treats a missing file as an empty one; a file that was asked for has to be there.
+            std::fs::metadata(path)
+                .and_then(|_| std::fs::File::open(path).map(drop))
+                .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let figment = figment.merge(environment()).merge(Overrides(overrides));
+        let mut config: WorkerConfig = figment.extract().map_err(|error| invalid(error, file))?;
+        config.origin = file.map_or_else(|| "configuration".into(), |path| path.display().to_string());
+        Ok(config)
+    }
+
+    /// The documented example file, which parses.
+    pub fn example() -> &'static str {
+        include_str!("../poq.example.toml")
+    }
+
+    /// Checks all that a worker needs and parsing cannot see.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its key and what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_given(&Given::default())
+    }
+
+    /// As [`WorkerConfig::validate`], without asking for what the program hands in itself.
+    pub(crate) fn validate_given(&self, given: &Given) -> Result<(), ConfigError> {
+        if !given.chain {
+            self.validate_chain()?;
+        }
+        self.validate_keys(given)?;
+        self.validate_blobs()?;
+        self.validate_limits()
+    }
+
+    fn validate_chain(&self) -> Result<(), ConfigError> {
+        self.ensure(
+            !self.chain.urls.is_empty(),
+            "chain.urls",
+            "is empty",
+            "name at least one node, ws://host:9944",
+        )?;
+        for address in &self.chain.urls {
+            let fits = url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "ws" | "wss"));
+            self.ensure(
+                fits,
+                "chain.urls",
+                format!("has `{address}`, which is no websocket address"),
+                "write ws://host:port or wss://host:port",
+            )?;
+        }
+        self.ensure(
+            self.chain.contract.is_some(),
+            "chain.contract",
+            "is not set",
+            "set it to the contract's account: scripts/deploy.sh prints it",
+        )?;
+        for (key, span) in
+            [("chain.poll_interval", self.chain.poll_interval), ("chain.stall_after", self.chain.stall_after)]
+        {
+            self.ensure(!span.is_zero(), key, "is zero", "set a duration such as \"6s\"")?;
+        }
+        Ok(())
+    }
+
+    fn validate_keys(&self, given: &Given) -> Result<(), ConfigError> {
+        self.ensure(
+            !self.nodes.is_empty() || self.keeper.enabled || self.blobs.listen.is_some(),
+            "nodes",
+            "is empty, and neither keeper nor blob server is on: there is nothing to do",
+            "register a node with `poq node register` and add it as [[nodes]]",
+        )?;
+        let mut seen = BTreeSet::new();
+        for (place, node) in self.nodes.iter().enumerate() {
+            let key = |field: &str| format!("nodes[{place}].{field}");
+            self.ensure(node.id != 0, key("id"), "is 0", "nodes count from 1; `poq node list` tells")?;
+            self.ensure(
+                seen.insert(node.id),
+                key("id"),
+                format!("is {} for the second time", node.id),
+                "list every node once; two processes must not run the same node either",
+            )?;
+            self.ensure(
+                !node.model.is_empty(),
+                key("model"),
+                "is empty",
+                "`poq-models list` tells the names",
+            )?;
+            self.ensure(
+                node.key.is_some()
+                    || self.keys.operator.is_some()
+                    || given.operator
+                    || given.nodes.contains(&node.id),
+                key("key"),
+                "is not set, and neither is keys.operator",
+                "name the operator's key file",
+            )?;
+            for (field, path) in [("key", &node.key), ("password_file", &node.password_file)] {
+                self.ensure_file(key(field), path.as_deref())?;
+            }
+        }
+        if self.keeper.enabled && self.nodes.is_empty() {
+            self.ensure(
+                self.keys.operator.is_some() || given.operator,
+                "keys.operator",
+                "is not set, and the keeper has to sign",
+                "name a key file, or set keeper.enabled = false",
+            )?;
+        }
+        self.ensure_file("keys.operator".into(), self.keys.operator.as_deref())?;
+        self.ensure_file("keys.password_file".into(), self.keys.password_file.as_deref())
+    }
+
+    fn validate_blobs(&self) -> Result<(), ConfigError> {
+        let answers = self.nodes.iter().any(|node| node.role == RoleName::Inference);
+        self.ensure(
+            !answers || self.blobs.listen.is_some(),
+            "blobs.listen",
+            "is not set, and an inference node has to serve its outputs",
+            "set an address such as \"0.0.0.0:9955\", and register http://<host>:9955 as the node's endpoint",
+        )?;
+        if let Some(address) = &self.blobs.public_url {
+            let fits = url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            self.ensure(
+                fits && address.len() <= MAX_TEXT,
+                "blobs.public_url",
+                format!("is `{address}`, which is no http address of at most {MAX_TEXT} bytes"),
+                "write http://host:port or https://host",
+            )?;
+        }
+        self.ensure(self.blobs.max_blob_bytes > 0, "blobs.max_blob_bytes", "is 0", "leave it out for 262144")
+    }
+
+    fn validate_limits(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.max_concurrent", limits.max_concurrent),
+            ("limits.max_tokens", limits.max_tokens),
+            ("limits.max_prompt_bytes", limits.max_prompt_bytes),
+        ] {
+            self.ensure(value > 0, key, "is 0", "set it to at least 1, or leave it out")?;
+        }
+        self.ensure(
+            limits.fetch_patience_percent <= 90,
+            "limits.fetch_patience_percent",
+            "is above 90",
+            "leave time to score and to commit: 75 is the default",
+        )
+    }
+
+    fn ensure(
+        &self,
+        ok: bool,
+        key: impl Into<String>,
+        problem: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Result<(), ConfigError> {
+        if ok {
+            return Ok(());
+        }
+        Err(ConfigError::Unfit {
+            origin: self.origin.clone(),
+            key: key.into(),
+            problem: problem.into(),
+            advice: advice.into(),
+        })
+    }
+
+    fn ensure_file(&self, key: String, path: Option<&Path>) -> Result<(), ConfigError> {
+        let Some(path) = path else { return Ok(()) };
+        self.ensure(
+            path.is_file(),
+            key,
+            format!("names {}, which is no file", path.display()),
+            "correct the path, or make a key with `poq keys generate`",
+        )
+    }
+}
+
+/// What a program that runs a worker hands in, instead of configuring it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    /// A connection, which knows its contract.
+    pub(crate) chain: bool,
+    /// The common operator key.
+    pub(crate) operator: bool,
+    /// Nodes with a key of their own.
+    pub(crate) nodes: BTreeSet<u32>,
+}
+
+/// Environment variables: everything with a section (`POQ_CHAIN__URLS`), and the few keys without one. Other `POQ_…`
+/// variables belong to scripts and to the command line's flags.
+fn environment() -> impl Provider {
+    Env::prefixed(ENV_PREFIX)
+        .filter(|key| key.as_str().contains("__") || key == "data_dir" || key == "models_dir")
+        .split("__")
+}
+
+/// What the command line gave.
+struct Overrides(toml::Table);
+
+impl Provider for Overrides {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("command line")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let value = Value::serialize(&self.0)?;
+        Ok(Profile::Default.collect(value.into_dict().unwrap_or_default()))
+    }
+}
+
+fn invalid(error: figment::Error, file: Option<&Path>) -> ConfigError {
+    // figment collects every error; the first one is told.
+    let error = error.into_iter().next();
+    let Some(error) = error else {
+        return ConfigError::Invalid {
+            origin: "configuration".into(),
+            key: String::new(),
+            message: "does not parse".into(),
+        };
+    };
+    let origin = match &error.metadata {
+        Some(metadata) => match (&metadata.source, metadata.name.as_ref()) {
+            (Some(figment::Source::File(path)), _) => path.display().to_string(),
+            (_, name) if name.contains("environment") => format!("environment ({ENV_PREFIX}…)"),
+            (_, name) => name.to_string(),
+        },
+        None => file.map_or_else(|| "configuration".into(), |path| path.display().to_string()),
+    };
+    ConfigError::Invalid { origin, key: error.path.join("."), message: error.kind.to_string() }
+}
+
+fn relative<'de, D: serde::Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+    figment::value::magic::RelativePathBuf::deserialize(d).map(|path| path.relative())
+}
+
+fn relative_optional<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    Option::<figment::value::magic::RelativePathBuf>::deserialize(d)
+        .map(|path| path.map(|path| path.relative()))
+}
+
+/// Durations as people write them: `"90s"`, `"2min"`.
+mod duration {
+    use serde::{de::Error, Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&humantime::format_duration(*span))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(d)?;
+        humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!("`{text}` is no duration such as \"90s\" or \"2min\": {error}"))
+        })
+    }
+}
+
+/// The same where it may be left out.
+mod optional_duration {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::time::Duration;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Span(#[serde(with = "super::duration")] Duration);
+
+    pub(super) fn serialize<S: Serializer>(span: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        span.map(Span).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Span>::deserialize(d)?.map(|span| span.0))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("poq.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn load(text: &str) -> Result<WorkerConfig, ConfigError> {
+        let (_dir, path) = file(text);
+        WorkerConfig::load(Some(&path), toml::Table::new())
+    }
+
+    #[test]
+    fn the_example_parses_and_spells_out_the_defaults() {
+        let config = load(WorkerConfig::example()).unwrap();
+        let defaults = WorkerConfig::default();
+        assert_eq!(config.limits, defaults.limits);
+        assert_eq!(config.keeper, defaults.keeper);
+        assert_eq!(config.log, defaults.log);
+        assert_eq!(config.chain.poll_interval, defaults.chain.poll_interval);
+        assert_eq!(config.nodes.len(), 2);
+    }
+
+    #[test]
+    fn every_key_is_in_the_example() {
+        fn keys(prefix: &str, value: &toml::Value, found: &mut Vec<String>) {
+            if let toml::Value::Table(table) = value {
+                for (key, value) in table {
+                    found.push(key.clone());
+                    keys(&format!("{prefix}{key}."), value, found);
+                }
+            }
+        }
+        let full = WorkerConfig {
+            models_dir: Some("m".into()),
+            chain: ChainConfig {
+                contract: Some("c".into()),
+                max_block_age: Some(Duration::from_secs(1)),
+                ..ChainConfig::default()
+            },
+            keys: KeysConfig { operator: Some("k".into()), password_file: Some("p".into()) },
+            blobs: BlobsConfig {
+                listen: Some(([127, 0, 0, 1], 1).into()),
+                public_url: Some("u".into()),
+                store: Some("s".into()),
+                ..BlobsConfig::default()
+            },
+            metrics: MetricsConfig { listen: Some(([127, 0, 0, 1], 1).into()) },
+            ..WorkerConfig::default()
+        };
+        let mut found = Vec::new();
+        keys("", &toml::Value::try_from(full).unwrap(), &mut found);
+        for key in found {
+            assert!(WorkerConfig::example().contains(&key), "`{key}` is not in poq.example.toml");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_and_key() {
+        let error = load("[limits]\nmax_tokns = 5\n").unwrap_err().to_string();
+        assert!(
+            error.contains("poq.toml") && error.contains("limits") && error.contains("max_tokns"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_with_its_key() {
+        let error = load("[chain]\npoll_interval = \"soon\"\n").unwrap_err().to_string();
+        assert!(error.contains("chain.poll_interval") && error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let (dir, path) = file("data_dir = \"data\"\n[keys]\noperator = \"operator.key\"\n");
+        let config = WorkerConfig::load(Some(&path), toml::Table::new()).unwrap();
+        assert_eq!(config.data_dir, dir.path().join("data"));
+        assert_eq!(config.keys.operator, Some(dir.path().join("operator.key")));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let (_dir, path) = file("[chain]\ncontract = \"a\"\nconfirmation = \"finalized\"\n");
+        let overrides: toml::Table = toml::from_str("[chain]\ncontract = \"b\"").unwrap();
+        let config = WorkerConfig::load(Some(&path), overrides).unwrap();
+        assert_eq!(config.chain.contract.as_deref(), Some("b"));
+        assert_eq!(config.chain.confirmation, Confirmation::Finalized);
+    }
+
+    #[test]
+    fn a_missing_file_is_told_with_what_to_do() {
+        let error =
+            WorkerConfig::load(Some(Path::new("nowhere.toml")), toml::Table::new()).unwrap_err().to_string();
+        assert!(error.contains("nowhere.toml") && error.contains("poq worker example-config"), "{error}");
+    }
+
+    #[test]
+    fn validation_names_key_and_advice() {
+        let (dir, _path) = file("");
+        let key = dir.path().join("operator.key");
+        std::fs::write(&key, "//Alice").unwrap();
+        let good = WorkerConfig {
+            chain: ChainConfig { contract: Some("c".into()), ..ChainConfig::default() },
+            keys: KeysConfig { operator: Some(key.clone()), password_file: None },
+            blobs: BlobsConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..BlobsConfig::default() },
+            nodes: vec![NodeConfig {
+                id: 1,
+                role: RoleName::Inference,
+                model: "m".into(),
+                key: None,
+                password_file: None,
+            }],
+            ..WorkerConfig::default()
+        };
+        good.validate().unwrap();
+        type Change = fn(&mut WorkerConfig);
+        let changes: [(Change, &str); 9] = [
+            (|c| c.chain.urls.clear(), "chain.urls"),
+            (|c| c.chain.urls = vec!["http://x".into()], "chain.urls"),
+            (|c| c.chain.contract = None, "chain.contract"),
+            (|c| c.keys.operator = None, "nodes[0].key"),
+            (|c| c.keys.operator = Some("absent".into()), "keys.operator"),
+            (|c| c.nodes.push(c.nodes[0].clone()), "nodes[1].id"),
+            (|c| c.blobs.listen = None, "blobs.listen"),
+            (|c| c.blobs.public_url = Some("ftp://x".into()), "blobs.public_url"),
+            (|c| c.limits.max_concurrent = 0, "limits.max_concurrent"),
+        ];
+        for (change, key) in changes {
+            let mut config = good.clone();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+        }
+    }
+}

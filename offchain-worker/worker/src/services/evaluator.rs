@@ -1,0 +1,280 @@
+//! An evaluator's scores: fetch the outputs, verify them against their commitments, score, and write the commitment down.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use poq_blobs::{BlobId, FetchClass, FetchError, ReportBlob, Slot};
+use poq_chain::types::{Hash, Millis, NodeId, OutputSlot, Purpose, Ratio, Score, TaskView};
+use poq_inference::quality::Query;
+use poq_journal::{commitment_of, Duty, Payload, Record};
+
+use super::fetch::{self, InputError};
+use super::inference::{insert, millis};
+use super::operator::{Job, Operator};
+use super::Ctx;
+use crate::error::{Error, Result};
+use crate::failpoint::hit;
+use crate::metrics::{self, Declined};
+use crate::models::Loaded;
+use crate::models::ScorerHandle;
+
+/// How often an output that does not open its commitment is fetched again: a proxy may have garbled it once.
+const MISMATCHES: u32 = 2;
+/// A pause before a busy model is asked again.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// What became of one output.
+enum Fetched {
+    Text(String),
+    Unavailable(&'static str),
+}
+
+/// Scores a task's outputs. With `expected` the commitment is on chain already and its opening was lost.
+pub(crate) async fn score(
+    operator: &Operator,
+    loaded: &Loaded,
+    model: &ScorerHandle,
+    duty: Duty,
+    view: &TaskView,
+    window: (Millis, Millis),
+    expected: Option<Hash>,
+) -> Result<Job> {
+    let ctx = &operator.ctx;
+    let (drawn_at, deadline) = window;
+    let done_by = deadline.saturating_sub(millis(ctx.config.limits.submit_margin));
+    if expected.is_none() && ctx.clock.until(done_by).is_zero() {
+        let left = ctx.clock.until(deadline);
+        let text = format!(
+            "{left:?} are left until the deadline, limits.submit_margin is {:?}",
+            ctx.config.limits.submit_margin
+        );
+        return Ok(Job::Declined(Declined::TooLate, text));
+    }
+    let patience = patience(drawn_at, deadline, ctx.config.limits.fetch_patience_percent).min(done_by);
+
+    // Input and outputs at the same time: they come from different machines.
+    let (input, outputs) = tokio::join!(
+        fetch::input(ctx, &operator.fetcher, view, patience),
+        join_all(view.task.outputs.iter().map(|slot| output(operator, view, slot, patience))),
+    );
+    hit("scores_fetched");
+    let mut outputs = outputs;
+    let query = match input {
+        Ok(prompt) => Query { context: prompt.context, question: prompt.question },
+        Err(error) => {
+            // Without the question no answer can be judged. To say so is a duty done; to guess would be a wrong score.
+            tracing::warn!(%duty, %error, "nothing can be scored");
+            let reason = match error {
+                InputError::Fetch { .. } => "input",
+                InputError::Prompt(_) => "prompt",
+            };
+            outputs = outputs.iter().map(|_| Fetched::Unavailable(reason)).collect();
+            Query::default()
+        }
+    };
+
+    let texts: Vec<String> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Fetched::Text(text) => Some(text.clone()),
+            Fetched::Unavailable(_) => None,
+        })
+        .collect();
+    let qualities = if texts.is_empty() {
+        Vec::new()
+    } else {
+        let Ok(permit) = ctx.working.acquire().await else { return Ok(Job::Stopped) };
+        let qualities = run(ctx, model, query, texts.clone(), done_by).await;
+        drop(permit);
+        match qualities {
+            Ok(qualities) if qualities.len() == texts.len() => qualities,
+            Ok(qualities) => {
+                let text = format!("the model gave {} scores for {} outputs", qualities.len(), texts.len());
+                return Ok(Job::Declined(Declined::Model, text));
+            }
+            Err(error) if error.is_transient() => return Ok(Job::Again(error.to_string())),
+            // No commitment at all: a panel of others settles without this node at the price of a missed duty, whereas
+            // calling the outputs unavailable would hurt the nodes that delivered them.
+            Err(error) => return Ok(Job::Declined(Declined::Model, error.to_string())),
+        }
+    };
+    hit("scores_computed");
+
+    let scores = assemble(&outputs, &qualities);
+    let report = report(loaded, duty, view, &outputs, &scores);
+    let report = report
+        .encode()
+        .map_err(|error| Error::Service { service: "evaluator".into(), reason: error.to_string() })?;
+    let salt = operator.keys.salt(&operator.contract, duty.task, duty.node, Purpose::Scores);
+    let payload = Payload::scores(scores, Some(report.to_vec()), salt);
+    let Some(commitment) = commitment_of(&ctx.contract, &duty, &payload) else {
+        return Ok(Job::Declined(Declined::Model, "the payload does not fit the duty".into()));
+    };
+    if expected.is_some_and(|expected| expected != commitment) {
+        let text = "the scores on chain are others than this machine computes, and their opening is lost: they cannot be revealed";
+        return Ok(Job::Declined(Declined::Model, text.into()));
+    }
+    let record = insert(ctx, duty, commitment, payload).await?;
+    hit("scores_journalled");
+    store(ctx, &record).await?;
+    for reason in outputs.iter().filter_map(|output| match output {
+        Fetched::Unavailable(reason) => Some(*reason),
+        Fetched::Text(_) => None,
+    }) {
+        metrics::output_unavailable(reason);
+    }
+    Ok(Job::Prepared)
+}
+
+/// Until when an output is waited for: a share of the panel's time to commit.
+fn patience(drawn_at: Millis, deadline: Millis, percent: u8) -> Millis {
+    let window = deadline.saturating_sub(drawn_at);
+    drawn_at.saturating_add(window.saturating_mul(u64::from(percent)) / 100)
+}
+
+/// A score of a model, as the chain has it. The one place where a floating-point number becomes a protocol number.
+pub fn quantise(quality: f64) -> Ratio {
+    const ONE: f64 = 1e9;
+    // In range and not NaN: the cast is exact.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let ppb = if quality.is_finite() { (quality.clamp(0.0, 1.0) * ONE).round() as u32 } else { 0 };
+    Ratio::from_ppb(ppb)
+}
+
+fn assemble(outputs: &[Fetched], qualities: &[f64]) -> Vec<Score> {
+    let mut qualities = qualities.iter();
+    outputs
+        .iter()
+        .map(|output| match output {
+            Fetched::Text(_) => {
+                qualities.next().map_or(Score::UNAVAILABLE, |quality| Score::of(quantise(*quality)))
+            }
+            Fetched::Unavailable(_) => Score::UNAVAILABLE,
+        })
+        .collect()
+}
+
+/// What the evaluator has to show for its scores. It holds nothing that a second run would not reproduce: a node that lost
+/// its disk can make the same report, and so the same commitment, again.
+fn report(loaded: &Loaded, duty: Duty, view: &TaskView, outputs: &[Fetched], scores: &[Score]) -> ReportBlob {
+    let note = |(slot, output): (&OutputSlot, &Fetched)| match output {
+        Fetched::Text(_) => None,
+        Fetched::Unavailable(reason) => Some(format!("node {}: {reason}", slot.node)),
+    };
+    ReportBlob {
+        version: ReportBlob::VERSION,
+        task: duty.task,
+        node: duty.node,
+        model: loaded.name.clone(),
+        model_digest: BlobId(loaded.digest),
+        scores: scores.to_vec(),
+        notes: view.task.outputs.iter().zip(outputs).filter_map(note).collect(),
+    }
+}
+
+async fn run(
+    ctx: &Ctx,
+    model: &ScorerHandle,
+    query: Query,
+    texts: Vec<String>,
+    done_by: Millis,
+) -> poq_inference::Result<Vec<f64>> {
+    loop {
+        let begun = Instant::now();
+        match model.score(query.clone(), texts.clone()).await {
+            Ok(qualities) => {
+                metrics::model_ran(model.name(), "score", begun.elapsed());
+                return Ok(qualities);
+            }
+            Err(poq_inference::Error::Overloaded { .. }) if !ctx.clock.until(done_by).is_zero() => {
+                tokio::time::sleep(BUSY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One output, verified against its commitment, or why it could not be had.
+async fn output(operator: &Operator, view: &TaskView, slot: &OutputSlot, until: Millis) -> Fetched {
+    if slot.committed_at == 0 {
+        return Fetched::Unavailable("undelivered");
+    }
+    let mut mismatches = 0;
+    loop {
+        let fetched = fetch::patiently(&operator.ctx, "output", until, || async {
+            let endpoint = endpoint(operator, slot.node).await?;
+            operator.fetcher.fetch_output(&endpoint, view.id, slot.node, &slot.commitment).await
+        })
+        .await;
+        match fetched {
+            Ok(fetched) => {
+                return Fetched::Text(String::from_utf8_lossy(&fetched.bytes).into_owned());
+            }
+            Err(error) if error.class() == FetchClass::Mismatch && mismatches < MISMATCHES => {
+                mismatches += 1;
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(error) => {
+                tracing::warn!(task = view.id, node = slot.node, %error, "the output is unavailable");
+                return Fetched::Unavailable(fetch::class_label(error.class()));
+            }
+        }
+    }
+}
+
+/// Where a node serves its outputs. Asked anew at every attempt: an owner may move it.
+async fn endpoint(operator: &Operator, node: NodeId) -> std::result::Result<String, FetchError> {
+    let unreachable =
+        |detail: String| FetchError::Unreachable { url: format!("the endpoint of node {node}"), detail };
+    let view = operator.ctx.client.view().await.map_err(|error| unreachable(error.to_string()))?;
+    let found = view.node(node).await.map_err(|error| unreachable(error.to_string()))?;
+    found.map(|found| found.info.endpoint).ok_or_else(|| unreachable("it is no longer registered".into()))
+}
+
+/// Puts a journalled report where the blob server finds it. Doing so twice changes nothing.
+pub(super) async fn store(ctx: &Ctx, record: &Record) -> Result<()> {
+    let Payload::Scores { report: Some(report), .. } = &record.payload else { return Ok(()) };
+    let slot = Slot { contract: ctx.contract, task: record.duty.task, node: record.duty.node };
+    ctx.store
+        .put_report(&slot, report.clone())
+        .await
+        .map(drop)
+        .map_err(|source| Error::Store { at: "(report)".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qualities_become_parts_per_billion_once() {
+        assert_eq!(quantise(0.0), Ratio::ZERO);
+        assert_eq!(quantise(1.0), Ratio::ONE);
+        assert_eq!(quantise(0.5).ppb(), 500_000_000);
+        assert_eq!(quantise(0.123_456_789_4).ppb(), 123_456_789);
+        assert_eq!(quantise(2.0), Ratio::ONE);
+        assert_eq!(quantise(-1.0), Ratio::ZERO);
+        assert_eq!(quantise(f64::NAN), Ratio::ZERO);
+    }
+
+    #[test]
+    fn scores_keep_the_places_of_outputs_that_could_not_be_had() {
+        let text = || Fetched::Text("t".into());
+        let outputs = [text(), Fetched::Unavailable("mismatch"), text()];
+        let scores = assemble(&outputs, &[0.25, 0.75]);
+        assert_eq!(
+            scores,
+            vec![
+                Score::of(Ratio::from_ppb(250_000_000)),
+                Score::UNAVAILABLE,
+                Score::of(Ratio::from_ppb(750_000_000))
+            ]
+        );
+    }
+
+    #[test]
+    fn patience_is_a_share_of_the_window() {
+        assert_eq!(patience(1_000, 2_000, 75), 1_750);
+        assert_eq!(patience(2_000, 1_000, 75), 2_000);
+    }
+}

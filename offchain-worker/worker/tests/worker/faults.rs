@@ -1,0 +1,307 @@
+//! Bad input, bad neighbours, bad luck: what a worker does then, and what it never does.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use poq_blobs::{BlobServer, BlobStore, ServerConfig, Slot};
+use poq_chain::types::{Phase, Purpose, Role, Score, SeatState, TaskInput};
+use poq_chain::{commit, messages};
+use poq_journal::{Duty, Journal, Payload};
+use poq_worker::{Models, Readiness, Worker};
+
+use crate::support::{
+    free_port, scripted_digest, Counts, Everybody, Net, Node, Scripts, GENERATOR, PATIENCE, SCORERS,
+};
+
+async fn metrics(address: SocketAddr) -> String {
+    reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap()
+}
+
+async fn stop(worker: poq_worker::WorkerHandle) {
+    worker.stop_now();
+    worker.wait().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_model_ends_the_worker_with_what_to_do() {
+    let net = Net::start().await;
+    let digest = poq_inference::ModelDigest([1; 32]);
+    let node =
+        net.register(Role::Inference, "smollm2-135m-instruct", digest, "//operator", free_port()).await;
+    let mut config = net.config("worker", &[node.clone()]);
+    config.models_dir = Some(net.dir.path().join("no-models"));
+    let worker = Worker::start(config, net.deps(&[node], Models::new()).await).await.unwrap();
+    let error = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("smollm2-135m-instruct") && error.contains("install-models"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_wrong_role_is_refused() {
+    let net = Net::start().await;
+    let digest = poq_inference::ModelDigest([1; 32]);
+    let node = net.register(Role::Inference, "all-minilm-l6-v2", digest, "//operator", free_port()).await;
+    let config = net.config("worker", &[node.clone()]);
+    let worker = Worker::start(config, net.deps(&[node], Models::new()).await).await.unwrap();
+    let error = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("all-minilm-l6-v2") && error.contains("inference node cannot run"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_not_what_the_task_says_is_not_answered() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &nodes, &scripts).await;
+
+    let honest = net.prompt("What is the capital of France?").await;
+    // The address serves other bytes than those with this hash.
+    let other = format!("{}/v1/blobs/{}", honest.url, hex::encode(honest.hash));
+    let id = net.request(TaskInput { hash: [9; 32], url: other }, 1, 3).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(net.task(id).await.task.clock().delivered, 0);
+    assert_eq!(scripts.calls.load(std::sync::atomic::Ordering::SeqCst), 0);
+    net.chain.advance_ms(121_000).unwrap();
+    net.until(id, "refunded", |task| task.task.phase == Phase::Refunded).await;
+
+    // The worker goes on with the next one.
+    let id = net.ask("And now?", 1, 3).await;
+    net.settled(id).await;
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_no_prompt_is_not_answered() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &nodes, &scripts).await;
+    let hash = net.inputs.put(&b"not json"[..]).await.unwrap();
+    let id = net.request(TaskInput { hash: hash.0, url: net.inputs_url.clone() }, 1, 3).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(net.task(id).await.task.clock().delivered, 0);
+    stop(worker).await;
+}
+
+/// An inference node that commits to one thing and serves another.
+async fn liar(net: &Net) -> (Node, u16) {
+    let port = free_port();
+    (net.register(Role::Inference, GENERATOR, scripted_digest(GENERATOR), "//liar", port).await, port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_does_not_open_its_commitment_is_unavailable() {
+    let net = Net::start().await;
+    let (liar, port) = liar(&net).await;
+    let evaluators = net.scripted(0, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &evaluators, &scripts).await;
+
+    let id = net.ask("What is true?", 1, 3).await;
+    let salt = liar.operator.salt(&net.contract, id, liar.id, Purpose::Output);
+    let committed = commit::output(&net.contract, id, liar.id, &commit::blake2(b"Paris"), &salt);
+    let store = BlobStore::memory();
+    let slot = Slot { contract: net.contract.0, task: id, node: liar.id };
+    store.put_output(&slot, &b"London"[..], salt).await.unwrap();
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let server = BlobServer::bind(ServerConfig::new(net.contract.0, listen), store, Arc::new(Everybody))
+        .await
+        .unwrap();
+    tokio::spawn(server.serve(std::future::pending()));
+    let submitter = net.client.submitter(liar.operator.clone());
+    submitter.send(messages::commit_output(id, liar.id, committed)).await.unwrap();
+
+    let task = net.settled(id).await;
+    assert!(task.task.panel.iter().all(|seat| seat.scores == vec![Score::UNAVAILABLE]), "{task:#?}");
+    assert!(net.node(liar.id).await.node.slashed > 0);
+    for node in &evaluators {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "node {}", node.id);
+    }
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_nobody_serves_is_waited_for_and_then_unavailable() {
+    let net = Net::start().await;
+    let (liar, _) = liar(&net).await;
+    let evaluators = net.scripted(0, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &evaluators, &scripts).await;
+
+    let id = net.ask("Where is it?", 1, 3).await;
+    let submitter = net.client.submitter(liar.operator.clone());
+    submitter.send(messages::commit_output(id, liar.id, [5; 32])).await.unwrap();
+    net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Patience lasts three quarters of the window of 120 s.
+    assert_eq!(net.task(id).await.task.clock().committed, 0);
+    net.chain.advance_ms(95_000).unwrap();
+    let task = net.settled(id).await;
+    assert!(task.task.panel.iter().all(|seat| seat.scores == vec![Score::UNAVAILABLE]), "{task:#?}");
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_past_its_deadline_is_left_alone() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let id = net.ask("Too late?", 1, 3).await;
+    net.chain.advance_ms(119_000).unwrap();
+    let scripts = Scripts::new();
+    let mut config = net.config("worker", &nodes);
+    config.metrics.listen = Some(([127, 0, 0, 1], 0).into());
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+    worker.ready(PATIENCE).await.unwrap();
+    // One second is left, less than the margin: no model is bothered.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scripts.calls.load(std::sync::atomic::Ordering::SeqCst), 0);
+    net.chain.advance_ms(2_000).unwrap();
+    net.until(id, "refunded", |task| task.task.phase == Phase::Refunded).await;
+    let text = metrics(worker.metrics_addr().unwrap()).await;
+    assert!(text.contains("poq_tasks_declined_total{role=\"inference\",reason=\"too_late\"}"), "{text}");
+    assert!(!text.contains("poq_duties_missed_total{role=\"inference\",step=\"commit_output\"} 0"), "{text}");
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_journal_has_is_what_is_committed_and_revealed() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let id = net.ask("Who is right?", 1, 3).await;
+    // From an earlier life: other scores than the model would give today.
+    let identity = poq_worker::identity(&net.client).await.unwrap();
+    let path = net.dir.path().join("worker/journal.redb");
+    let earlier = Score::of(poq_worker::quantise(0.123));
+    {
+        let journal = Journal::open(&path, identity).unwrap();
+        for node in &nodes[1..] {
+            let duty = Duty::scores(id, node.id, false);
+            let salt = node.operator.salt(&net.contract, id, node.id, Purpose::Scores);
+            let payload = Payload::scores(vec![earlier], None, salt);
+            let commitment = poq_journal::commitment_of(&net.contract.0, &duty, &payload).unwrap();
+            journal.check_and_insert(duty, commitment, payload).unwrap();
+        }
+    }
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &nodes, &scripts).await;
+    let task = net.settled(id).await;
+    assert!(task.task.panel.iter().all(|seat| seat.scores == vec![earlier]), "{task:#?}");
+    Counts::of(&net.events().await, id).assert_once(&task);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commitment_of_somebody_else_is_never_revealed_and_is_told() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    // The inference node's worker; the evaluators' key is used elsewhere.
+    let answering = net.work("answering", &nodes[..1], &scripts).await;
+    let id = net.ask("Who committed?", 1, 3).await;
+    net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
+    let submitter = net.client.submitter(nodes[1].operator.clone());
+    for node in &nodes[1..] {
+        submitter.send(messages::commit_scores(id, node.id, [7; 32])).await.unwrap();
+    }
+    let scoring = Worker::start(
+        {
+            let mut config = net.config("scoring", &nodes[1..]);
+            config.blobs.listen = None;
+            config
+        },
+        net.deps(&nodes[1..], scripts.models()).await,
+    )
+    .await
+    .unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        if let Readiness::NotReady(reasons) = scoring.readiness() {
+            if reasons.iter().filter(|reason| reason.contains("cannot be revealed")).count() == 3 {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{reasons:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let task = net.task(id).await;
+    assert!(task.task.panel.iter().all(|seat| seat.state == SeatState::Committed), "{task:#?}");
+    stop(scoring).await;
+    stop(answering).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_panics_is_tried_again() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    scripts.panics.store(2, std::sync::atomic::Ordering::SeqCst);
+    let worker = net.work("worker", &nodes, &scripts).await;
+    let id = net.ask("Does it panic?", 1, 3).await;
+    let task = net.settled(id).await;
+    Counts::of(&net.events().await, id).assert_once(&task);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tells_what_keeps_nodes_from_earning() {
+    let net = Net::start().await;
+    let mut nodes = net.scripted(1, 1, "//operator").await;
+    let owner = net.client.submitter(nodes[0].owner.clone());
+    owner.send(messages::drain(nodes[0].id)).await.unwrap();
+    let foreign =
+        net.register(Role::Evaluator, SCORERS[0], scripted_digest(SCORERS[1]), "//operator", 1).await;
+    let absent = Node { id: 99, ..nodes[1].clone() };
+    nodes.extend([foreign.clone(), absent]);
+    let scripts = Scripts::new();
+    let mut config = net.config("worker", &nodes);
+    config.metrics.listen = Some(([127, 0, 0, 1], 0).into());
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+    let url = format!("http://{}/ready", worker.metrics_addr().unwrap());
+    let wanted = [
+        format!("node {} is draining", nodes[0].id),
+        format!("node {} is registered with another model", foreign.id),
+        "node 99 is not registered".to_owned(),
+    ];
+    let begun = std::time::Instant::now();
+    loop {
+        let response = reqwest::get(&url).await.unwrap();
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        if wanted.iter().all(|reason| body.contains(reason)) && !body.contains("starting") {
+            assert_eq!(status, 503);
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{body}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let health = reqwest::get(url.replace("/ready", "/health")).await.unwrap();
+    assert_eq!(health.status(), 200);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_that_is_not_there_is_told() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 0, "//operator").await;
+    let scripts = Scripts::new();
+    let mut deps = net.deps(&nodes, scripts.models()).await;
+    deps.chain = deps.chain.map(|client| client.with_contract(poq_chain::AccountId32([3; 32])));
+    let worker = Worker::start(net.config("worker", &nodes), deps).await.unwrap();
+    let reasons = worker.ready(Duration::from_secs(5)).await.unwrap_err();
+    assert!(reasons.iter().any(|reason| reason.contains("poq deploy")), "{reasons:?}");
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_cannot_share_a_data_folder() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 0, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &nodes, &scripts).await;
+    let mut config = net.config("worker", &nodes);
+    config.blobs.listen = Some(([127, 0, 0, 1], 0).into());
+    let second = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+    let error = tokio::time::timeout(PATIENCE, second.wait()).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("journal"), "{error}");
+    stop(worker).await;
+}

@@ -1,0 +1,11 @@
+//! Whole workers against the real contract on the sandbox chain.
+//!
+//! One program, so that the runtime is linked once.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod crash;
+mod faults;
+mod life;
+mod models;
+mod stop;
+mod support;
