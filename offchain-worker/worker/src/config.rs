@@ -173,8 +173,9 @@ pub struct BlobsConfig {
     /// The largest blob that is stored, fetched or served, in bytes.
     pub max_blob_bytes: u64,
     /// Whether blobs are fetched from addresses that are not on the public internet. Requesters and other nodes choose these
-    /// addresses: on a public network this would let strangers make this machine knock at doors behind its firewall.
-    pub allow_private: bool,
+    /// addresses: on a public network this lets strangers make this machine knock at doors behind its firewall, so set it
+    /// to `false` there. Unset: only where every `chain.urls` is on this machine, as on a development network.
+    pub allow_private: Option<bool>,
 }
 
 impl Default for BlobsConfig {
@@ -185,7 +186,7 @@ impl Default for BlobsConfig {
             public_url: None,
             store: None,
             max_blob_bytes: 256 * 1024,
-            allow_private: false,
+            allow_private: None,
         }
     }
 }
@@ -385,6 +386,19 @@ impl WorkerConfig {
         let mut config: WorkerConfig = figment.extract().map_err(|error| invalid(error, file))?;
         config.origin = file.map_or_else(|| "configuration".into(), |path| path.display().to_string());
         Ok(config)
+    }
+
+    /// Whether blobs are fetched from private addresses; see [`BlobsConfig::allow_private`].
+    pub fn fetches_private(&self) -> bool {
+        let is_local = |address: &String| {
+            url::Url::parse(address).is_ok_and(|url| match url.host() {
+                Some(url::Host::Domain(name)) => name == "localhost",
+                Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+                Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+                None => false,
+            })
+        };
+        self.blobs.allow_private.unwrap_or_else(|| self.chain.urls.iter().all(is_local))
     }
 
     /// The documented example file, which parses.
@@ -702,6 +716,7 @@ mod tests {
                 listen: Some(([127, 0, 0, 1], 1).into()),
                 public_url: Some("u".into()),
                 store: Some("s".into()),
+                allow_private: Some(false),
                 ..BlobsConfig::default()
             },
             metrics: MetricsConfig { listen: Some(([127, 0, 0, 1], 1).into()) },
@@ -751,6 +766,16 @@ mod tests {
         let error =
             WorkerConfig::load(Some(Path::new("nowhere.toml")), toml::Table::new()).unwrap_err().to_string();
         assert!(error.contains("nowhere.toml") && error.contains("poq worker example-config"), "{error}");
+    }
+
+    #[test]
+    fn private_addresses_are_fetched_from_only_beside_a_local_node_or_when_told_to() {
+        let mut config = WorkerConfig::default();
+        assert!(config.fetches_private());
+        config.chain.urls.push("wss://rpc.example.org".into());
+        assert!(!config.fetches_private());
+        config.blobs.allow_private = Some(true);
+        assert!(config.fetches_private());
     }
 
     #[test]

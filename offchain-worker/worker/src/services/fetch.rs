@@ -36,7 +36,7 @@ pub(crate) fn client(ctx: &Ctx, keys: &Keys) -> Result<BlobClient> {
     config.max_blob = usize::try_from(ctx.config.blobs.max_blob_bytes).unwrap_or(usize::MAX);
     // The loops here are the retries: two layers of them would multiply.
     config.attempts = 1;
-    config.allow_private = ctx.config.blobs.allow_private;
+    config.allow_private = ctx.config.fetches_private();
     Ok(BlobClient::new(config, Arc::new(Signer(keys.clone())))?)
 }
 

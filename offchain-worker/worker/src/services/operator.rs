@@ -150,9 +150,9 @@ impl Operator {
         let mut memory = Memory::new();
         let mut head = self.ctx.head.clone();
         loop {
-            self.ctx.board.beat(&service);
             memory.wake = Instant::now() + self.ctx.config.chain.poll_interval;
             self.round(&mut memory).await?;
+            self.ctx.board.beat(&service);
             let draining = self.ctx.stop.drain.is_cancelled();
             if draining && !memory.busy {
                 tracing::info!(operator = %self.name, "no duty is open");

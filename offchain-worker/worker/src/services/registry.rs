@@ -23,7 +23,6 @@ const LOW_FEES: u128 = 100;
 /// Runs until told to stop.
 pub(crate) async fn run(ctx: Arc<Ctx>, operators: Arc<Vec<Arc<Operator>>>) -> Served {
     loop {
-        ctx.board.beat(NAME);
         let begun = Instant::now();
         match look(&ctx, &operators).await {
             Ok(()) => ctx.board.clear(&About::Contract),
@@ -38,6 +37,8 @@ pub(crate) async fn run(ctx: Arc<Ctx>, operators: Arc<Vec<Arc<Operator>>>) -> Se
             }
         }
         ctx.models.report(&ctx.board);
+        // After the look: until the first one is over, nobody knows whether the nodes can earn.
+        ctx.board.beat(NAME);
         tokio::select! {
             () = ctx.stop.now.cancelled() => return Ok(()),
             () = tokio::time::sleep(EVERY.saturating_sub(begun.elapsed()).min(ctx.config.chain.poll_interval * 3)) => {}

@@ -49,7 +49,7 @@ async fn child() {
     config.chain.time = TimeSource::Chain;
     config.chain.poll_interval = Duration::from_millis(500);
     config.blobs.listen = Some(([127, 0, 0, 1], orders.port).into());
-    config.blobs.allow_private = true;
+    config.blobs.allow_private = Some(true);
     config.keeper.max_delay = Duration::ZERO;
     let mut deps = Deps::default();
     for node in orders.nodes {

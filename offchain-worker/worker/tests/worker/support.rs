@@ -256,7 +256,7 @@ impl Net {
         config.chain.contract = Some(format!("0x{}", hex::encode(self.contract.0)));
         config.chain.time = TimeSource::Chain;
         config.chain.poll_interval = Duration::from_millis(500);
-        config.blobs.allow_private = true;
+        config.blobs.allow_private = Some(true);
         config.blobs.listen = nodes.first().map(|node| SocketAddr::from((Ipv4Addr::LOCALHOST, node.port)));
         config.keeper.enabled = true;
         config.keeper.max_delay = Duration::ZERO;
