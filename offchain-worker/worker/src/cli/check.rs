@@ -1,0 +1,423 @@
+//! `poq check`: what a worker needs before it starts.
+
+use crate::cli::amount::Unit;
+use crate::cli::args::CheckArgs;
+use crate::cli::connect::load_keys;
+use crate::cli::deploy::{artifact, find_upwards};
+use crate::cli::output::table;
+use crate::cli::worker::chain_overrides;
+use poq_chain::signer::ss58;
+use poq_chain::types::{NodeStatus, Role};
+use poq_chain::{to_account32, AccountId32, Client, Options};
+use poq_inference::{Manifest, ModelStore};
+use poq_worker::config::{self, NodeConfig, RoleName};
+use poq_worker::WorkerConfig;
+use serde_json::{json, Value};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A block from further in the future than this means that this machine's clock is slow, or the chain's is fast.
+const SKEW_MAX: Duration = Duration::from_secs(10);
+/// Less than so many thousandths of the chain's unit for transaction fees is worth a warning.
+const FUNDS_LOW: u128 = 100;
+/// Less room than this where the journal is, and it cannot be relied on.
+const DISK_MIN: u64 = 64 * 1024 * 1024;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Good,
+    Warning,
+    Bad,
+}
+
+/// One check.
+struct Line {
+    mark: Mark,
+    what: String,
+    detail: String,
+}
+
+/// All checks. Every one is made, whatever the others say, as far as they do not build on one another.
+#[derive(Default)]
+struct Findings {
+    lines: Vec<Line>,
+    /// The first thing that is wrong, as an error with its exit status.
+    first: Option<anyhow::Error>,
+}
+
+impl Findings {
+    fn add(&mut self, mark: Mark, what: impl Into<String>, detail: impl Into<String>) {
+        self.lines.push(Line { mark, what: what.into(), detail: detail.into() });
+    }
+
+    fn good(&mut self, what: impl Into<String>, detail: impl Into<String>) {
+        self.add(Mark::Good, what, detail);
+    }
+
+    fn check(&mut self, ok: bool, what: impl Into<String>, good: impl Into<String>, bad: impl Into<String>) {
+        if ok {
+            self.good(what, good);
+        } else {
+            self.add(Mark::Bad, what, bad);
+        }
+    }
+
+    fn bad(&mut self, what: impl Into<String>, error: anyhow::Error) {
+        self.add(Mark::Bad, what, format!("{error:#}"));
+        self.first.get_or_insert(error);
+    }
+
+    fn failed(&self) -> usize {
+        self.lines.iter().filter(|line| line.mark == Mark::Bad).count()
+    }
+}
+
+/// Runs `poq check`.
+pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
+    let mut findings = Findings::default();
+    let file = args.config.clone().or_else(config::find_config);
+    let config = configuration(&mut findings, file, &args);
+    if let Some(config) = &config {
+        if !config.nodes.is_empty() {
+            folders(&mut findings, config);
+            ports(&mut findings, config);
+            models(&mut findings, config);
+        }
+        chain(&mut findings, config, &args).await;
+    }
+    let failed = findings.failed();
+    args.output.printer().print(
+        || {
+            let lines: Vec<Value> = findings
+                .lines
+                .iter()
+                .map(|line| {
+                    let mark = match line.mark {
+                        Mark::Good => "ok",
+                        Mark::Warning => "warning",
+                        Mark::Bad => "failed",
+                    };
+                    json!({ "check": line.what, "result": mark, "detail": line.detail })
+                })
+                .collect();
+            json!({ "ok": failed == 0, "checks": lines })
+        },
+        || {
+            let mut rows = table(["", "check", "found"], &[]);
+            for line in &findings.lines {
+                let mark = match line.mark {
+                    Mark::Good => "ok",
+                    Mark::Warning => "warning",
+                    Mark::Bad => "FAILED",
+                };
+                rows.add_row([mark, &line.what, &line.detail]);
+            }
+            rows.to_string()
+        },
+    )?;
+    match findings.first {
+        _ if failed == 0 => Ok(()),
+        Some(error) => Err(error.context(format!("{failed} of the checks failed"))),
+        None => Err(anyhow::anyhow!("{failed} of the checks failed")),
+    }
+}
+
+fn configuration(findings: &mut Findings, file: Option<PathBuf>, args: &CheckArgs) -> Option<WorkerConfig> {
+    // A contract that is not named at all is found as every other command finds it.
+    let contract = args.contract.clone().or_else(|| {
+        let default = Path::new(crate::cli::args::DEPLOYMENT_FILE);
+        (file.is_none() && default.is_file()).then(|| default.display().to_string())
+    });
+    let loaded = chain_overrides(args.url.as_deref(), contract.as_deref())
+        .and_then(|overrides| Ok(WorkerConfig::load(file.as_deref(), overrides)?));
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) => {
+            findings.bad("configuration", error);
+            return None;
+        }
+    };
+    match file {
+        None => findings.add(Mark::Warning, "configuration", "no file was found: only the chain is checked"),
+        Some(path) => match config.validate() {
+            Ok(()) => findings.good("configuration", path.display().to_string()),
+            Err(error) => findings.bad("configuration", error.into()),
+        },
+    }
+    Some(config)
+}
+
+/// The nearest folder above a path that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
+}
+
+fn folders(findings: &mut Findings, config: &WorkerConfig) {
+    let folder = existing(&config.data_dir);
+    match tempfile::NamedTempFile::new_in(folder) {
+        Ok(_) => findings.good("journal folder", format!("{} can be written", config.data_dir.display())),
+        Err(error) => {
+            findings.add(
+                Mark::Bad,
+                "journal folder",
+                format!("{} cannot be written: {error}", folder.display()),
+            );
+        }
+    }
+    // A system that does not tell its disks is one that this cannot be checked on.
+    let Ok(disks) = sysinfo::Disks::new_with_refreshed_list() else { return };
+    let full = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let disk = disks
+        .iter()
+        .filter(|disk| full.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().components().count());
+    if let Some(disk) = disk {
+        let free = disk.available_space();
+        let detail = format!("{} MiB free at {}", free / 1024 / 1024, disk.mount_point().display());
+        findings.check(free >= DISK_MIN, "disk", detail.clone(), format!("{detail}: make room"));
+    }
+}
+
+fn ports(findings: &mut Findings, config: &WorkerConfig) {
+    let mut port = |what: &str, address: Option<SocketAddr>| {
+        let Some(address) = address else { return };
+        match TcpListener::bind(address) {
+            Ok(_) => findings.good(what, format!("{address} is free")),
+            Err(error) => {
+                findings.add(
+                    Mark::Warning,
+                    what,
+                    format!("{address}: {error}; is the worker running already?"),
+                );
+            }
+        }
+    };
+    port("blob server", config.blobs.listen);
+    port("metrics", config.metrics.listen);
+}
+
+fn models(findings: &mut Findings, config: &WorkerConfig) {
+    let folder = config.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
+    let store = ModelStore::new(Manifest::builtin(), folder);
+    let mut memory = 0u64;
+    for name in config.nodes.iter().map(|node| node.model.as_str()).collect::<BTreeSet<_>>() {
+        match store.verify(name) {
+            Ok(model) => {
+                memory = memory.saturating_add(model.entry().required_memory_bytes());
+                findings
+                    .good(format!("model {name}"), format!("{} is whole", store.model_dir(name).display()));
+            }
+            Err(error) => findings.bad(format!("model {name}"), error.into()),
+        }
+    }
+    let Ok(mut system) = sysinfo::System::new() else { return };
+    system.refresh_memory();
+    let mib = |bytes: u64| bytes / 1024 / 1024;
+    let available = system.cgroup_limits().map_or(system.available_memory(), |limits| limits.free_memory);
+    let detail = format!("{} MiB needed, {} MiB available", mib(memory), mib(available));
+    findings.check(
+        available >= memory,
+        "memory",
+        detail.clone(),
+        format!("{detail}: run fewer or smaller models"),
+    );
+}
+
+async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
+    let urls = config.chain.urls.join(",");
+    let contract = match config.chain.contract.as_deref().map(poq_chain::signer::parse_account).transpose() {
+        Ok(contract) => contract,
+        Err(error) => return findings.bad("contract", error.into()),
+    };
+    let options = Options { connect_timeout: args.connect_timeout, ..Options::default() };
+    let client = match Client::connect(&urls, contract, options).await {
+        Ok(client) => client,
+        Err(error) => return findings.bad("node", error.into()),
+    };
+    let info = client.chain();
+    findings.good("node", format!("{} ({}) at {}", info.name, info.node, client.endpoint()));
+    clock(findings, config, &client).await;
+    if let Err(error) = contract_there(findings, &client, args).await {
+        return findings.bad("contract", error);
+    }
+    for node in &config.nodes {
+        if let Err(error) = registration(findings, &client, config, node).await {
+            findings.bad(format!("node {}", node.id), error);
+        }
+    }
+}
+
+/// Deadlines are block timestamps: a clock that differs from the chain's misses them.
+async fn clock(findings: &mut Findings, config: &WorkerConfig, client: &Client) {
+    let block = match client.best().await {
+        Ok(block) => block,
+        Err(error) => return findings.bad("clock", error.into()),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = Duration::from_millis(block.timestamp_ms);
+    let ahead = at.saturating_sub(now);
+    let age = now.saturating_sub(at);
+    let told = humantime::format_duration(Duration::from_secs(age.as_secs()));
+    if ahead > SKEW_MAX {
+        let by = humantime::format_duration(Duration::from_secs(ahead.as_secs()));
+        findings.add(
+            Mark::Bad,
+            "clock",
+            format!("block {} is {by} ahead of this machine's clock: set the clock (NTP)", block.number),
+        );
+    } else if config.chain.max_block_age.is_some_and(|most| age > most) {
+        findings.add(
+            Mark::Bad,
+            "clock",
+            format!("block {} is {told} old: does the node follow its chain?", block.number),
+        );
+    } else {
+        findings.good("clock", format!("block {} is {told} old", block.number));
+    }
+}
+
+async fn contract_there(findings: &mut Findings, client: &Client, args: &CheckArgs) -> anyhow::Result<()> {
+    let found = client.code_hash().await?;
+    let address = ss58(&client.contract()?, client.chain().ss58_prefix);
+    findings.good("contract", format!("{address}, code {found:?}"));
+    let known = args.artifact.clone().or_else(|| find_upwards(Path::new("contracts/artifacts/poq.contract")));
+    if let Some(path) = known {
+        match artifact(Some(&path)) {
+            Ok(built) if built.code_hash == found => {
+                findings.good("contract's code", format!("is {}", path.display()))
+            }
+            Ok(built) => findings.add(
+                Mark::Warning,
+                "contract's code",
+                format!("{} is another version (code {:?})", path.display(), built.code_hash),
+            ),
+            Err(error) => findings.add(Mark::Warning, "contract's code", format!("{error:#}")),
+        }
+    }
+    let view = client.view().await?;
+    let solvency = view.solvency().await?;
+    findings.check(
+        solvency.solvent,
+        "solvency",
+        "the contract has what it owes",
+        "the contract owes more than it has",
+    );
+    if view.paused().await? {
+        findings.add(Mark::Warning, "pause", "new tasks are refused: the contract's owner has paused them");
+    }
+    Ok(())
+}
+
+async fn registration(
+    findings: &mut Findings,
+    client: &Client,
+    config: &WorkerConfig,
+    node: &NodeConfig,
+) -> anyhow::Result<()> {
+    let chain = client.chain();
+    let unit = Unit { symbol: chain.symbol.clone(), decimals: chain.decimals };
+    let what = |aspect: &str| format!("node {}: {aspect}", node.id);
+    let view = client.view().await?;
+    let Some(found) = view.node(node.id).await? else {
+        findings.add(
+            Mark::Bad,
+            what("registration"),
+            "there is no such node; `poq node register` registers one",
+        );
+        return Ok(());
+    };
+    let role = match node.role {
+        RoleName::Inference => Role::Inference,
+        RoleName::Evaluator => Role::Evaluator,
+    };
+    let registered = crate::cli::node::role_name(found.node.role);
+    findings.check(
+        found.node.role == role,
+        what("role"),
+        registered,
+        format!("it is registered for {registered}"),
+    );
+
+    match Manifest::builtin().get(&node.model) {
+        Ok(entry) => findings.check(
+            entry.digest().0 == found.node.model_digest,
+            what("model"),
+            node.model.clone(),
+            format!("it is registered with another model ({})", found.info.model),
+        ),
+        Err(error) => findings.bad(what("model"), error.into()),
+    }
+
+    let endpoint = &found.info.endpoint;
+    match &config.blobs.public_url {
+        Some(url) if url != endpoint => findings.add(
+            Mark::Warning,
+            what("endpoint"),
+            format!(
+                "registered as {endpoint}, configured as {url}; `poq node configure {} --endpoint {url}`",
+                node.id
+            ),
+        ),
+        _ => findings.good(what("endpoint"), endpoint.clone()),
+    }
+
+    let minimum = view.kind(found.node.kind).await?.map_or(0, |kind| kind.params.stake_min);
+    let bonded = found.node.bonded();
+    findings.check(
+        bonded >= minimum,
+        what("stake"),
+        unit.show(bonded),
+        format!(
+            "{} is below the kind's minimum of {}: it is not drawn; `poq node stake {} AMOUNT`",
+            unit.show(bonded),
+            unit.show(minimum),
+            node.id
+        ),
+    );
+    if found.node.status == NodeStatus::Draining {
+        let text = format!("it drains, and is not drawn; `poq node resume {}`", node.id);
+        findings.add(Mark::Warning, what("status"), text);
+    }
+
+    let Some(path) = node.key.as_ref().or(config.keys.operator.as_ref()) else { return Ok(()) };
+    let password = node.password_file.as_ref().or(config.keys.password_file.as_ref());
+    let operator = match load_keys(path, password.map(PathBuf::as_path)) {
+        Ok(keys) => keys.account(),
+        Err(error) => {
+            findings.bad(what("key"), error);
+            return Ok(());
+        }
+    };
+    let address = |account: &AccountId32| ss58(account, chain.ss58_prefix);
+    let expected = to_account32(&found.node.operator);
+    findings.check(
+        operator == expected,
+        what("key"),
+        format!("{} is the operator's", path.display()),
+        format!(
+            "{} is the key of {}, and the node's operator is {}; use that one's key, or `poq node configure {} --operator`",
+            path.display(),
+            address(&operator),
+            address(&expected),
+            node.id
+        ),
+    );
+    let free = client.free_balance(&operator).await?;
+    let low = 10u128.saturating_pow(u32::from(chain.decimals)) * FUNDS_LOW / 1_000;
+    let told = format!("{} has {}", address(&operator), unit.show(free));
+    if free <= chain.existential_deposit {
+        findings.add(
+            Mark::Bad,
+            what("funds"),
+            format!("{told}: it cannot pay for transactions; send it money"),
+        );
+    } else if free < low {
+        findings.add(Mark::Warning, what("funds"), format!("{told}: that does not last long"));
+    } else {
+        findings.good(what("funds"), told);
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! From flags to a connected client of the contract.
+
+use crate::cli::amount::{Amount, Unit};
+use crate::cli::args::{Confirm, Connection, Signer, DEFAULT_URL};
+use crate::cli::deployment::{Deployment, Target};
+use crate::cli::exit::Usage;
+use anyhow::Context;
+use poq_chain::signer::{ss58, Keys};
+use poq_chain::{AccountId32, At, Client, Options, Submitter};
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// A connection to a chain, and to a contract on it where one is needed.
+#[derive(Clone)]
+pub(crate) struct Session {
+    /// The client.
+    pub(crate) client: Client,
+    /// The chain's display unit.
+    pub(crate) unit: Unit,
+}
+
+impl Connection {
+    /// The client's options as the flags ask for.
+    pub(crate) fn options(&self) -> Options {
+        let confirm = match self.confirm {
+            Confirm::Best => poq_chain::Confirm::Best,
+            Confirm::Finalized => poq_chain::Confirm::Finalized,
+        };
+        Options { confirm, connect_timeout: self.connect_timeout, ..Options::default() }
+    }
+
+    /// Connects to the chain alone.
+    pub(crate) async fn chain(&self) -> anyhow::Result<Session> {
+        let url = self.url.as_deref().unwrap_or(DEFAULT_URL);
+        Ok(Session::new(Client::connect(url, None, self.options()).await?))
+    }
+
+    /// Connects to the contract, and makes sure that it is there.
+    pub(crate) async fn contract(&self) -> anyhow::Result<Session> {
+        let target = Target::resolve(self.contract.as_deref())?;
+        let url = self.url.as_deref().or(target.url()).unwrap_or(DEFAULT_URL);
+        let contract = target.account()?.ok_or_else(|| {
+            Usage(
+                "no contract is named: give its address or its deployment file with --contract (or POQ_CONTRACT), or \
+                 deploy one with `poq deploy`"
+                    .into(),
+            )
+        })?;
+        let client = Client::connect(url, Some(contract), self.options()).await?;
+        if let Target::File(path, deployment) = &target {
+            same_chain(&client, path, deployment).await?;
+        }
+        client.code_hash().await?;
+        Ok(Session::new(client))
+    }
+}
+
+/// Makes sure that the chain is the one that the deployment file is about.
+async fn same_chain(client: &Client, path: &Path, deployment: &Deployment) -> anyhow::Result<()> {
+    let genesis = format!("{:?}", client.chain().genesis_hash);
+    anyhow::ensure!(
+        genesis == deployment.genesis,
+        "{} is about another chain ({}, genesis {}) than the one at {} ({}, genesis {genesis}); give that chain's node with \
+         --url, or deploy here with `poq deploy`",
+        path.display(),
+        deployment.chain,
+        deployment.genesis,
+        client.endpoint(),
+        client.chain().name,
+    );
+    // A wiped development chain has the same genesis block. A chain behind the deployment's block is a wiped one too, or a
+    // node that still synchronises; then the contract's absence is reported, with the same advice.
+    let found = client.block(At::Number(deployment.block)).await.map(|block| format!("{:?}", block.hash));
+    if let Ok(found) = found {
+        anyhow::ensure!(
+            found == deployment.block_hash,
+            "the chain at {} was wiped since {} was written: its block {} is another one; deploy again with `poq deploy \
+             --force`",
+            client.endpoint(),
+            path.display(),
+            deployment.block,
+        );
+    }
+    Ok(())
+}
+
+impl Session {
+    /// Of a client that is connected.
+    pub(crate) fn new(client: Client) -> Session {
+        let chain = client.chain();
+        let unit = Unit { symbol: chain.symbol.clone(), decimals: chain.decimals };
+        Session { client, unit }
+    }
+
+    /// A sender that signs with the key.
+    pub(crate) fn submitter(&self, signer: &Signer) -> anyhow::Result<Submitter> {
+        Ok(self.client.submitter(load_keys(&signer.key_file, signer.password_file.as_deref())?))
+    }
+
+    /// An amount in the smallest unit.
+    pub(crate) fn raw(&self, amount: &Amount) -> anyhow::Result<u128> {
+        amount.resolve(self.unit.decimals).map_err(|e| Usage(e.to_string()).into())
+    }
+
+    /// An address as this chain writes it.
+    pub(crate) fn address(&self, account: &AccountId32) -> String {
+        ss58(account, self.client.chain().ss58_prefix)
+    }
+}
+
+/// Reads a key file, and asks for its password on the terminal where it needs one that no file gives.
+pub(crate) fn load_keys(path: &Path, password_file: Option<&Path>) -> anyhow::Result<Keys> {
+    let context = || format!("the key file {}", path.display());
+    let mut password = Keys::password(password_file).context("the password file")?;
+    if password.is_none() && Keys::needs_password(path).with_context(context)? {
+        if !std::io::stdin().is_terminal() {
+            let text = format!(
+                "{} is a keystore with a password; give the password's file with --password-file (or POQ_PASSWORD_FILE)",
+                path.display()
+            );
+            return Err(Usage(text).into());
+        }
+        let typed = rpassword::prompt_password(format!("password of {}: ", path.display()))?;
+        password = Some(typed.into());
+    }
+    Keys::load(path, password.as_ref()).with_context(context)
+}

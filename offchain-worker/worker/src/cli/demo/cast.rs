@@ -1,0 +1,212 @@
+//! Who takes part: nodes with their owners, operators and payees, a requester, a keeper, and the contract's owner.
+
+use anyhow::Context;
+use poq_chain::types::{KindParams, NodeId, Ratio, Role};
+use poq_chain::{AccountId32, Keys};
+use std::path::{Path, PathBuf};
+
+/// The kind of task that the demonstration sets.
+pub(super) const KIND: u16 = 1;
+/// Evaluators per task.
+pub(super) const PANEL: u8 = 3;
+/// Every so many questions are answered by all three models; the others by one that is drawn.
+const ALL_ANSWER_EVERY: usize = 3;
+
+/// A node's part: role, model, price and stake in thousandths of the chain's unit.
+struct Part {
+    role: Role,
+    model: &'static str,
+    price: u128,
+    stake: u128,
+}
+
+/// Three language models of different sizes, three evaluators of different models. The larger a language model, the more it
+/// asks, and the less it stakes here, so that it is drawn less often: on two processor cores it takes most of the time.
+const PARTS: [Part; 6] = [
+    Part { role: Role::Inference, model: "smollm2-135m-instruct", price: 20, stake: 20_000 },
+    Part { role: Role::Inference, model: "qwen2.5-coder-0.5b-instruct", price: 50, stake: 20_000 },
+    Part { role: Role::Inference, model: "qwen2.5-coder-1.5b-instruct", price: 100, stake: 10_000 },
+    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 20_000 },
+    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 20_000 },
+    Part { role: Role::Evaluator, model: "ms-marco-minilm-l12-v2", price: 0, stake: 20_000 },
+];
+
+/// The models that the demonstration needs.
+pub(super) fn models() -> Vec<&'static str> {
+    PARTS.iter().map(|part| part.model).collect()
+}
+
+/// How many inference nodes answer the question of this index.
+pub(super) fn outputs(question: usize) -> u8 {
+    if question % ALL_ANSWER_EVERY == ALL_ANSWER_EVERY - 1 {
+        3
+    } else {
+        1
+    }
+}
+
+/// The kind's parameters in a chain whose unit is `unit` of its smallest ones: the shipped rules, with windows wide enough
+/// for models on a slow machine, and amounts small enough for a borrowed account.
+pub(super) fn kind_params(unit: u128) -> KindParams {
+    const MINUTE: u64 = 60_000;
+    let mut params = KindParams {
+        price_cap: unit / 5,
+        inference_slot_min: unit / 5,
+        evaluator_slot_min: unit / 10,
+        stake_min: 5 * unit,
+        stake_cap: 20 * unit,
+        inference_at_risk: unit / 2,
+        evaluator_at_risk: unit / 2,
+        inference_ms: 15 * MINUTE,
+        draw_ms: 5 * MINUTE,
+        commit_ms: 10 * MINUTE,
+        reveal_ms: 5 * MINUTE,
+        panel_min: PANEL,
+        panel_max: PANEL,
+        quorum: Ratio::from_permille(600),
+        ..KindParams::default()
+    };
+    // A queue of four tasks on two cores is no fault of a node's.
+    params.inference_latency.max_ms = 2 * MINUTE;
+    params.evaluator_latency.max_ms = 2 * MINUTE;
+    params
+}
+
+/// The fee of a task: somewhat above the smallest.
+pub(super) fn fee(unit: u128, outputs: u8) -> u128 {
+    unit / 2 + unit / 2 * u128::from(outputs)
+}
+
+/// Somebody with a key.
+#[derive(Clone)]
+pub(super) struct Actor {
+    /// Who it is, for the money check.
+    pub(super) name: String,
+    /// Its key.
+    pub(super) keys: Keys,
+    /// The key's file.
+    pub(super) file: PathBuf,
+    /// What it needs at the start, in the chain's smallest unit.
+    pub(super) needs: u128,
+}
+
+impl Actor {
+    fn new(folder: &Path, name: String, needs: u128) -> anyhow::Result<Actor> {
+        let (keys, secret) = Keys::generate()?;
+        let file = folder.join(format!("{}.key", name.replace(' ', "-")));
+        Keys::write_new(&file, &secret)
+            .with_context(|| format!("cannot write the key file {}", file.display()))?;
+        Ok(Actor { name, keys, file, needs })
+    }
+
+    /// Its account.
+    pub(super) fn account(&self) -> AccountId32 {
+        self.keys.account()
+    }
+}
+
+/// A node and its people.
+pub(super) struct Player {
+    /// What it does.
+    pub(super) role: Role,
+    /// The model that it runs.
+    pub(super) model: &'static str,
+    /// What it asks per task.
+    pub(super) price: u128,
+    /// What it stakes.
+    pub(super) stake: u128,
+    /// Stakes and claims.
+    pub(super) owner: Actor,
+    /// Does the duties.
+    pub(super) operator: Actor,
+    /// Is paid, and does nothing else: what it has at the end is what it was paid.
+    pub(super) payee: Actor,
+    /// Where its worker serves blobs.
+    pub(super) port: u16,
+    /// Its number, once it is registered.
+    pub(super) id: NodeId,
+}
+
+/// Everybody.
+pub(super) struct Cast {
+    /// Owns the contract.
+    pub(super) deployer: Actor,
+    /// Asks.
+    pub(super) requester: Actor,
+    /// Moves tasks on.
+    pub(super) keeper: Actor,
+    /// Answer and score.
+    pub(super) players: Vec<Player>,
+}
+
+impl Cast {
+    /// With new keys, written to `folder`.
+    pub(super) fn new(folder: &Path, questions: usize, unit: u128) -> anyhow::Result<Cast> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        let fees: u128 = (0..questions).map(|question| fee(unit, outputs(question))).sum();
+        // Transaction fees and storage deposits besides, with room to spare.
+        let tasks = questions as u128;
+        let mut players = Vec::new();
+        for part in &PARTS {
+            let stake = part.stake * unit / 1_000;
+            let of = |who: &str| format!("{} of {}", who, part.model);
+            players.push(Player {
+                role: part.role,
+                model: part.model,
+                price: part.price * unit / 1_000,
+                stake,
+                owner: Actor::new(folder, of("owner"), stake + 5 * unit)?,
+                operator: Actor::new(folder, of("operator"), 5 * unit + tasks * unit / 4)?,
+                payee: Actor::new(folder, of("payee"), 0)?,
+                port: super::chain::free_port()?,
+                id: 0,
+            });
+        }
+        Ok(Cast {
+            deployer: Actor::new(folder, "contract owner".into(), 20 * unit)?,
+            requester: Actor::new(folder, "requester".into(), fees + 5 * unit + tasks * unit)?,
+            keeper: Actor::new(folder, "keeper".into(), 5 * unit + tasks * unit / 2)?,
+            players,
+        })
+    }
+
+    /// Everybody who has an account.
+    pub(super) fn actors(&self) -> Vec<&Actor> {
+        let players = self.players.iter().flat_map(|player| [&player.owner, &player.operator, &player.payee]);
+        [&self.deployer, &self.requester, &self.keeper].into_iter().chain(players).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_parameters_are_valid_and_the_fees_fill_every_slot() {
+        for unit in [10u128.pow(10), 10u128.pow(12), 10u128.pow(18)] {
+            let params = kind_params(unit);
+            params.validate().unwrap();
+            for outputs in [1, 3] {
+                let split = params.split(fee(unit, outputs), outputs, PANEL).unwrap();
+                for part in PARTS.iter().filter(|part| part.role == Role::Inference) {
+                    assert!(
+                        split.inference_slot >= part.price * unit / 1_000,
+                        "nobody works below its price"
+                    );
+                    assert!(part.stake * unit / 1_000 >= params.stake_min);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_written_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000).unwrap();
+        let accounts: std::collections::BTreeSet<_> = cast.actors().iter().map(|a| a.account().0).collect();
+        assert_eq!(accounts.len(), 3 + 3 * PARTS.len());
+        assert!(cast.actors().iter().all(|actor| actor.file.is_file()));
+    }
+}

@@ -1,0 +1,242 @@
+//! What the demonstration says at the end.
+
+use super::ledger::Money;
+use crate::cli::amount::Unit;
+use crate::cli::output::{pairs, table};
+use poq_chain::events::TaskSettled;
+use poq_chain::types::{NodeId, Ratio, Role};
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+
+/// What a node did and got, from the contract's events.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NodeTally {
+    tasks: u32,
+    qualities: Vec<Ratio>,
+    costs: Vec<Ratio>,
+    reward: u128,
+}
+
+/// All nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally(BTreeMap<NodeId, NodeTally>);
+
+impl Tally {
+    /// Adds a settled task: per inference node quality and cost of its output, per evaluator merit and cost.
+    pub(super) fn add(&mut self, event: &TaskSettled) {
+        let settlement = &event.settlement;
+        for (node, output) in event.output_nodes.iter().zip(&settlement.outputs) {
+            let tally = self.0.entry(*node).or_default();
+            tally.tasks += 1;
+            tally.qualities.extend(output.quality);
+            tally.costs.push(output.cost);
+            tally.reward += output.payout;
+        }
+        for (node, evaluator) in event.panel_nodes.iter().zip(&settlement.panel) {
+            let tally = self.0.entry(*node).or_default();
+            tally.tasks += 1;
+            tally.qualities.push(evaluator.merit);
+            tally.costs.push(evaluator.cost);
+            tally.reward += evaluator.payout;
+        }
+    }
+
+    /// What a node did and got.
+    pub(super) fn of(&self, node: NodeId) -> NodeTally {
+        self.0.get(&node).cloned().unwrap_or_default()
+    }
+}
+
+/// One line of the table of nodes.
+pub(super) struct NodeRow {
+    /// The owner's address.
+    pub(super) account: String,
+    /// What it does.
+    pub(super) role: Role,
+    /// Its model.
+    pub(super) model: String,
+    /// What it did and got.
+    pub(super) tally: NodeTally,
+    /// What it lost, in settlements and outside of them.
+    pub(super) slashed: u128,
+    /// What its payee was paid.
+    pub(super) claimed: u128,
+}
+
+/// One line of the table of tasks.
+pub(super) struct TaskRow {
+    /// Its number.
+    pub(super) id: u64,
+    /// Its kind.
+    pub(super) kind: u16,
+    /// Where it ended.
+    pub(super) phase: &'static str,
+    /// The mean consensus of its outputs.
+    pub(super) quality: Option<Ratio>,
+    /// What was paid for it.
+    pub(super) fee: u128,
+    /// What came back.
+    pub(super) refund: u128,
+    /// Whether every number was recomputed without a difference.
+    pub(super) explain_ok: bool,
+    /// How many answered.
+    pub(super) answers: usize,
+    /// The question.
+    pub(super) question: String,
+}
+
+/// Everything that is said.
+pub(super) struct Report {
+    /// Nodes.
+    pub(super) nodes: Vec<NodeRow>,
+    /// Tasks.
+    pub(super) tasks: Vec<TaskRow>,
+    /// The money check.
+    pub(super) money: Money,
+}
+
+fn mean(values: &[Ratio]) -> Option<f64> {
+    let count = u32::try_from(values.len()).ok().filter(|count| *count > 0)?;
+    Some(values.iter().map(|ratio| f64::from(ratio.ppb())).sum::<f64>() / 1e9 / f64::from(count))
+}
+
+fn decimals(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.3}"))
+}
+
+impl Report {
+    /// For scripts; amounts as decimal strings in the smallest unit.
+    pub(super) fn json(&self) -> Value {
+        let nodes: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                json!({
+                    "account": node.account,
+                    "role": crate::cli::node::role_name(node.role),
+                    "model": node.model,
+                    "tasks": node.tally.tasks,
+                    "mean_quality": mean(&node.tally.qualities),
+                    "mean_cost": mean(&node.tally.costs),
+                    "reward": node.tally.reward.to_string(),
+                    "slashed": node.slashed.to_string(),
+                    "claimed": node.claimed.to_string(),
+                })
+            })
+            .collect();
+        let tasks: Vec<_> = self
+            .tasks
+            .iter()
+            .map(|task| {
+                json!({
+                    "id": task.id,
+                    "kind": task.kind,
+                    "phase": task.phase,
+                    "quality": task.quality.map(|quality| f64::from(quality.ppb()) / 1e9),
+                    "fee": task.fee.to_string(),
+                    "refund": task.refund.to_string(),
+                    "explain_ok": task.explain_ok,
+                })
+            })
+            .collect();
+        json!({
+            "nodes": nodes,
+            "tasks": tasks,
+            "money": {
+                "deposited": self.money.deposited.to_string(),
+                "balances": self.money.balances.to_string(),
+                "difference": self.money.difference().to_string(),
+            },
+        })
+    }
+
+    /// For people.
+    pub(super) fn text(&self, unit: &Unit) -> String {
+        let mut tasks = table(
+            ["task", "answers", "phase", "quality", "fee", "refund", "explained", "question"],
+            &[0, 1, 3, 4, 5],
+        );
+        for task in &self.tasks {
+            tasks.add_row([
+                task.id.to_string(),
+                task.answers.to_string(),
+                task.phase.into(),
+                decimals(task.quality.map(|quality| f64::from(quality.ppb()) / 1e9)),
+                unit.short(task.fee, 6),
+                unit.short(task.refund, 6),
+                if task.explain_ok { "yes" } else { "NO" }.into(),
+                shorten(&task.question, 48),
+            ]);
+        }
+        let mut nodes = table(
+            [
+                "account",
+                "role",
+                "model",
+                "tasks",
+                "mean quality",
+                "mean cost",
+                "reward",
+                "slashed",
+                "claimed",
+            ],
+            &[3, 4, 5, 6, 7, 8],
+        );
+        for node in &self.nodes {
+            nodes.add_row([
+                shorten(&node.account, 12),
+                crate::cli::node::role_name(node.role).into(),
+                node.model.clone(),
+                node.tally.tasks.to_string(),
+                decimals(mean(&node.tally.qualities)),
+                decimals(mean(&node.tally.costs)),
+                unit.short(node.tally.reward, 6),
+                unit.short(node.slashed, 6),
+                unit.short(node.claimed, 6),
+            ]);
+        }
+        format!(
+            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}",
+            unit.symbol,
+            self.money_text(unit)
+        )
+    }
+
+    fn money_text(&self, unit: &Unit) -> String {
+        let money = &self.money;
+        let flows = &money.flows;
+        let even =
+            |error: i128| if error == 0 { "0".to_owned() } else { format!("{error} smallest units: WRONG") };
+        pairs(&[
+            ("MONEY CHECK", String::new()),
+            ("went into the contract", unit.show(money.deposited)),
+            ("  stakes", unit.show(flows.stakes)),
+            ("  task fees", unit.show(flows.fees)),
+            ("came out, or is owed", unit.show(money.balances)),
+            ("  rewards claimed", unit.show(flows.claims)),
+            ("  refunds collected", unit.show(flows.refunds)),
+            ("  stakes withdrawn", unit.show(flows.unstaked)),
+            ("  treasury withdrawn", unit.show(flows.treasury)),
+            ("  still owed", unit.show(money.owed)),
+            ("difference", even(money.contract_error)),
+            ("contract's balance, less what it owes, changed by", even(money.balance_error)),
+            ("payees hold what they were paid, but for", even(money.payee_error)),
+            (
+                "held before",
+                format!("{} by {} accounts, deposits included", unit.show(money.before), money.accounts),
+            ),
+            ("held after", unit.show(money.after)),
+            ("transaction fees", unit.show(money.transaction_fees)),
+            ("difference", even(money.chain_error)),
+        ])
+    }
+}
+
+/// A text of at most so many characters.
+pub(super) fn shorten(text: &str, most: usize) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.chars().count() <= most {
+        return text;
+    }
+    format!("{}…", text.chars().take(most.saturating_sub(1)).collect::<String>())
+}

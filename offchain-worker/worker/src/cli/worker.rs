@@ -1,0 +1,81 @@
+//! `poq worker`: runs nodes.
+
+use crate::cli::args::{WorkerCommand, WorkerRunArgs};
+use crate::cli::deployment::Target;
+use crate::cli::exit::Usage;
+use crate::cli::output::write_out;
+use anyhow::Context;
+use poq_worker::{config, Deps, Worker, WorkerConfig};
+use std::path::PathBuf;
+
+/// Runs `poq worker`.
+pub(crate) async fn run(command: WorkerCommand) -> anyhow::Result<()> {
+    match command {
+        WorkerCommand::ExampleConfig => write_out(WorkerConfig::example()),
+        WorkerCommand::Run(args) => {
+            let file = args.config.clone().or_else(config::find_config);
+            let config = load(file, &args)?;
+            let handle = Worker::start(config, Deps::default()).await.context("the worker cannot start")?;
+            poq_worker::run_until_signal(handle).await.context("the worker stopped")
+        }
+    }
+}
+
+/// The configuration that `poq worker run` runs with: what is logged depends on it.
+pub(crate) fn load(file: Option<PathBuf>, args: &WorkerRunArgs) -> anyhow::Result<WorkerConfig> {
+    let config = WorkerConfig::load(file.as_deref(), overrides(args)?)?;
+    if file.is_none() && config.nodes.is_empty() {
+        let text = "no configuration was found: neither ./poq.toml nor $XDG_CONFIG_HOME/poq/poq.toml nor /etc/poq/poq.toml is \
+                    there; write one with `poq worker example-config > poq.toml`, or name it with --config";
+        return Err(Usage(text.into()).into());
+    }
+    Ok(config)
+}
+
+/// The flags as a table shaped like the configuration file.
+fn overrides(args: &WorkerRunArgs) -> anyhow::Result<toml::Table> {
+    chain_overrides(args.url.as_deref(), args.contract.as_deref()).map(|mut table| {
+        let mut set = |section: Option<&str>, key: &str, value: &Option<PathBuf>| {
+            let Some(value) = value else { return };
+            let value = toml::Value::from(value.display().to_string());
+            match section {
+                None => {
+                    table.insert(key.into(), value);
+                }
+                Some(section) => {
+                    let entry = table.entry(section).or_insert_with(|| toml::Table::new().into());
+                    if let toml::Value::Table(entry) = entry {
+                        entry.insert(key.into(), value);
+                    }
+                }
+            }
+        };
+        set(None, "data_dir", &args.data_dir);
+        set(None, "models_dir", &args.models_dir);
+        set(Some("keys"), "operator", &args.key_file);
+        set(Some("keys"), "password_file", &args.password_file);
+        table
+    })
+}
+
+/// The flags that name chain and contract as a table shaped like the configuration file.
+pub(crate) fn chain_overrides(url: Option<&str>, contract: Option<&str>) -> anyhow::Result<toml::Table> {
+    let mut chain = toml::Table::new();
+    let mut urls = url.map(str::to_owned);
+    if let Some(contract) = contract {
+        let target = Target::resolve(Some(contract))?;
+        urls = urls.or_else(|| target.url().map(str::to_owned));
+        if let Some(account) = target.account()? {
+            chain.insert("contract".into(), format!("0x{}", hex::encode(account.0)).into());
+        }
+    }
+    if let Some(urls) = urls {
+        let urls: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
+        chain.insert("urls".into(), urls.into());
+    }
+    let mut table = toml::Table::new();
+    if !chain.is_empty() {
+        table.insert("chain".into(), chain.into());
+    }
+    Ok(table)
+}

@@ -1,0 +1,711 @@
+//! The `poq` program as its users meet it: what it is told, what it says, and its exit status, against a real runtime with
+//! the real contract behind a real websocket.
+#![cfg(feature = "embedded")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use assert_cmd::Command;
+use poq_sandbox::{SandboxConfig, SandboxNode, WsServer};
+use predicates::prelude::*;
+use predicates::str::contains;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
+const REFUSED: i32 = 3;
+const UNREACHABLE: i32 = 4;
+
+/// A folder of its own, and `poq` started in it with nothing of this machine's configuration.
+struct Desk {
+    folder: TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        Desk { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// A key file that only its owner can read.
+    fn key(&self, name: &str, secret: &str) -> PathBuf {
+        let path = self.write(name, secret);
+        restrict(&path, 0o600);
+        path
+    }
+
+    fn poq(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("poq").unwrap();
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("POQ_") {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(self.folder.path()).env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME");
+        command.env_remove("XDG_DATA_HOME").args(arguments);
+        command.timeout(std::time::Duration::from_secs(120));
+        command
+    }
+
+    /// Runs `poq`, which must succeed, and reads the JSON that it prints.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.poq(arguments).assert().success().get_output().stdout.clone();
+        serde_json::from_slice(&output).unwrap()
+    }
+
+    /// Runs `poq`, which must fail with this status and say this on standard error.
+    fn refuses(&self, arguments: &[&str], status: i32, says: &[&str]) {
+        let mut assert = self.poq(arguments).assert().failure().code(status);
+        for text in says {
+            assert = assert.stderr(contains(*text));
+        }
+        // Nothing that went wrong looks like a crash.
+        assert.stderr(contains("panicked").not());
+    }
+}
+
+fn restrict(path: &Path, mode: u32) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    #[cfg(not(unix))]
+    let _ = (path, mode);
+}
+
+fn artifact() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.contract");
+    path.canonicalize().unwrap().display().to_string()
+}
+
+/// A chain behind a websocket.
+struct Chain {
+    // Before the runtime that it runs on.
+    server: Option<WsServer>,
+    node: SandboxNode,
+    runtime: Runtime,
+    address: SocketAddr,
+}
+
+impl Chain {
+    fn new() -> Chain {
+        Chain::at(([127, 0, 0, 1], 0).into())
+    }
+
+    fn at(address: SocketAddr) -> Chain {
+        let runtime = Runtime::new().unwrap();
+        let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+        let server = runtime.block_on(node.serve_ws(address)).unwrap();
+        Chain { address: server.address(), server: Some(server), node, runtime }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Ends the chain and starts another one, with nothing of the old one's state, at the same address.
+    fn wiped(mut self) -> Chain {
+        let address = self.address;
+        if let Some(server) = self.server.take() {
+            drop(server);
+        }
+        let Chain { runtime, node, .. } = self;
+        drop(node);
+        runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+        Chain::at(address)
+    }
+}
+
+/// A chain with the contract on it, Alice being its owner.
+struct Network {
+    chain: Chain,
+    desk: Desk,
+}
+
+impl Network {
+    fn new() -> Network {
+        let (chain, desk) = (Chain::new(), Desk::new());
+        desk.key("alice.key", "//Alice");
+        desk.key("bob.key", "//Bob");
+        desk.key("charlie.key", "//Charlie");
+        let (url, artifact) = (chain.url(), artifact());
+        let arguments = ["deploy", "--url", &url, "--key-file", "alice.key", "--artifact", &artifact];
+        desk.poq(&arguments).assert().success();
+        Network { chain, desk }
+    }
+
+    /// `poq node register` of an evaluator of Bob's.
+    fn register(&self, stake: &str) -> Value {
+        self.desk.json(&[
+            "node",
+            "register",
+            "--json",
+            "--key-file",
+            "bob.key",
+            "--role",
+            "evaluator",
+            "--operator",
+            "charlie.key",
+            "--model",
+            "all-minilm-l6-v2",
+            "--endpoint",
+            "http://127.0.0.1:1",
+            "--stake",
+            stake,
+        ])
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- usage and keys
+
+#[test]
+fn without_arguments_it_tells_how_it_is_used() {
+    let desk = Desk::new();
+    desk.poq(&[]).assert().failure().code(USAGE).stderr(contains("Usage: poq"));
+    desk.poq(&["--help"]).assert().success().stdout(contains("Exit status"));
+    desk.refuses(&["mine"], USAGE, &["unrecognized subcommand 'mine'"]);
+    desk.refuses(&["--log", "a=b=c", "params", "show", "--defaults"], USAGE, &["log filter"]);
+}
+
+#[test]
+fn an_amount_that_is_none_is_refused_before_anything_is_sent() {
+    let desk = Desk::new();
+    for (amount, says) in [("1,5", "is not an amount"), ("1.5u", "cannot be divided"), ("", "is empty")] {
+        desk.refuses(&["node", "stake", "1", amount, "--key-file", "k"], USAGE, &[says]);
+    }
+    let far = "0.0000000000000000001";
+    let network = Network::new();
+    network.desk.refuses(&["node", "stake", "1", far, "--key-file", "bob.key"], USAGE, &["decimals (12)"]);
+}
+
+#[test]
+fn a_generated_key_is_private_and_never_printed() {
+    let desk = Desk::new();
+    let output = desk.poq(&["keys", "generate", "new.key", "--json"]).assert().success().get_output().clone();
+    let secret = std::fs::read_to_string(desk.path("new.key")).unwrap();
+    assert!(secret.split_whitespace().count() >= 12, "a mnemonic");
+    let printed = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(!printed.contains(secret.split_whitespace().next().unwrap()) || !printed.contains(secret.trim()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(desk.path("new.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let generated: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(desk.json(&["keys", "inspect", "new.key", "--json"])["address"], generated["address"]);
+    desk.refuses(&["keys", "generate", "new.key"], FAILURE, &["new.key"]);
+    assert_eq!(std::fs::read_to_string(desk.path("new.key")).unwrap(), secret, "it was not overwritten");
+}
+
+#[test]
+fn a_wrong_key_file_is_refused_with_its_reason_and_without_its_content() {
+    let desk = Desk::new();
+    desk.refuses(&["keys", "inspect", "absent.key"], FAILURE, &["absent.key"]);
+    desk.key("noise.key", "what mnemonic is this supposed to be");
+    desk.refuses(&["keys", "inspect", "noise.key"], FAILURE, &["noise.key"]);
+    let output = desk.poq(&["keys", "inspect", "noise.key"]).assert().failure().get_output().clone();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("supposed"), "the content is not repeated");
+    desk.key("broken.json", "{\"encoded\": 1}");
+    desk.refuses(&["keys", "inspect", "broken.json"], FAILURE, &["broken.json"]);
+    #[cfg(unix)]
+    {
+        restrict(&desk.key("open.key", "//Alice"), 0o644);
+        desk.refuses(&["keys", "inspect", "open.key"], FAILURE, &["open.key", "600"]);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ chain and contract
+
+#[test]
+fn an_unreachable_node_is_told_with_its_address() {
+    let desk = Desk::new();
+    desk.key("alice.key", "//Alice");
+    let contract = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+    let at = ["--url", "ws://127.0.0.1:1", "--contract", contract, "--connect-timeout", "2s"];
+    for command in [vec!["node", "list"], vec!["balance", contract], vec!["claim", "--key-file", "alice.key"]]
+    {
+        desk.refuses(&[command, at.to_vec()].concat(), UNREACHABLE, &["127.0.0.1:1"]);
+    }
+    desk.refuses(&["node", "list", "--contract", contract, "--url", "not a url"], FAILURE, &["not a url"]);
+}
+
+#[test]
+fn a_contract_that_is_not_named_is_asked_for() {
+    let desk = Desk::new();
+    desk.refuses(&["node", "list"], USAGE, &["--contract", "poq deploy"]);
+    desk.refuses(&["node", "list", "--contract", "nowhere.json"], USAGE, &["nowhere.json"]);
+    desk.write("odd.json", "{\"contract\": 5}");
+    desk.refuses(&["node", "list", "--contract", "odd.json"], USAGE, &["odd.json", "poq deploy"]);
+}
+
+#[test]
+fn deploying_writes_a_file_that_other_commands_read() {
+    let network = Network::new();
+    let desk = &network.desk;
+    assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));
+    let deployment: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
+    assert_eq!(deployment["kinds"], serde_json::json!([1]));
+    let owner = desk.json(&["owner", "show", "--json"]);
+    assert_eq!((&owner["owner"], &owner["paused"]), (&deployment["owner"], &Value::Bool(false)));
+
+    let (url, artifact) = (network.chain.url(), artifact());
+    let again = ["deploy", "--url", &url, "--key-file", "alice.key", "--artifact", &artifact];
+    desk.refuses(&again, USAGE, &["deployment.json", "--force"]);
+    let reused = desk.json(&[&again[..], &["--out", "second.json", "--reuse", "--json"]].concat());
+    assert_eq!((&reused["contract"], &reused["created"]), (&deployment["contract"], &Value::Bool(false)));
+    let other = desk.json(&[&again[..], &["--out", "third.json", "--salt", "another", "--json"]].concat());
+    assert_ne!(other["contract"], deployment["contract"]);
+}
+
+#[test]
+fn deploying_something_that_is_no_contract_is_refused() {
+    let (chain, desk) = (Chain::new(), Desk::new());
+    desk.key("alice.key", "//Alice");
+    let url = chain.url();
+    let deploy = ["deploy", "--url", &url, "--key-file", "alice.key"];
+    desk.refuses(&deploy, USAGE, &["contracts/artifacts/poq.contract", "build-contract.sh"]);
+    desk.write("poq.contract", "{}");
+    desk.refuses(&[&deploy[..], &["--artifact", "poq.contract"]].concat(), FAILURE, &["poq.contract"]);
+    desk.write("poor.key", "");
+    desk.key("poor.key", "//Nobody//Has//Money");
+    let artifact = artifact();
+    let poor = ["deploy", "--url", &url, "--key-file", "poor.key", "--artifact", &artifact];
+    desk.refuses(&poor, FAILURE, &["Send it money"]);
+    assert!(!desk.path("deployment.json").exists());
+}
+
+#[test]
+fn a_wiped_chain_is_told_from_a_lost_contract() {
+    let Network { chain, desk } = Network::new();
+    let deployment: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
+    let contract = deployment["contract"].as_str().unwrap().to_owned();
+    let chain = chain.wiped();
+    // The new chain has not even got as far as the old one, ...
+    desk.refuses(&["node", "list"], FAILURE, &["there is no contract at", "poq deploy"]);
+    // ... and when it has, the deployment's block is another one.
+    for _ in 0..20 {
+        chain.node.advance_ms(1_000).unwrap();
+    }
+    desk.refuses(&["node", "list"], FAILURE, &["was wiped", "poq deploy"]);
+    let url = chain.url();
+    let by_address = ["node", "list", "--contract", &contract, "--url", &url];
+    desk.refuses(&by_address, FAILURE, &["there is no contract at", &contract]);
+}
+
+// -------------------------------------------------------------------------------------------------------------- nodes
+
+#[test]
+fn a_node_is_registered_staked_changed_and_removed() {
+    let network = Network::new();
+    let desk = &network.desk;
+    assert_eq!(network.register("5")["node"], 1);
+    let show = || desk.json(&["node", "show", "1", "--json"]);
+    assert_eq!(show()["node"]["free"], "5000000000000");
+    desk.poq(&["node", "stake", "1", "7.5", "--key-file", "bob.key"]).assert().success();
+    assert_eq!(show()["node"]["free"], "12500000000000");
+
+    desk.poq(&["node", "configure", "1", "--price", "3u", "--key-file", "bob.key"]).assert().success();
+    assert_eq!(show()["node"]["price"], "3");
+    desk.poq(&["node", "drain", "1", "--key-file", "bob.key"])
+        .assert()
+        .success()
+        .stdout(contains("drawn no more"));
+    desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("draining"));
+    desk.poq(&["node", "resume", "1", "--key-file", "bob.key"]).assert().success();
+
+    let bob = desk.json(&["keys", "inspect", "bob.key", "--json"])["address"].as_str().unwrap().to_owned();
+    let balance = desk.json(&["balance", &bob, "--json"]);
+    assert_eq!((&balance["staked"], &balance["claimable"]), (&"12500000000000".into(), &"0".into()));
+    desk.poq(&["balance", &bob]).assert().success().stdout(contains("12.5 UNIT"));
+
+    desk.refuses(&["node", "deregister", "1", "--key-file", "bob.key"], REFUSED, &["deregister was refused"]);
+    desk.refuses(&["node", "unstake", "1", "10", "--key-file", "bob.key"], REFUSED, &["minimum"]);
+    desk.poq(&["node", "unstake", "1", "--all", "--key-file", "bob.key"]).assert().success();
+    desk.refuses(&["node", "withdraw", "1", "--key-file", "bob.key"], REFUSED, &["unbonding period"]);
+    network.chain.node.advance_ms(24 * 60 * 60 * 1_000 + 1).unwrap();
+    let withdrawn = desk.json(&["node", "withdraw", "1", "--key-file", "bob.key", "--json"]);
+    assert_eq!(withdrawn["amount"], "12500000000000");
+    desk.poq(&["node", "deregister", "1", "--key-file", "bob.key"]).assert().success();
+    desk.refuses(&["node", "show", "1"], REFUSED, &["there is no node 1"]);
+}
+
+#[test]
+fn what_a_stranger_may_not_do_with_a_node_is_refused() {
+    let network = Network::new();
+    network.register("10");
+    let desk = &network.desk;
+    for command in ["unstake", "withdraw", "drain", "deregister"] {
+        let mut arguments = vec!["node", command, "1"];
+        arguments.extend((command == "unstake").then_some("--all"));
+        arguments.extend(["--key-file", "charlie.key"]);
+        desk.refuses(&arguments, REFUSED, &["only the node's owner"]);
+    }
+    desk.refuses(&["claim", "1", "--key-file", "alice.key"], REFUSED, &["owner or payee"]);
+    desk.refuses(&["claim", "1", "--key-file", "bob.key"], REFUSED, &["nothing to withdraw"]);
+    desk.poq(&["claim", "--key-file", "bob.key"]).assert().success().stdout(contains("nothing to claim"));
+    desk.refuses(&["node", "drain", "7", "--key-file", "bob.key"], REFUSED, &["no node of that number"]);
+    desk.refuses(&["node", "stake", "1", "900_000_000", "--key-file", "bob.key"], FAILURE, &["cannot pay"]);
+}
+
+#[test]
+fn a_registration_that_cannot_work_is_refused() {
+    let network = Network::new();
+    let register = |changes: &[&str]| {
+        let mut arguments = vec!["node", "register", "--key-file", "bob.key", "--role", "evaluator"];
+        for (flag, value) in [
+            ("--operator", "charlie.key"),
+            ("--model", "all-minilm-l6-v2"),
+            ("--endpoint", "http://127.0.0.1:1"),
+        ] {
+            if !changes.contains(&flag) {
+                arguments.extend([flag, value]);
+            }
+        }
+        arguments.extend(changes);
+        arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<String>>()
+    };
+    let refuses = |changes: &[&str], status, says: &[&str]| {
+        let arguments = register(changes);
+        network.desk.refuses(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), status, says);
+    };
+    refuses(&["--kind", "9"], REFUSED, &["no task kind 9"]);
+    refuses(&["--model", "gpt-17"], USAGE, &["gpt-17", "--model-digest"]);
+    refuses(&["--model-digest", "0x12"], USAGE, &["64 hexadecimal"]);
+    refuses(&["--operator", "nobody"], USAGE, &["nobody"]);
+    refuses(&["--endpoint", &"x".repeat(257)], REFUSED, &["256 bytes"]);
+    refuses(&["--key-file", "alice.key"], USAGE, &["cannot be used multiple times"]);
+}
+
+// -------------------------------------------------------------------------------------------------------------- tasks
+
+#[test]
+fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let request = |more: &[&str]| {
+        let mut arguments =
+            vec!["task", "request", "--key-file", "alice.key", "--blob-url", "http://127.0.0.1:1"];
+        arguments.extend(more);
+        arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<String>>()
+    };
+    let refuses = |more: &[&str], status, says: &[&str]| {
+        let arguments = request(more);
+        desk.refuses(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), status, says);
+    };
+    let question = ["--question", "Why?"];
+    refuses(&question, REFUSED, &["too few independent nodes"]);
+    refuses(&[&question[..], &["--fee", "1u"]].concat(), REFUSED, &["the fee does not fill every slot"]);
+    refuses(&[&question[..], &["--kind", "5"]].concat(), REFUSED, &["no task kind 5"]);
+    refuses(&[&question[..], &["-n", "200"]].concat(), REFUSED, &["1 to 4 answers"]);
+    refuses(&[&question[..], &["-k", "2"]].concat(), REFUSED, &["3 to 15 evaluators"]);
+    refuses(&["--question", " "], USAGE, &["question is empty"]);
+    refuses(&["--file", "absent.json"], FAILURE, &["absent.json"]);
+    desk.write("odd.json", "{\"question\": 5}");
+    refuses(&["--file", "odd.json"], USAGE, &["odd.json"]);
+    refuses(&["--question", &"x".repeat(100_000)], USAGE, &["65536"]);
+    refuses(&[&question[..], &["--reference", "absent.txt"]].concat(), FAILURE, &["absent.txt"]);
+    for command in ["show", "wait", "answers"] {
+        let mut arguments = vec!["task", command, "1"];
+        arguments.extend((command == "answers").then_some(["--key-file", "alice.key"]).into_iter().flatten());
+        desk.refuses(&arguments, REFUSED, &["there is no task 1"]);
+    }
+    desk.refuses(&["explain", "1"], REFUSED, &["no task of that number"]);
+    desk.refuses(&["task", "collect", "1", "--key-file", "alice.key"], REFUSED, &["no task of that number"]);
+    assert_eq!(desk.json(&["task", "list", "--json"]), Value::Array(vec![]));
+    desk.poq(&["advance", "--key-file", "alice.key"])
+        .assert()
+        .success()
+        .stdout(contains("no task has a step due"));
+}
+
+/// A task that nobody works on: its requester follows it to its refund with the command line alone.
+#[test]
+fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
+    let network = Network::new();
+    let desk = &network.desk;
+    for (number, secret) in ["//Dave", "//Eve", "//Ferdie", "//Bob"].into_iter().enumerate() {
+        let key = format!("node{number}.key");
+        desk.key(&key, secret);
+        let role = if number == 0 { "inference" } else { "evaluator" };
+        let model = if number == 0 { "smollm2-135m-instruct" } else { "all-minilm-l6-v2" };
+        let arguments = [
+            "node",
+            "register",
+            "--key-file",
+            &key,
+            "--role",
+            role,
+            "--operator",
+            "charlie.key",
+            "--model",
+            model,
+            "--endpoint",
+            "http://127.0.0.1:1",
+            "--stake",
+            "20",
+        ];
+        desk.poq(&arguments).assert().success();
+    }
+    let arguments = [
+        "task",
+        "request",
+        "--question",
+        "Why?",
+        "--blob-url",
+        "http://127.0.0.1:1",
+        "--key-file",
+        "alice.key",
+        "--json",
+    ];
+    let requested = desk.json(&arguments);
+    assert_eq!((&requested["task"], &requested["nodes"]), (&1.into(), &serde_json::json!([1])));
+    desk.poq(&["task", "show", "1"]).assert().success().stdout(contains("inferring"));
+    desk.refuses(&["task", "wait", "1", "--timeout", "1s"], UNREACHABLE, &["was not final within 1s"]);
+    desk.refuses(&["explain", "1"], UNREACHABLE, &["not final"]);
+    desk.refuses(
+        &["task", "collect", "1", "--key-file", "alice.key"],
+        REFUSED,
+        &["neither settled nor refunded"],
+    );
+    desk.refuses(&["task", "answers", "1", "--key-file", "alice.key"], FAILURE, &["no answer"]);
+
+    network.chain.node.advance_ms(30 * 60 * 1_000).unwrap();
+    let steps = desk.json(&["advance", "--key-file", "bob.key", "--json"]);
+    assert_eq!(steps["steps"][0]["step"], "refund: nobody delivered");
+    let view = desk.json(&["task", "wait", "1", "--json"]);
+    assert_eq!(view["task"]["refund"], requested["fee_paid"]);
+    let explained = desk.json(&["explain", "1", "--json"]);
+    assert_eq!(explained["ending"], "refunded_undelivered");
+    assert_eq!(explained["differences"], serde_json::json!([]));
+    desk.poq(&["explain", "1"]).assert().success();
+    let collected = desk.json(&["task", "collect", "--all", "--key-file", "alice.key", "--json"]);
+    assert_eq!(collected["refunds"], requested["fee_paid"]);
+    // The missed duty cost the node, and the treasury has it.
+    let treasury = desk.json(&["treasury", "show", "--json"]);
+    assert_ne!(treasury["liabilities"]["treasury"], "0");
+    desk.refuses(&["treasury", "withdraw", "--all", "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
+    desk.refuses(
+        &["treasury", "withdraw", "1000", "--key-file", "alice.key"],
+        REFUSED,
+        &["withdraw_treasury"],
+    );
+    desk.poq(&["treasury", "withdraw", "--all", "--key-file", "alice.key"]).assert().success();
+}
+
+// ------------------------------------------------------------------------------------------------- parameters, owner
+
+#[test]
+fn parameters_are_shown_set_and_refused() {
+    let network = Network::new();
+    let desk = &network.desk;
+    desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"10\""));
+    let shown = desk.poq(&["params", "show"]).assert().success().get_output().stdout.clone();
+    desk.write("same.toml", &String::from_utf8(shown).unwrap());
+    let set = |file: &str, key: &str, more: &[&str]| {
+        let mut arguments = vec!["params", "set", file, "--key-file", key];
+        arguments.extend(more);
+        desk.poq(&arguments)
+    };
+    set("same.toml", "alice.key", &[]).assert().success().stdout(contains("nothing differs"));
+
+    desk.write("new.toml", "[kinds.1]\ntolerance = 0.02\n[kinds.7]\npanel_min = 5\n[global]\nunbonding_ms = 1000\narchive_ms = 1000\n");
+    set("new.toml", "alice.key", &["--dry-run"])
+        .assert()
+        .success()
+        .stdout(contains("tolerance: 0.01 -> 0.02"));
+    set("new.toml", "bob.key", &[]).assert().failure().code(REFUSED).stderr(contains("contract's owner"));
+    set("new.toml", "alice.key", &[]).assert().success().stdout(contains("kind 1 now at version 2"));
+    let shown = desk.json(&["params", "show", "--json"]);
+    assert_eq!(shown["kinds"]["1"]["tolerance"], 0.02);
+    assert_eq!(shown["kinds"]["7"]["panel_min"], 5);
+    assert_eq!(shown["global"]["unbonding_ms"], 1000);
+    let old = desk.json(&["params", "show", "--kind", "1", "--version", "1", "--json"]);
+    assert_eq!(old["kinds"]["1"]["tolerance"], 0.01);
+    desk.refuses(&["params", "show", "--kind", "3"], REFUSED, &["no task kind 3"]);
+    desk.refuses(&["params", "show", "--kind", "1", "--version", "9"], REFUSED, &["version 9"]);
+
+    for (text, says) in [
+        ("[kinds.1\n", "not valid TOML"),
+        ("[kinds.1]\ntolerence = 0.1", "tolerence"),
+        ("[kinds.1]\ntolerance = 3", "between 0 and 1"),
+        ("[kinds.1]\nstake_min = \"5000\"", "stake_min must be"),
+        ("", "sets nothing"),
+    ] {
+        desk.write("bad.toml", text);
+        set("bad.toml", "alice.key", &[]).assert().failure().code(USAGE).stderr(contains(says));
+    }
+    set("absent.toml", "alice.key", &[]).assert().failure().stderr(contains("absent.toml"));
+}
+
+#[test]
+fn ownership_and_pause_are_the_owners() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let bob = desk.json(&["keys", "inspect", "bob.key", "--json"])["address"].as_str().unwrap().to_owned();
+    desk.refuses(&["owner", "propose", &bob, "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
+    desk.refuses(&["owner", "accept", "--key-file", "bob.key"], REFUSED, &["not been proposed"]);
+    desk.poq(&["owner", "propose", &bob, "--key-file", "alice.key"]).assert().success();
+    desk.poq(&["owner", "accept", "--key-file", "bob.key"]).assert().success();
+    assert_eq!(desk.json(&["owner", "show", "--json"])["owner"], bob);
+    desk.refuses(&["owner", "pause", "--key-file", "alice.key"], REFUSED, &["contract's owner"]);
+    desk.poq(&["owner", "pause", "--key-file", "bob.key"]).assert().success();
+    let request =
+        ["task", "request", "--question", "Why?", "--blob-url", "http://h:1", "--key-file", "alice.key"];
+    desk.refuses(&request, REFUSED, &["paused"]);
+    desk.poq(&["owner", "unpause", "--key-file", "bob.key"]).assert().success();
+}
+
+// ------------------------------------------------------------------------------------------------------------- worker
+
+#[test]
+fn the_example_configuration_is_one() {
+    let desk = Desk::new();
+    let example = desk.poq(&["worker", "example-config"]).assert().success().get_output().stdout.clone();
+    let example = String::from_utf8(example).unwrap();
+    assert!(toml::from_str::<toml::Table>(&example).unwrap().contains_key("chain"));
+}
+
+#[test]
+fn a_malformed_configuration_is_told_with_file_and_key() {
+    let desk = Desk::new();
+    desk.refuses(&["worker", "run"], USAGE, &["no configuration was found", "example-config"]);
+    desk.refuses(&["worker", "run", "--config", "absent.toml"], USAGE, &["absent.toml"]);
+    for (text, says) in [
+        ("[chain\n", "poq.toml"),
+        ("[chain]\nurl = \"ws://h:1\"", "url"),
+        ("[limits]\nmax_tokens = \"many\"", "max_tokens"),
+        ("[chain]\npoll_interval = \"often\"", "poll_interval"),
+        ("[[nodes]]\nid = 1\nrole = \"oracle\"\nmodel = \"m\"", "oracle"),
+        ("[[nodes]]\nid = 1\nrole = \"evaluator\"\nmodel = \"m\"", "chain.contract"),
+    ] {
+        desk.write("poq.toml", text);
+        desk.refuses(&["worker", "run"], USAGE, &[says]);
+        desk.refuses(&["check", "--connect-timeout", "1s"], USAGE, &[]);
+    }
+}
+
+/// A worker's configuration for node 1 of a network.
+fn worker_config(network: &Network, key: &str, more: &str) {
+    let text = format!(
+        "data_dir = \"data\"\nmodels_dir = \"models\"\n[chain]\nurls = [\"{}\"]\n[keys]\noperator = \"{key}\"\n\
+         [[nodes]]\nid = 1\nrole = \"evaluator\"\nmodel = \"all-minilm-l6-v2\"\n{more}",
+        network.chain.url()
+    );
+    network.desk.write("poq.toml", &text);
+}
+
+#[test]
+fn a_worker_without_its_model_its_key_or_its_contract_does_not_start() {
+    let network = Network::new();
+    network.register("20");
+    let desk = &network.desk;
+    let run = ["worker", "run", "--contract", "deployment.json"];
+
+    worker_config(&network, "charlie.key", "");
+    desk.refuses(&run, FAILURE, &["all-minilm-l6-v2", "models"]);
+    worker_config(&network, "absent.key", "");
+    desk.refuses(&run, USAGE, &["absent.key"]);
+    worker_config(
+        &network,
+        "charlie.key",
+        "[[nodes]]\nid = 1\nrole = \"evaluator\"\nmodel = \"all-minilm-l6-v2\"",
+    );
+    desk.refuses(&run, USAGE, &["nodes[1].id"]);
+
+    let nowhere = format!("0x{}", "12".repeat(32));
+    worker_config(&network, "charlie.key", "");
+    desk.refuses(&["worker", "run", "--contract", &nowhere], FAILURE, &["there is no contract at"]);
+    desk.refuses(&["worker", "run", "--contract", "nothing"], USAGE, &["nothing"]);
+}
+
+#[test]
+fn check_finds_what_is_missing_and_goes_on() {
+    let network = Network::new();
+    network.register("5");
+    let desk = &network.desk;
+    worker_config(&network, "bob.key", "");
+    let check = ["check", "--contract", "deployment.json"];
+    let output = desk.poq(&[&check[..], &["--json"]].concat()).assert().failure().get_output().stdout.clone();
+    let found: Value = serde_json::from_slice(&output).unwrap();
+    assert_eq!(found["ok"], false);
+    let result = |name: &str| {
+        let all = found["checks"].as_array().unwrap();
+        let line =
+            all.iter().find(|line| line["check"] == name).unwrap_or_else(|| panic!("{name} in {found:#}"));
+        line["result"].as_str().unwrap().to_owned()
+    };
+    for (name, expected) in [
+        ("configuration", "ok"),
+        ("node", "ok"),
+        ("contract", "ok"),
+        ("journal folder", "ok"),
+        ("model all-minilm-l6-v2", "failed"),
+        ("node 1: role", "ok"),
+        ("node 1: model", "ok"),
+        ("node 1: stake", "failed"),
+        ("node 1: key", "failed"),
+        ("node 1: funds", "ok"),
+    ] {
+        assert_eq!(result(name), expected, "{name}");
+    }
+    desk.poq(&check).assert().failure().stdout(contains("FAILED")).stdout(contains("poq node stake 1"));
+    let nowhere = ["check", "--url", "ws://127.0.0.1:1", "--connect-timeout", "2s"];
+    std::fs::remove_file(desk.path("poq.toml")).unwrap();
+    desk.refuses(&nowhere, UNREACHABLE, &["127.0.0.1:1"]);
+    desk.poq(&["check", "--url", &network.chain.url()]).assert().success().stdout(contains("only the chain"));
+}
+
+// ------------------------------------------------------------------------------------------------- devnet and demo
+
+#[cfg(unix)]
+#[test]
+fn the_development_chain_serves_until_it_is_told_to_stop() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command as Process, Stdio};
+    let desk = Desk::new();
+    let program = assert_cmd::cargo::cargo_bin("poq");
+    let mut child = Process::new(program)
+        .args(["devnet", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+    desk.key("alice.key", "//Alice");
+    let artifact = artifact();
+    let deploy = ["deploy", "--url", &url, "--key-file", "alice.key", "--artifact", &artifact];
+    desk.poq(&deploy).assert().success();
+    desk.poq(&["params", "show"]).assert().success();
+    Process::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    desk.refuses(&["params", "show", "--connect-timeout", "2s"], UNREACHABLE, &[&url]);
+}
+
+#[test]
+fn the_demonstration_says_what_it_lacks() {
+    let desk = Desk::new();
+    desk.refuses(&["demo"], USAGE, &["poq.contract"]);
+    let artifact = artifact();
+    desk.refuses(
+        &["demo", "--artifact", &artifact],
+        FAILURE,
+        &["install-models.sh", "smollm2-135m-instruct"],
+    );
+    desk.write("work", "");
+    desk.refuses(&["demo", "--artifact", &artifact, "--work-dir", "."], FAILURE, &["not empty"]);
+    desk.refuses(&["demo", "--url", "ws://h:1", "--node"], USAGE, &["cannot be used with"]);
+}
