@@ -9,7 +9,7 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use poq_core::commitment;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{redirect, Client, Response, StatusCode};
+use reqwest::{redirect, Client, ClientBuilder, Response, StatusCode};
 use serde::Deserialize;
 use std::error::Error as _;
 use std::fmt;
@@ -228,18 +228,18 @@ impl BlobClient {
     /// [`FetchError::Client`] where TLS cannot be set up.
     pub fn new(config: ClientConfig, signer: Arc<dyn RequestSigner>) -> Result<BlobClient, FetchError> {
         let reach = Reach { allow_private: config.allow_private };
-        let mut builder = Client::builder()
-            .user_agent(concat!("poq/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            .pool_idle_timeout(IDLE)
-            .redirect(same_host_only())
-            .referer(false)
-            .dns_resolver(Arc::new(reach));
-        if !config.use_proxy {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(FetchError::Client)?;
+        let http = match builder(&config, reach).build() {
+            Ok(http) => http,
+            Err(error) => {
+                // A slim container has no certificates of authorities, and reqwest then gives up. Plain http still works.
+                let http = builder(&config, reach).tls_certs_only([]).build().map_err(FetchError::Client)?;
+                tracing::warn!(
+                    error = explain(error),
+                    "blobs cannot be fetched over https: are certificates of authorities installed (ca-certificates)?"
+                );
+                http
+            }
+        };
         Ok(BlobClient { config, reach, http, signer })
     }
 
@@ -383,6 +383,22 @@ impl BlobClient {
             },
             status => FetchError::Unreachable { url, detail: format!("status {status}: {message}") },
         }
+    }
+}
+
+fn builder(config: &ClientConfig, reach: Reach) -> ClientBuilder {
+    let builder = Client::builder()
+        .user_agent(concat!("poq/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(config.connect_timeout)
+        .timeout(config.request_timeout)
+        .pool_idle_timeout(IDLE)
+        .redirect(same_host_only())
+        .referer(false)
+        .dns_resolver(Arc::new(reach));
+    if config.use_proxy {
+        builder
+    } else {
+        builder.no_proxy()
     }
 }
 

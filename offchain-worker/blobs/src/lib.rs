@@ -30,6 +30,8 @@
 //!
 //! Signatures authenticate, they do not encrypt: put a TLS terminator before a server on a public network.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod access;
 mod auth;
 mod client;

@@ -228,7 +228,8 @@ impl App {
             )
             .retry_after(Duration::from_secs(2))
         })?;
-        tracing::debug!(?request, ?decision, "decided");
+        let AccessRequest { account, task, resource } = &request;
+        tracing::debug!(%account, task, ?resource, ?decision, "decided");
         match decision {
             Decision::Allow => Ok(()),
             Decision::TooEarly { retry_after } => Err(ApiError {

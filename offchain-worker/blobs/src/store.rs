@@ -16,6 +16,8 @@ use tokio::sync::RwLock;
 /// A sidecar is some two hundred bytes.
 const MAX_SIDECAR: u64 = 4 * 1024;
 const SIDECAR_VERSION: u32 = 1;
+/// What a write that never finished leaves behind is removed when it is this old.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3_600);
 
 /// What a store takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,6 +209,15 @@ impl BlobStore {
             reason: error.to_string(),
         };
         private_folder(folder).map_err(refused)?;
+        match remove_leftovers(folder, 0) {
+            Ok(0) => {}
+            Ok(removed) => {
+                tracing::info!(removed, "removed what unfinished writes had left in the blob store")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for what unfinished writes have left in the blob store")
+            }
+        }
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|source| StoreError::Backend { action: format!("open {}", folder.display()), source })?
             .with_fsync(true)
@@ -510,6 +521,31 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A process that is killed while it stores a blob leaves a file `name#number` beside the blob's place.
+fn remove_leftovers(folder: &Path, depth: u8) -> std::io::Result<u64> {
+    let mut removed = 0u64;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        // blobs/ab/…, tasks/contract/task/…: no deeper.
+        if kind.is_dir() && depth < 4 {
+            removed = removed.saturating_add(remove_leftovers(&entry.path(), depth.saturating_add(1))?);
+        } else if kind.is_file() && is_leftover(&entry.file_name().to_string_lossy()) {
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if age > LEFTOVER_AGE {
+                std::fs::remove_file(entry.path())?;
+                removed = removed.saturating_add(1);
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn is_leftover(name: &str) -> bool {
+    name.rsplit_once('#')
+        .is_some_and(|(_, number)| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
 }
 
 #[cfg(feature = "s3")]

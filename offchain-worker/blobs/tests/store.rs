@@ -176,6 +176,51 @@ async fn addresses() {
     ));
 }
 
+#[tokio::test]
+async fn what_a_killed_writer_left_is_removed() {
+    let (folder, store) = on_disk();
+    let id = store.put("Paris").await.unwrap();
+    let place = files(folder.path()).remove(0);
+    let leftover = |number: u32| PathBuf::from(format!("{}#{number}", place.display()));
+    std::fs::write(leftover(1), "Par").unwrap();
+    std::fs::write(leftover(2), "Pa").unwrap();
+    let past = std::time::SystemTime::now() - Duration::from_secs(7_200);
+    for old in [&place, &leftover(1)] {
+        std::fs::File::options().write(true).open(old).unwrap().set_modified(past).unwrap();
+    }
+    drop(store);
+    let store =
+        BlobStore::open(folder.path().join("blobs").to_str().unwrap(), StoreLimits::default()).unwrap();
+    // The old one is gone; the young one may be a write of another process.
+    assert!(!leftover(1).exists() && leftover(2).exists());
+    assert_eq!(&store.get(&id).await.unwrap()[..], b"Paris");
+    assert_eq!(store.sweep(Duration::MAX, &HashSet::new()).await.unwrap(), Default::default());
+}
+
+/// Against a real S3-compatible store, say moto's: `AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x
+/// POQ_TEST_S3='s3://bucket/prefix?endpoint=http://127.0.0.1:5000&region=us-east-1&allow_http=true'`.
+#[cfg(feature = "s3")]
+#[tokio::test]
+#[ignore = "needs an S3-compatible store: POQ_TEST_S3"]
+async fn an_s3_store_does_all_of_it() {
+    let address = std::env::var("POQ_TEST_S3").unwrap();
+    let store = BlobStore::open(&address, StoreLimits { max_blob: 1_000 }).unwrap();
+    let id = store.put("Paris").await.unwrap();
+    assert_eq!(store.put("Paris").await.unwrap(), id);
+    assert_eq!(&store.get(&id).await.unwrap()[..], b"Paris");
+    assert!(matches!(store.get(&BlobId::of(b"Lyon")).await, Err(StoreError::NotThere { .. })));
+    store.put_output(&AT, "Rome", [5; 32]).await.unwrap();
+    assert_eq!(store.output(&AT).await.unwrap().salt, [5; 32]);
+    store.put_report(&AT, "{}").await.unwrap();
+    assert_eq!(&store.report(&AT).await.unwrap().1[..], b"{}");
+    store.check().await.unwrap();
+    assert_eq!(store.sweep(Duration::from_secs(3_600), &HashSet::new()).await.unwrap(), Default::default());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let swept = store.sweep(Duration::from_secs(1), &HashSet::from([id])).await.unwrap();
+    assert_eq!((swept.blobs, swept.records), (2, 2));
+    assert!(store.contains(&id).await.unwrap());
+}
+
 #[cfg(not(feature = "s3"))]
 #[test]
 fn a_build_without_s3_says_so() {

@@ -48,6 +48,8 @@
 //! It protects one file on one disk. Two copies of a node with two journals, or a journal restored from an older backup,
 //! are two nodes to it. Restore the newest file, or none: the contract itself refuses a second, different commitment.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod error;
 mod export;
 mod journal;

@@ -1,7 +1,7 @@
 //! The file: who may hold it, who may read it, and what happens when it is damaged.
 #![allow(clippy::unwrap_used)]
 
-use poq_journal::{commitment_of, Duty, Error, Identity, Journal, NotSafe, Payload};
+use poq_journal::{commitment_of, Duty, End, Error, Identity, Journal, NotSafe, Payload, State};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -198,4 +198,25 @@ fn a_place_where_nothing_can_be_written_is_named() {
     let error = Journal::open(file.join("journal.redb"), IDENTITY).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error:?}");
     assert!(error.to_string().contains("a file"), "{error}");
+}
+
+#[test]
+fn pruning_keeps_the_file_small() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.redb");
+    let journal = Journal::open(&path, IDENTITY).unwrap();
+    let mut sizes = Vec::new();
+    for cycle in 0..8u64 {
+        for task in cycle * 20 + 1..=cycle * 20 + 20 {
+            let duty = Duty::output(task, 3);
+            let payload = Payload::output(vec![task as u8; 20_000], [task as u8; 32]);
+            let commitment = commitment_of(&IDENTITY.contract, &duty, &payload).unwrap();
+            journal.check_and_insert(duty, commitment, payload).unwrap();
+            journal.advance(&duty, State::Final(End::Settled)).unwrap();
+        }
+        assert_eq!(journal.prune(u64::MAX).unwrap().duties, 20);
+        sizes.push(fs::metadata(&path).unwrap().len());
+    }
+    // Room is used again: eight times the duties take no more of it than two times.
+    assert!(sizes[7] <= sizes[1] * 2, "{sizes:?}");
 }
