@@ -88,7 +88,11 @@ impl Board {
         let text = text.into();
         let mut inner = self.inner.lock();
         if inner.conditions.get(&about) != Some(&text) {
-            tracing::warn!(condition = ?about, "not ready: {text}");
+            if matches!(about, About::Starting(_)) {
+                tracing::debug!(condition = ?about, "{text}");
+            } else {
+                tracing::warn!(condition = ?about, "not ready: {text}");
+            }
             inner.conditions.insert(about, text);
         }
     }

@@ -35,12 +35,21 @@ pub(crate) struct Supervisor {
     services: JoinSet<()>,
     board: Arc<Board>,
     stop: Stop,
+    pace: Pace,
     failure: Arc<Mutex<Option<Error>>>,
+}
+
+/// How fast it goes.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    first_pause: Duration,
+    grace: Duration,
 }
 
 impl Supervisor {
     pub(crate) fn new(board: Arc<Board>, stop: Stop) -> Self {
-        Supervisor { services: JoinSet::new(), board, stop, failure: Arc::default() }
+        let pace = Pace { first_pause: FIRST_PAUSE, grace: GRACE };
+        Supervisor { services: JoinSet::new(), board, stop, pace, failure: Arc::default() }
     }
 
     /// Runs what `make` makes until it returns `Ok` (which a service does only when told to stop), again after each error
@@ -54,8 +63,9 @@ impl Supervisor {
         let name = name.into();
         self.board.set(About::Starting(name.clone()), format!("the service `{name}` is starting"));
         let (board, stop, failure) = (self.board.clone(), self.stop.clone(), self.failure.clone());
+        let pace = self.pace;
         self.services.spawn(async move {
-            if let Err(error) = keep(&name, make, &stop, &board).await {
+            if let Err(error) = keep(&name, make, &stop, &board, pace).await {
                 tracing::error!(service = %name, %error, "giving up");
                 failure.lock().get_or_insert(error);
                 stop.now.cancel();
@@ -78,7 +88,7 @@ impl Supervisor {
     }
 }
 
-async fn keep<F, S>(name: &str, make: F, stop: &Stop, board: &Board) -> Result<()>
+async fn keep<F, S>(name: &str, make: F, stop: &Stop, board: &Board, pace: Pace) -> Result<()>
 where
     F: Fn() -> S,
     S: Future<Output = Result<()>> + Send + 'static,
@@ -92,7 +102,7 @@ where
             ended = service.join_next() => ended,
             () = stop.now.cancelled() => {
                 // Services see the same token; this is for one that does not look.
-                match tokio::time::timeout(GRACE, service.join_next()).await {
+                match tokio::time::timeout(pace.grace, service.join_next()).await {
                     Ok(_) => return Ok(()),
                     Err(_) => {
                         service.abort_all();
@@ -131,7 +141,7 @@ where
             About::Starting(name.to_owned()),
             format!("the service `{name}` failed and is starting again: {error}"),
         );
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.len().min(16)).min(MAX_PAUSE);
+        let pause = pace.first_pause.saturating_mul(1 << failures.len().min(16)).min(MAX_PAUSE);
         tracing::error!(service = %name, %error, ?pause, "failed; starting it again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -165,10 +175,12 @@ mod tests {
 
     fn supervisor() -> (Supervisor, Stop) {
         let stop = Stop::default();
-        (Supervisor::new(Board::new(Duration::from_secs(60)), stop.clone()), stop)
+        let mut supervisor = Supervisor::new(Board::new(Duration::from_secs(60)), stop.clone());
+        supervisor.pace = Pace { first_pause: Duration::from_millis(1), grace: Duration::from_millis(100) };
+        (supervisor, stop)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_panic_starts_the_service_again() {
         let (mut supervisor, stop) = supervisor();
         let runs = Arc::new(AtomicUsize::new(0));
@@ -187,7 +199,7 @@ mod tests {
         assert_eq!(runs.load(Ordering::SeqCst), 3);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn repeated_failures_stop_the_worker_with_the_reason() {
         let (mut supervisor, stop) = supervisor();
         let other = stop.now.clone();
@@ -207,7 +219,7 @@ mod tests {
         assert!(stop.now.is_cancelled());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_fatal_error_is_not_tried_again() {
         let (mut supervisor, _stop) = supervisor();
         let runs = Arc::new(AtomicUsize::new(0));
@@ -220,7 +232,7 @@ mod tests {
         assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_service_that_ignores_the_order_to_stop_is_stopped() {
         let (mut supervisor, stop) = supervisor();
         supervisor.spawn("deaf", || async {
