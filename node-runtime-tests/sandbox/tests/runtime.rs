@@ -22,13 +22,13 @@ use poq_sandbox::{
 
 #[test]
 fn deposits_and_limits_are_those_of_a_contracts_node() {
-    assert_eq!(<Runtime as pallet_contracts::Config>::DepositPerItem::get(), UNIT / 10);
-    assert_eq!(<Runtime as pallet_contracts::Config>::DepositPerByte::get(), MILLIUNIT / 200);
+    assert_eq!(<<Runtime as pallet_contracts::Config>::DepositPerItem as Get<u128>>::get(), UNIT / 10);
+    assert_eq!(<<Runtime as pallet_contracts::Config>::DepositPerByte as Get<u128>>::get(), MILLIUNIT / 200);
     assert_eq!(<<Runtime as pallet_contracts::Config>::MaxCodeLen as Get<u32>>::get(), 256 * 1024);
     assert_eq!(<<Runtime as pallet_contracts::Config>::MaxStorageKeyLen as Get<u32>>::get(), 128);
     assert!(<<Runtime as pallet_contracts::Config>::UnsafeUnstableInterface as Get<bool>>::get());
     assert!(<Runtime as pallet_contracts::Config>::CodeHashLockupDepositPercent::get().is_zero());
-    assert_eq!(<Runtime as pallet_balances::Config>::ExistentialDeposit::get(), MILLIUNIT);
+    assert_eq!(<<Runtime as pallet_balances::Config>::ExistentialDeposit as Get<u128>>::get(), MILLIUNIT);
     assert_eq!(<<Runtime as pallet_timestamp::Config>::MinimumPeriod as Get<u64>>::get(), 5);
     assert_eq!(<<Runtime as frame_system::Config>::BlockHashCount as Get<u32>>::get(), 2400);
     assert_eq!(u16::from(<<Runtime as frame_system::Config>::SS58Prefix as Get<u8>>::get()), 42);
