@@ -91,13 +91,15 @@ pub mod poq {
         /// The part of nodes that people read.
         infos: Mapping<NodeId, NodeInfo>,
         /// Members of a pool by kind, role, weight class and index.
-        members: Mapping<(KindId, Role, u8, u32), NodeId>,
+        members: Mapping<MemberKey, NodeId>,
         /// Open and uncollected tasks.
         tasks: Mapping<TaskId, Task>,
         /// What accounts own.
         accounts: Mapping<AccountId, Account>,
     }
 
+    /// Kind, role, weight class and index: a place in a draw's pool.
+    type MemberKey = (KindId, Role, u8, u32);
     /// A node's record held in memory.
     type Loaded = (NodeId, Node);
 
@@ -1413,6 +1415,7 @@ pub mod poq {
         // --- helpers: the draw ---------------------------------------------------------------------------------------
 
         /// Draws `count` nodes of different owners that fit; bounded work, whatever the pool's size.
+        #[allow(clippy::too_many_arguments)]
         fn draw(
             &self,
             kind: KindId,

@@ -667,6 +667,40 @@ proptest! {
         }
     }
 
+    /// Whoever is further from the others than the bound, with no tolerance, is paid nothing and slashed, by what its net
+    /// reward costs anyway if that is more; the others get what their net reward comes to.
+    #[test]
+    fn outliers_are_slashed_and_the_others_are_not((params, input) in case()) {
+        let s = settle(&params, &input).unwrap();
+        let slot = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().evaluator_slot;
+        let said = |m: usize, f: usize| match &input.panel[m].conduct {
+            Conduct::Revealed(scores) => scores[f].quality(),
+            _ => None,
+        };
+        for (m, settled) in s.panel.iter().enumerate() {
+            let comparisons: Vec<Comparison> = (0..input.outputs.len()).filter(|f| s.outputs[*f].quality.is_some()).filter_map(|f| {
+                let others: Vec<Weighted> = (0..input.panel.len()).filter(|o| *o != m).filter_map(|o| {
+                    Some(Weighted { score: said(o, f)?, trust: input.panel[o].trust })
+                }).collect();
+                Some(Comparison { own: said(m, f)?, others: aggregate(params.aggregation, &others).unwrap() })
+            }).collect();
+            let d = merit::deviation(&comparisons, params.tolerance);
+            prop_assert_eq!(settled.deviation, d.tolerated);
+            if comparisons.is_empty() {
+                prop_assert_eq!(settled.payout, 0);
+                continue;
+            }
+            let missed = params.missed_penalty.of(params.evaluator_at_risk);
+            let money = params.evaluator_weights.outcome(settled.net, slot, missed);
+            if d.raw > params.outlier_bound {
+                let outlier = params.outlier_penalty.of(params.evaluator_at_risk);
+                prop_assert_eq!((settled.payout, settled.slashed), (0, outlier.max(money.penalty)));
+            } else {
+                prop_assert_eq!((settled.payout, settled.slashed), (money.payout, money.penalty));
+            }
+        }
+    }
+
     #[test]
     fn an_output_counts_where_more_than_half_of_the_revealing_panel_had_it((params, input) in case()) {
         let s = settle(&params, &input).unwrap();
@@ -875,6 +909,8 @@ proptest! {
     ) {
         let next = merit::next_reference(reference, gain, step, floor);
         prop_assert!(next >= floor);
+        // Not above it is below it.
+        prop_assert!(merit::next_reference(reference, reference.signed(), step, floor) <= reference.max(floor));
         if gain > reference.signed() {
             prop_assert!(next > reference || reference == Ratio::ONE);
         } else {

@@ -214,7 +214,7 @@ fn old_states_are_readable_until_they_are_pruned() {
             assert!(matches!(read, Err(SandboxError::StatePruned { .. })), "block {number}");
         } else {
             assert_eq!(read.unwrap(), *balance, "block {number}");
-            assert_eq!(chain.events(*hash).unwrap().is_empty(), false);
+            assert!(!chain.events(*hash).unwrap().is_empty());
         }
     }
 }

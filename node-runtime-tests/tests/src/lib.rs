@@ -250,7 +250,7 @@ impl World {
     }
 
     /// The node of `nodes` with that number.
-    pub fn find<'a>(nodes: &'a [TestNode], id: NodeId) -> Res<&'a TestNode> {
+    pub fn find(nodes: &[TestNode], id: NodeId) -> Res<&TestNode> {
         nodes
             .iter()
             .find(|node| node.id == id)

@@ -143,7 +143,7 @@ fn constant_against_honest(params: &KindParams) -> Result<(u128, u128), Box<dyn 
     let nodes = world.nodes(1, 5)?;
     let requester = world.account()?;
     let lazy = nodes.1[0].id;
-    let mut rounds = |qualities: &[u32], world: &mut World| -> Res {
+    let rounds = |qualities: &[u32], world: &mut World| -> Res {
         for quality in qualities {
             world.round(&requester, &nodes, 1, 5, |node| vec![if node == lazy { 620 } else { *quality }])?;
         }

@@ -119,9 +119,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) chain: ChainInfo,
     runtimes: Mutex<HashMap<u32, Arc<Runtime>>>,
-    best: watch::Receiver<Block>,
-    finalized: watch::Receiver<Block>,
-    skew: Arc<Skew>,
+    pub(crate) heads: Arc<Heads>,
     /// One lane per account: its nonces are given out here and nowhere else in this process.
     lanes: Mutex<HashMap<[u8; 32], Arc<Lane>>>,
     monitor: tokio::task::AbortHandle,
@@ -199,20 +197,19 @@ impl Client {
         let best = read_block(&transport, head).await?;
         let final_hash: H256 = transport.read("chain_getFinalizedHead", rpc_params![]).await?;
         let finalized = read_block(&transport, final_hash).await?;
-        let (best_sender, best) = watch::channel(best);
-        let (finalized_sender, finalized) = watch::channel(finalized);
-        let skew = Arc::new(Skew::default());
-        let heads = Heads { best: best_sender, finalized: finalized_sender, skew: skew.clone() };
-        let monitor = tokio::spawn(monitor(transport.clone(), options.silence, heads)).abort_handle();
+        let heads = Arc::new(Heads {
+            best: watch::Sender::new(best),
+            finalized: watch::Sender::new(finalized),
+            skew: Skew::default(),
+        });
+        let monitor = tokio::spawn(monitor(transport.clone(), options.silence, heads.clone())).abort_handle();
         Ok(Client {
             inner: Arc::new(Inner {
                 transport,
                 options,
                 chain,
                 runtimes: Mutex::new(HashMap::from([(version, Arc::new(runtime))])),
-                best,
-                finalized,
-                skew,
+                heads,
                 lanes: Mutex::default(),
                 monitor,
             }),
@@ -281,8 +278,12 @@ impl Client {
     /// # Errors
     /// `NoBlock` where the node has none; `Pruned` where it no longer has the block's state (its timestamp).
     pub async fn block(&self, at: impl Into<At>) -> Result<Block> {
-        let hash = self.hash_of(at.into()).await?;
-        read_block(&self.inner.transport, hash).await
+        let at = at.into();
+        let block = read_block(&self.inner.transport, self.hash_of(at).await?).await?;
+        if at == At::Best {
+            self.inner.heads.see(block);
+        }
+        Ok(block)
     }
 
     pub(crate) async fn hash_of(&self, at: At) -> Result<H256> {
@@ -307,27 +308,27 @@ impl Client {
     /// What the next block will be like, from what has been heard so far. Decide by this what can be done now:
     /// `task.clock().step(upcoming.timestamp_ms, upcoming.number)`.
     pub fn upcoming(&self) -> Upcoming {
-        let best = *self.inner.best.borrow();
+        let best = *self.inner.heads.best.borrow();
         Upcoming {
             number: best.number.saturating_add(1),
-            timestamp_ms: self.inner.skew.chain_time(wall_clock_ms()).max(best.timestamp_ms),
+            timestamp_ms: self.inner.heads.skew.chain_time(wall_clock_ms()).max(best.timestamp_ms),
         }
     }
 
     /// The best block as it changes. Always holds the newest one that has been heard of.
     pub fn best_watch(&self) -> watch::Receiver<Block> {
-        self.inner.best.clone()
+        self.inner.heads.best.subscribe()
     }
 
     /// The last finalized block as it changes.
     pub fn finalized_watch(&self) -> watch::Receiver<Block> {
-        self.inner.finalized.clone()
+        self.inner.heads.finalized.subscribe()
     }
 
     /// Every new best block, beginning with the present one; whoever is slow gets the newest and not those in between.
     /// Goes on across reconnections, and ends only with the client.
     pub fn best_blocks(&self) -> impl Stream<Item = Block> + Send + Unpin + 'static {
-        changes(self.inner.best.clone())
+        changes(self.best_watch())
     }
 
     /// Every finalized block from number `from` on, none left out; waits for new ones at the tip. After an error the stream
@@ -335,7 +336,7 @@ impl Client {
     pub fn finalized_blocks(&self, from: u32) -> impl Stream<Item = Result<Block>> + Send + 'static {
         let client = self.clone();
         async_stream::stream! {
-            let mut tip = client.inner.finalized.clone();
+            let mut tip = client.finalized_watch();
             let mut next = from;
             let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
             loop {
@@ -827,14 +828,33 @@ fn wall_clock_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where the monitor puts what it hears.
-struct Heads {
+/// The newest blocks that have been heard of.
+pub(crate) struct Heads {
     best: watch::Sender<Block>,
     finalized: watch::Sender<Block>,
-    skew: Arc<Skew>,
+    skew: Skew,
 }
 
 impl Heads {
+    /// A block that somebody has just read: callers who know of it must not be told of older ones afterwards.
+    pub(crate) fn see(&self, block: Block) {
+        self.best.send_if_modified(|known| {
+            let newer = block.number > known.number;
+            if newer {
+                *known = block;
+            }
+            newer
+        });
+    }
+
+    /// A block that one of our own calls has just come to be in.
+    pub(crate) fn see_live(&self, block: Block) {
+        if block.number > self.best.borrow().number {
+            self.skew.learn(wall_clock_ms(), block);
+        }
+        self.see(block);
+    }
+
     /// Reads the present heads and publishes those that are new. `live` when a head has just been announced.
     async fn refresh(&self, transport: &Transport, live: bool) -> Result<()> {
         let publish = |sender: &watch::Sender<Block>, block: Block| {
@@ -863,7 +883,7 @@ impl Heads {
 
 /// Follows the chain's heads, and makes sure that there is somebody at the other end: a connection that has said nothing for
 /// `silence` is asked for its health, and given up without an answer.
-async fn monitor(transport: Arc<Transport>, silence: Duration, heads: Heads) {
+async fn monitor(transport: Arc<Transport>, silence: Duration, heads: Arc<Heads>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     loop {
         match follow(&transport, silence, &heads, &mut backoff).await {

@@ -600,6 +600,7 @@ impl Submitter {
         needed: u128,
     ) -> Result<Done, Attempt> {
         let Included { block, index } = included;
+        self.client.inner.heads.see_live(block);
         // The call is in a block: what fails from here on is reading.
         let executed = |error: Error| Attempt { error, maybe_executed: true };
         let all = self.client.raw_events(block.hash).await.map_err(executed)?;

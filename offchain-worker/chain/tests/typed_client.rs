@@ -114,7 +114,8 @@ async fn a_task_lives_from_request_to_claim() {
     assert_eq!(gone.rejection(), Some(ContractError::NoTask));
     let explanation = explain_at(&world.client, task, settled.block.number).await.unwrap();
     assert!(explanation.agrees(), "{:#?}", explanation.differences);
-    assert!(world.client.view().await.unwrap().solvency().await.unwrap().solvent);
+    let solvency = world.client.view().await.unwrap().solvency().await.unwrap();
+    assert!(solvency.solvent, "{solvency:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,9 @@ pub mod thread;
 pub use data::{load_qa, QaItem};
 pub use encode::{CrossEncoder, Encoder};
 #[cfg(feature = "candle")]
-pub use engine::{load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceKind, LoadOptions};
+pub use engine::{
+    configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceKind, LoadOptions,
+};
 pub use error::{Error, Result, INSTALL_SCRIPT};
 pub use generate::{
     CancelFlag, ChatRole, FinishReason, GenerateRequest, Generation, Generator, Message, Prompt,

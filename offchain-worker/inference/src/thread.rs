@@ -443,7 +443,11 @@ mod tests {
     async fn a_panic_is_an_error_and_the_model_is_loaded_again() {
         let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1 });
         let handle = thread.handle();
-        handle.call(|n| Ok(*n = 7)).await.unwrap();
+        handle.call(|n| {
+                *n = 7;
+                Ok(())
+            })
+            .await.unwrap();
         let error = handle.call::<()>(|_| panic!("bad tensor")).await.unwrap_err();
         assert!(matches!(&error, Error::Panicked { message, .. } if message == "bad tensor"), "{error}");
         assert!(error.is_transient());
@@ -495,7 +499,11 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        drop(handle.enqueue(|n| Ok(*n = 99)).unwrap());
+        let abandoned = handle.enqueue(|n| {
+            *n = 99;
+            Ok(())
+        });
+        drop(abandoned.unwrap());
         release.send(()).unwrap();
         blocked.await.unwrap().unwrap();
         assert_eq!(handle.call(|n| Ok(*n)).await.unwrap(), 0);

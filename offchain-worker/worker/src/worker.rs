@@ -547,6 +547,9 @@ async fn connect(
             Confirmation::Best => Confirm::Best,
             Confirmation::Finalized => Confirm::Finalized,
         },
+        // A draw takes another path in every block, and one that runs out of gas costs its whole fee; what is not used is
+        // given back.
+        gas_margin_percent: 100,
         ..Options::default()
     };
     let urls = config.chain.urls.join(",");
@@ -662,7 +665,8 @@ mod tests {
     #[test]
     fn every_chain_and_contract_has_a_store_of_its_own() {
         let identity = |n| Identity { genesis: [1; 32], first_block: [n; 32], contract: [3; 32] };
-        let mut config = WorkerConfig { data_dir: "data".into(), ..WorkerConfig::default() };
+        let mut config = WorkerConfig::default();
+        config.data_dir = "data".into();
         let first = store_address(&config, &identity(1));
         assert!(first.starts_with("data/blobs/") && first != store_address(&config, &identity(2)), "{first}");
         config.blobs.store = Some("s3://bucket/prefix/?region=eu".into());

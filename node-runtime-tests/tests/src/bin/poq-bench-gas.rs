@@ -291,7 +291,7 @@ fn draw_at(size: usize) -> Res<u64> {
         let batch = RuntimeCall::Utility(runtime::UtilityCall::batch_all { calls });
         world.chain.submit_call(&owner, batch)?.ok()?;
         registered += here;
-        if registered % 2_048 == 0 {
+        if registered.is_multiple_of(2_048) {
             eprintln!("  registered {registered} of {size}");
         }
     }

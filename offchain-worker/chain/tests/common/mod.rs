@@ -12,23 +12,23 @@ use std::path::Path;
 use std::time::Duration;
 
 /// One unit of the chain's money.
-pub const UNIT: u128 = 1_000_000_000_000;
+pub(crate) const UNIT: u128 = 1_000_000_000_000;
 /// The task kind of the tests.
-pub const KIND: u16 = 1;
+pub(crate) const KIND: u16 = 1;
 
 /// The built contract.
-pub fn artifact() -> Artifact {
+pub(crate) fn artifact() -> Artifact {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.contract");
     Artifact::load(&path).unwrap()
 }
 
 /// A development key.
-pub fn keys(uri: &str) -> Keys {
+pub(crate) fn keys(uri: &str) -> Keys {
     Keys::from_uri(&SecretString::from(uri)).unwrap()
 }
 
 /// Options under which tests do not wait long.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         inclusion_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(10),
@@ -37,30 +37,30 @@ pub fn options() -> Options {
 }
 
 /// A chain without the contract.
-pub async fn chain(config: SandboxConfig) -> (SandboxNode, Client) {
+pub(crate) async fn chain(config: SandboxConfig) -> (SandboxNode, Client) {
     let node = SandboxNode::start(config).unwrap();
     let client = Client::from_rpc(node.rpc_client(), None, options()).await.unwrap();
     (node, client)
 }
 
 /// The parameters of the tests' kind.
-pub fn params() -> KindParams {
+pub(crate) fn params() -> KindParams {
     KindParams::default()
 }
 
 /// A contract on a chain, with one kind, owned by Alice.
-pub struct World {
-    pub node: SandboxNode,
-    pub client: Client,
-    pub owner: Submitter,
+pub(crate) struct World {
+    pub(crate) node: SandboxNode,
+    pub(crate) client: Client,
+    pub(crate) owner: Submitter,
 }
 
 impl World {
-    pub async fn new() -> World {
+    pub(crate) async fn new() -> World {
         World::with(SandboxConfig::default()).await
     }
 
-    pub async fn with(config: SandboxConfig) -> World {
+    pub(crate) async fn with(config: SandboxConfig) -> World {
         let (node, client) = chain(config).await;
         let alice = client.submitter(keys("//Alice"));
         let deployed = deploy::deploy(&alice, &artifact(), global(), b"test").await.unwrap();
@@ -70,19 +70,19 @@ impl World {
         World { node, client, owner }
     }
 
-    pub fn contract(&self) -> AccountId32 {
+    pub(crate) fn contract(&self) -> AccountId32 {
         self.client.contract().unwrap()
     }
 
     /// A sender whose account has money.
-    pub async fn sender(&self, uri: &str) -> Submitter {
+    pub(crate) async fn sender(&self, uri: &str) -> Submitter {
         let sender = self.client.submitter(keys(uri));
         self.owner.transfer(&sender.account(), 10_000 * UNIT).await.unwrap();
         sender
     }
 
     /// Registers a node that one key owns, operates and is paid for.
-    pub async fn node(&self, role: Role, index: u8) -> (NodeId, Submitter) {
+    pub(crate) async fn node(&self, role: Role, index: u8) -> (NodeId, Submitter) {
         let sender = self.sender(&format!("//{role:?}//{index}")).await;
         let id = sender
             .send(messages::register(registration(role, index, &sender.account()), 100 * UNIT))
@@ -91,7 +91,7 @@ impl World {
         (id.value, sender)
     }
 
-    pub async fn nodes(&self, role: Role, count: u8) -> Vec<(NodeId, Submitter)> {
+    pub(crate) async fn nodes(&self, role: Role, count: u8) -> Vec<(NodeId, Submitter)> {
         let mut all = Vec::new();
         for index in 0..count {
             all.push(self.node(role, index).await);
@@ -100,11 +100,11 @@ impl World {
     }
 }
 
-pub fn global() -> GlobalParams {
+pub(crate) fn global() -> GlobalParams {
     GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000 }
 }
 
-pub fn registration(role: Role, index: u8, account: &AccountId32) -> Registration {
+pub(crate) fn registration(role: Role, index: u8, account: &AccountId32) -> Registration {
     Registration {
         role,
         kind: KIND,
@@ -117,17 +117,22 @@ pub fn registration(role: Role, index: u8, account: &AccountId32) -> Registratio
     }
 }
 
-pub fn input() -> TaskInput {
+pub(crate) fn input() -> TaskInput {
     TaskInput { hash: commit::blake2(b"input"), url: "http://127.0.0.1:9/input".into() }
 }
 
 /// The sender of a drawn node.
-pub fn sender_of(nodes: &[(NodeId, Submitter)], id: NodeId) -> &Submitter {
+pub(crate) fn sender_of(nodes: &[(NodeId, Submitter)], id: NodeId) -> &Submitter {
     &nodes.iter().find(|(node, _)| *node == id).expect("a drawn node is registered").1
 }
 
 /// A reveal with this node's derived salt, and its commitment.
-pub fn reveal(sender: &Submitter, task: TaskId, node: NodeId, scores: Vec<Score>) -> (Reveal, [u8; 32]) {
+pub(crate) fn reveal(
+    sender: &Submitter,
+    task: TaskId,
+    node: NodeId,
+    scores: Vec<Score>,
+) -> (Reveal, [u8; 32]) {
     let contract = sender.client().contract().unwrap();
     let salt = sender.keys().salt(&contract, task, node, poq_chain::types::Purpose::Scores);
     let report_hash = commit::blake2(b"report");

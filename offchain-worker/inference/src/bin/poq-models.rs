@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use poq_inference::{
     data_dir, default_models_dir,
     install::{install, InstallOptions, Progress},
-    Error, Manifest, ModelStore,
+    load_cross_encoder, load_encoder, load_generator, DeviceKind, Error, GenerateRequest, LoadOptions,
+    Manifest, ModelStore, Prompt, Role,
 };
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Instant};
 
 /// Installs, checks and lists the models that Proof of Quality nodes run.
 #[derive(Parser)]
@@ -32,6 +33,23 @@ enum Command {
     Install(InstallArgs),
     /// List the models: whether they are installed, size, memory, digest.
     List,
+    /// Measure how fast a model is on this machine, and how much memory it takes.
+    Bench {
+        /// The model's name.
+        name: String,
+
+        /// Tokens of the prompt; for an encoder, of each text.
+        #[arg(long, default_value_t = 256)]
+        prompt_tokens: usize,
+
+        /// Tokens to generate; for an encoder, the number of texts.
+        #[arg(long, default_value_t = 32)]
+        tokens: usize,
+
+        /// Where to compute: cpu, cuda:N, metal:N.
+        #[arg(long, default_value = "cpu", env = "POQ_DEVICE")]
+        device: DeviceKind,
+    },
     /// Check the hashes of installed models; with no names, of all of them.
     Verify {
         /// Names of models.
@@ -122,6 +140,11 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Bench { name, prompt_tokens, tokens, device } => {
+            let store = ModelStore::new(manifest, &models_dir);
+            bench(&store, &name, prompt_tokens, tokens, LoadOptions { device })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Verify { names } => {
             let store = ModelStore::new(manifest, &models_dir);
             let all: Vec<String> = store.manifest().models().iter().map(|m| m.name.clone()).collect();
@@ -138,6 +161,107 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             Ok(code)
         }
     }
+}
+
+fn bench(
+    store: &ModelStore,
+    name: &str,
+    prompt_tokens: usize,
+    tokens: usize,
+    options: LoadOptions,
+) -> Result<(), Error> {
+    const SENTENCE: &str = "The quick brown fox jumps over the lazy dog and runs away. ";
+    let entry = store.manifest().get(name)?;
+    let role = entry.role;
+    // Twelve words and a full stop.
+    let text = SENTENCE.repeat(prompt_tokens.div_ceil(13).max(1));
+    println!("{name}, {} threads (RAYON_NUM_THREADS)", threads());
+    let loading = Clock::start();
+    match role {
+        Role::Generator => {
+            let mut model = load_generator(store, name, &options)?;
+            loading.report("load", None);
+            // The first request packs the weights.
+            let first = Clock::start();
+            let request = GenerateRequest::new(Prompt::Text(text)).with_max_tokens(tokens.max(1));
+            model.generate(&GenerateRequest::question("", "Who are you?").with_max_tokens(1))?;
+            first.report("first request", None);
+            let clock = Clock::start();
+            let result = model.generate(&request)?;
+            clock.report("request", Some(result.prompt_tokens + result.completion_tokens));
+            let rate = |n: usize, ms: u64| n as f64 * 1000.0 / ms.max(1) as f64;
+            println!(
+                "prompt {} tokens {:.1}/s, answer {} tokens {:.1}/s (wall clock)",
+                result.prompt_tokens,
+                rate(result.prompt_tokens, result.prompt_ms),
+                result.completion_tokens,
+                rate(result.completion_tokens, result.decode_ms)
+            );
+        }
+        Role::BiEncoder => {
+            let mut model = load_encoder(store, name, &options)?;
+            loading.report("load", None);
+            let clock = Clock::start();
+            model.embed(&vec![text.as_str(); tokens.max(1)])?;
+            clock.report("texts", Some(tokens.max(1)));
+        }
+        Role::CrossEncoder => {
+            let mut model = load_cross_encoder(store, name, &options)?;
+            loading.report("load", None);
+            let clock = Clock::start();
+            model.score(&vec![(SENTENCE, text.as_str()); tokens.max(1)])?;
+            clock.report("pairs", Some(tokens.max(1)));
+        }
+    }
+    if let Some(bytes) = peak_memory_bytes() {
+        println!("peak memory {} MB", bytes / 1_000_000);
+    }
+    Ok(())
+}
+
+fn threads() -> String {
+    std::env::var("RAYON_NUM_THREADS").unwrap_or_else(|_| "all".to_string())
+}
+
+/// Wall clock and processor time: on a busy machine only the second says what the work costs.
+struct Clock {
+    wall: Instant,
+    processor: Option<f64>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall: Instant::now(), processor: processor_seconds() }
+    }
+
+    fn report(&self, what: &str, items: Option<usize>) {
+        let wall = self.wall.elapsed().as_secs_f64();
+        let rate = |seconds: f64| match items {
+            Some(items) => format!(" ({:.1}/s)", items as f64 / seconds.max(1e-6)),
+            None => String::new(),
+        };
+        let mut line = format!("{what}: {wall:.2} s{}", rate(wall));
+        if let (Some(now), Some(then)) = (processor_seconds(), self.processor) {
+            line += &format!(", processor {:.2} s{}", now - then, rate(now - then));
+        }
+        println!("{line}");
+    }
+}
+
+fn processor_seconds() -> Option<f64> {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// Progress bars on a terminal, lines in a log.

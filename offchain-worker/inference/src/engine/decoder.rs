@@ -11,6 +11,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2};
 
 /// A decoder with its cache of what it has already seen.
+#[allow(clippy::large_enum_variant)] // there is one of it per loaded model
 pub(crate) enum Decoder {
     Gguf(GgufDecoder),
     Llama { model: llama::Llama, cache: llama::Cache, config: llama::Config },

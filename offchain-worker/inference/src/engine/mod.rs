@@ -74,6 +74,20 @@ impl DeviceKind {
     }
 }
 
+/// Sets how many threads models compute with, all models of this process together; call it first thing in `main`.
+///
+/// candle's threads wait for each other actively: where cores are shared with other work, more threads than free cores
+/// make a model several times slower, not faster. Nothing is changed when `RAYON_NUM_THREADS` is set already: the
+/// operator has the last word.
+///
+/// It sets an environment variable, which must not happen while other threads read the environment, and has no effect
+/// once a model has computed.
+pub fn configure_threads(threads: usize) {
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        std::env::set_var("RAYON_NUM_THREADS", threads.max(1).to_string());
+    }
+}
+
 /// How to load a model.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {

@@ -189,3 +189,56 @@ pub(crate) fn download(
         attempt += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::Silent;
+    use std::net::TcpListener;
+
+    /// Answers one connection after the other with the next of `responses`; the requests come back.
+    fn server(responses: Vec<&'static str>) -> (String, std::sync::mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap());
+        let (requests, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for response in responses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut buffer = [0; 4096];
+                let read = stream.read(&mut buffer).unwrap();
+                requests.send(String::from_utf8_lossy(&buffer[..read]).to_lowercase()).unwrap();
+                stream.write_all(response.as_bytes()).unwrap();
+            }
+        });
+        (url, seen)
+    }
+
+    fn fetch(url: &str, path: &Path) -> std::result::Result<(), Failure> {
+        let client = client(None).unwrap();
+        download(&client, |c| c.get(url), path, "file", &Silent)
+    }
+
+    #[test]
+    fn a_broken_download_is_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.whl");
+        let (url, seen) = server(vec![
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\n0123",
+            "HTTP/1.1 206 Partial Content\r\ncontent-length: 6\r\nconnection: close\r\n\r\n456789",
+        ]);
+        assert!(fetch(&url, &path).is_ok());
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        assert!(!seen.recv().unwrap().contains("range:"));
+        assert!(seen.recv().unwrap().contains("range: bytes=4-"));
+    }
+
+    #[test]
+    fn a_server_that_does_not_resume_starts_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.whl");
+        std::fs::write(path.with_extension("part"), b"stale").unwrap();
+        let (url, _) = server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnew!"]);
+        assert!(fetch(&url, &path).is_ok());
+        assert_eq!(std::fs::read(&path).unwrap(), b"new!");
+    }
+}

@@ -203,6 +203,7 @@ impl Installer<'_> {
         Err(Error::NoSource { model: name.to_string(), file: file.path.clone(), attempts })
     }
 
+    #[allow(clippy::wrong_self_convention)] // it fetches, it does not convert
     fn from_source(&mut self, source: &Source, dir: &Path, file: &FileEntry) -> Result<()> {
         let Some(conversion) = &file.convert else {
             let whole = self.fetch(source, dir, &file.path, file.size, &file.sha256)?;

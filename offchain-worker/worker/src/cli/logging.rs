@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What is logged by commands that are not `poq worker run`: what somebody has to know.
 const QUIET: &str = "warn";
+/// What is logged by the demonstration, whose workers come and go as they should: it tells their trouble itself.
+const DEMO: &str = "error";
 
 /// Starts logging as the flags or the worker's configuration ask for.
 pub(crate) fn logging(cli: &Cli) -> anyhow::Result<()> {
@@ -19,6 +21,7 @@ pub(crate) fn logging(cli: &Cli) -> anyhow::Result<()> {
                 .map(|c| c.log)
                 .unwrap_or_default()
         }
+        Command::Demo(_) => LogConfig { format: LogFormat::Text, filter: DEMO.into() },
         _ => LogConfig { format: LogFormat::Text, filter: QUIET.into() },
     };
     if let Some(filter) = &cli.log {

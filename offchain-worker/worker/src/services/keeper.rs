@@ -19,8 +19,10 @@ const PAGE: u32 = 20;
 const SPAN: TaskId = 200;
 /// Pages of older tasks per round: the backlog of a first start is worked off beside the present.
 const OLD_PAGES: usize = 5;
-/// A pause before a step that could not be done is tried again: a block or two.
-const AGAIN: Duration = Duration::from_secs(3);
+/// The first pause before a step that could not be done is tried again; it doubles up to [`AGAIN_MOST`], which leaves several
+/// attempts within the time that a panel may take to be drawn.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MOST: Duration = Duration::from_secs(15);
 /// The first pause after a failed transaction; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -40,6 +42,8 @@ struct Pending {
     step: Step,
     /// When this keeper acts.
     at: Instant,
+    /// How often it could not.
+    failures: u32,
 }
 
 /// Runs until told to stop. Goes on while duties drain: they need it.
@@ -111,7 +115,7 @@ async fn round(
         let fresh = pending.get(task).is_none_or(|known| known.step != *step);
         if fresh {
             let delay = delay(*task, *step, &submitter.account().0, ctx.config.keeper.max_delay);
-            pending.insert(*task, Pending { step: *step, at: instant + delay });
+            pending.insert(*task, Pending { step: *step, at: instant + delay, failures: 0 });
         }
     }
     let ripe: Vec<TaskId> = pending
@@ -123,6 +127,12 @@ async fn round(
     let mut wake = pending.values().map(|pending| pending.at).filter(|at| *at > instant).min();
 
     if !ripe.is_empty() {
+        // A draw that failed comes out the same until there is another block, which on a chain that seals on demand nobody
+        // else may make.
+        let failed = ripe.iter().filter_map(|task| pending.get(task)).any(|pending| pending.failures > 0);
+        if failed {
+            submitter.next_block().await?;
+        }
         let done = advance(submitter, &ripe).await?;
         for (task, result) in ripe.iter().zip(done) {
             match result {
@@ -132,10 +142,10 @@ async fn round(
                     pending.remove(task);
                 }
                 Err(error) => {
-                    tracing::debug!(task, %error, "cannot be moved on now");
-                    // Another draw, say, needs another block and perhaps other nodes.
+                    tracing::info!(task, %error, "cannot be moved on now");
                     if let Some(pending) = pending.get_mut(task) {
-                        pending.at = instant + AGAIN;
+                        pending.failures += 1;
+                        pending.at = instant + again(pending.failures);
                         wake = Some(wake.map_or(pending.at, |at| at.min(pending.at)));
                     }
                 }
@@ -237,6 +247,10 @@ async fn range(
         Some(last) if full => last.min(to),
         _ => from.saturating_add(SPAN).saturating_sub(1).min(to),
     })
+}
+
+fn again(failures: u32) -> Duration {
+    AGAIN.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(AGAIN_MOST)
 }
 
 /// How long this keeper leaves a step to others: different for every account, the same whenever it is asked.

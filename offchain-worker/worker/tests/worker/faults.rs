@@ -29,7 +29,7 @@ async fn a_missing_model_ends_the_worker_with_what_to_do() {
     let digest = poq_inference::ModelDigest([1; 32]);
     let node =
         net.register(Role::Inference, "smollm2-135m-instruct", digest, "//operator", free_port()).await;
-    let mut config = net.config("worker", &[node.clone()]);
+    let mut config = net.config("worker", std::slice::from_ref(&node));
     config.models_dir = Some(net.dir.path().join("no-models"));
     let worker = Worker::start(config, net.deps(&[node], Models::new()).await).await.unwrap();
     let error = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap_err().to_string();
@@ -41,7 +41,7 @@ async fn a_model_of_the_wrong_role_is_refused() {
     let net = Net::start().await;
     let digest = poq_inference::ModelDigest([1; 32]);
     let node = net.register(Role::Inference, "all-minilm-l6-v2", digest, "//operator", free_port()).await;
-    let config = net.config("worker", &[node.clone()]);
+    let config = net.config("worker", std::slice::from_ref(&node));
     let worker = Worker::start(config, net.deps(&[node], Models::new()).await).await.unwrap();
     let error = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("all-minilm-l6-v2") && error.contains("inference node cannot run"), "{error}");

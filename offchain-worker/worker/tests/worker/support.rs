@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -119,7 +119,7 @@ impl Net {
         let submitter = client.submitter(root.clone());
         let deployed = deploy(&submitter, &artifact, GlobalParams::default(), b"worker-test").await.unwrap();
         let contract = deployed.address;
-        let client = client.with_contract(contract.clone());
+        let client = client.with_contract(contract);
         client.submitter(root.clone()).send(messages::set_kind(KIND, params)).await.unwrap();
         let inputs = BlobStore::memory();
         let inputs_url = serve(&contract, inputs.clone()).await;
@@ -268,9 +268,7 @@ impl Net {
     /// What a worker in this process is handed: its own connection, the nodes' keys, and models.
     pub(crate) async fn deps(&self, nodes: &[Node], models: Models) -> Deps {
         let client =
-            Client::from_rpc(self.chain.rpc_client(), Some(self.contract.clone()), Options::default())
-                .await
-                .unwrap();
+            Client::from_rpc(self.chain.rpc_client(), Some(self.contract), Options::default()).await.unwrap();
         Deps {
             chain: Some(client),
             models,
@@ -460,6 +458,3 @@ impl Counts {
         assert!(self.reveals.iter().all(|(_, _, matched)| *matched), "{:?}", self.reveals);
     }
 }
-
-/// Collects what a test shares between tasks.
-pub(crate) type Shared<T> = Arc<Mutex<T>>;

@@ -509,7 +509,7 @@ impl Round<'_> {
         let mut quality = None;
         if let Outcome::Settled(event) = client.final_event(view.id).await?.outcome {
             self.tally.add(&event);
-            quality = event.settlement.consensus;
+            quality = report::mean_ratio(event.settlement.outputs.iter().filter_map(|output| output.quality));
         }
         self.progress.line(&format!("task {}: {}", view.id, shorten(&item.question, 100)));
         for answer in fetch_answers(self.session, &self.cast.requester.keys, view).await? {

@@ -71,7 +71,7 @@ pub(super) struct TaskRow {
     pub(super) kind: u16,
     /// Where it ended.
     pub(super) phase: &'static str,
-    /// The mean consensus of its outputs.
+    /// The mean consensus of its outputs that have one.
     pub(super) quality: Option<Ratio>,
     /// What was paid for it.
     pub(super) fee: u128,
@@ -93,6 +93,12 @@ pub(super) struct Report {
     pub(super) tasks: Vec<TaskRow>,
     /// The money check.
     pub(super) money: Money,
+}
+
+/// The mean of what there is, rounded down.
+pub(super) fn mean_ratio(values: impl Iterator<Item = Ratio>) -> Option<Ratio> {
+    let (sum, count) = values.fold((0u128, 0u128), |(sum, count), ratio| (sum + u128::from(ratio.ppb()), count + 1));
+    u32::try_from(sum.checked_div(count)?).ok().map(Ratio::from_ppb)
 }
 
 fn mean(values: &[Ratio]) -> Option<f64> {
