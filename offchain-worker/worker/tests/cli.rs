@@ -217,7 +217,13 @@ fn a_wrong_key_file_is_refused_with_its_reason_and_without_its_content() {
     let output = desk.poq(&["keys", "inspect", "noise.key"]).assert().failure().get_output().clone();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("supposed"), "the content is not repeated");
     desk.key("broken.json", "{\"encoded\": 1}");
-    desk.refuses(&["keys", "inspect", "broken.json"], FAILURE, &["broken.json"]);
+    desk.refuses(&["keys", "inspect", "broken.json"], USAGE, &["broken.json", "--password-file"]);
+    desk.write("password", "secret");
+    desk.refuses(
+        &["keys", "inspect", "broken.json", "--password-file", "password"],
+        FAILURE,
+        &["broken.json", "password is wrong"],
+    );
     #[cfg(unix)]
     {
         restrict(&desk.key("open.key", "//Alice"), 0o644);
@@ -317,8 +323,10 @@ fn a_node_is_registered_staked_changed_and_removed() {
     desk.poq(&["node", "stake", "1", "7.5", "--key-file", "bob.key"]).assert().success();
     assert_eq!(show()["node"]["free"], "12500000000000");
 
-    desk.poq(&["node", "configure", "1", "--price", "3u", "--key-file", "bob.key"]).assert().success();
-    assert_eq!(show()["node"]["price"], "3");
+    desk.poq(&["node", "configure", "1", "--endpoint", "http://h:2", "--key-file", "bob.key"])
+        .assert()
+        .success();
+    assert_eq!(show()["info"]["endpoint"], "http://h:2");
     desk.poq(&["node", "drain", "1", "--key-file", "bob.key"])
         .assert()
         .success()

@@ -105,18 +105,21 @@ async fn request(args: RequestArgs) -> anyhow::Result<()> {
     let kind = view.kind(args.kind).await?.ok_or_else(|| {
         Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
     })?;
-    let panel = args.panel.unwrap_or(kind.params.panel_min);
+    let bounds = &kind.params;
+    let panel = args.panel.unwrap_or(bounds.panel_min);
+    if args.outputs > bounds.outputs_max || !(bounds.panel_min..=bounds.panel_max).contains(&panel) {
+        let text = format!(
+            "kind {} takes 1 to {} answers and {} to {} evaluators, not {} and {panel}",
+            args.kind, bounds.outputs_max, bounds.panel_min, bounds.panel_max, args.outputs
+        );
+        return Err(Refused(text).into());
+    }
     let fee = match &args.fee {
         Some(fee) => session.raw(fee)?,
         None => {
             let quote = view.quote(args.kind, args.outputs, panel).await?;
-            let bounds = &kind.params;
-            quote.map(|quote| quote.fee_min).ok_or_else(|| {
-                Refused(format!(
-                    "kind {} takes 1 to {} answers and {} to {} evaluators, not {} and {panel}",
-                    args.kind, bounds.outputs_max, bounds.panel_min, bounds.panel_max, args.outputs
-                ))
-            })?
+            let missing = || Refused(format!("kind {} quotes no fee for that many", args.kind));
+            quote.map(|quote| quote.fee_min).ok_or_else(missing)?
         }
     };
 

@@ -5,8 +5,14 @@ use crate::cli::deployment::Target;
 use crate::cli::exit::Usage;
 use crate::cli::output::write_out;
 use anyhow::Context;
+use poq_chain::signer::parse_account;
+use poq_chain::{Class, Client, Options};
 use poq_worker::{config, Deps, Worker, WorkerConfig};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long to try to reach the chain before the worker is left to wait for it.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Runs `poq worker`.
 pub(crate) async fn run(command: WorkerCommand) -> anyhow::Result<()> {
@@ -15,9 +21,24 @@ pub(crate) async fn run(command: WorkerCommand) -> anyhow::Result<()> {
         WorkerCommand::Run(args) => {
             let file = args.config.clone().or_else(config::find_config);
             let config = load(file, &args)?;
+            config.validate()?;
+            contract_there(&config).await?;
             let handle = Worker::start(config, Deps::default()).await.context("the worker cannot start")?;
             poq_worker::run_until_signal(handle).await.context("the worker stopped")
         }
+    }
+}
+
+/// A contract that is not there, on a chain that answers, does not come by waiting. A chain that does not answer may: the
+/// worker waits for it.
+async fn contract_there(config: &WorkerConfig) -> anyhow::Result<()> {
+    let Some(contract) = &config.chain.contract else { return Ok(()) };
+    let contract = parse_account(contract).map_err(|e| Usage(format!("chain.contract: {e}")))?;
+    let options = Options { connect_timeout: LOOK, ..Options::default() };
+    match Client::connect(&config.chain.urls.join(","), Some(contract), options).await {
+        Ok(client) => client.code_hash().await.map(drop).context("the worker cannot start"),
+        Err(error) if error.class() == Class::Transient => Ok(()),
+        Err(error) => Err(error).context("the worker cannot start"),
     }
 }
 

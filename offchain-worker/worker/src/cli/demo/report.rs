@@ -97,7 +97,8 @@ pub(super) struct Report {
 
 /// The mean of what there is, rounded down.
 pub(super) fn mean_ratio(values: impl Iterator<Item = Ratio>) -> Option<Ratio> {
-    let (sum, count) = values.fold((0u128, 0u128), |(sum, count), ratio| (sum + u128::from(ratio.ppb()), count + 1));
+    let (sum, count) =
+        values.fold((0u128, 0u128), |(sum, count), ratio| (sum + u128::from(ratio.ppb()), count + 1));
     u32::try_from(sum.checked_div(count)?).ok().map(Ratio::from_ppb)
 }
 
