@@ -93,7 +93,7 @@ pub struct ModelEntry {
     pub licence: String,
     /// The most tokens (prompt and answer together, or text) this project lets it see.
     pub context_tokens: usize,
-    /// How many bytes of memory it needs at its fullest, measured, not counting the program itself.
+    /// How many bytes of memory a process needs for it at a full context, measured.
     pub memory_bytes: u64,
     /// How a bi-encoder pools.
     #[serde(default)]

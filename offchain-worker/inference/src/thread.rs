@@ -443,11 +443,13 @@ mod tests {
     async fn a_panic_is_an_error_and_the_model_is_loaded_again() {
         let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1 });
         let handle = thread.handle();
-        handle.call(|n| {
+        handle
+            .call(|n| {
                 *n = 7;
                 Ok(())
             })
-            .await.unwrap();
+            .await
+            .unwrap();
         let error = handle.call::<()>(|_| panic!("bad tensor")).await.unwrap_err();
         assert!(matches!(&error, Error::Panicked { message, .. } if message == "bad tensor"), "{error}");
         assert!(error.is_transient());
