@@ -2,25 +2,28 @@
 # Runs every test, on a machine with nothing but Rust and git: installs what is missing, then goes from the fast checks to
 # the slow ones.
 #
-#   scripts/test.sh            everything
+#   scripts/test.sh            everything that needs no node
+#   scripts/test.sh --node     that, then the development node (its first build takes long) and the tests that need it
 #   scripts/test.sh --fast     formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
 #
 # Order: formatting and lints; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
-# runtime, workers with real models); then the development node and the tests that need it.
+# runtime, workers with real models); then, when asked for, the development node and the tests that need it.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 cd "$POQ_ROOT"
 
 fast=0
+node=0
 case "${1:-}" in
 "") ;;
 --fast) fast=1 ;;
+--node) node=1 ;;
 -h | --help)
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     exit 0
     ;;
-*) die "unknown argument '$1' (known: --fast, --help)" ;;
+*) die "unknown argument '$1' (known: --fast, --node, --help)" ;;
 esac
 
 started=$SECONDS
@@ -41,9 +44,6 @@ if ((fast)); then
     exec cargo test --locked --release -p poq-core -p poq-contract
 fi
 
-stage "tests of the protocol's arithmetic"
-cargo test --locked --release -p poq-core
-
 stage "lints"
 # In a folder of their own: lints need every crate's metadata, tests need its code, and neither should evict the other.
 CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release "${workspace[@]}" --all-targets -- -D warnings
@@ -53,31 +53,32 @@ scripts/build-contract.sh --check
 
 stage "compiling all tests"
 if have_cmd cargo-nextest; then
-    run=(cargo nextest run --locked --release --no-fail-fast "${workspace[@]}")
-    everything_but_node=(-E 'not binary(node)')
+    run=(cargo nextest run --locked --release "${workspace[@]}")
+    everything_but_node=(--no-fail-fast -E 'not binary(node)')
     node_only=(-E 'binary(node)')
-    "${run[@]}" --no-run
 else
     warn "cargo-nextest is not installed: cargo test runs the same tests one program after the other"
-    run=(cargo test --locked --release --no-fail-fast)
-    everything_but_node=("${workspace[@]}" -- --skip on_the_node_)
-    node_only=(-p poq-runtime-tests --test node)
-    cargo test --locked --release "${workspace[@]}" --no-run
+    run=(cargo test --locked --release "${workspace[@]}")
+    everything_but_node=(--no-fail-fast -- --skip on_the_node_)
+    node_only=(on_the_node_)
 fi
+"${run[@]}" --no-run
+cargo build --locked --release "${workspace[@]}" --bins --tests
 
 stage "models"
-cargo build --locked --release "${workspace[@]}" --bins --tests
-"$CARGO_TARGET_DIR/release/poq-models" install smollm2-135m-instruct qwen2.5-coder-0.5b-instruct all-minilm-l6-v2 \
-    paraphrase-minilm-l3-v2 bge-small-en-v1.5 ms-marco-minilm-l12-v2 qa
+"$CARGO_TARGET_DIR/release/poq-models" install
 
 stage "tests"
 "${run[@]}" "${everything_but_node[@]}"
 
-stage "the development node"
-POQ_NODE="${POQ_NODE:-$(scripts/build-node.sh)}"
-export POQ_NODE
-
-stage "tests on the development node"
-"${run[@]}" "${node_only[@]}"
+if ((node)); then
+    stage "the development node"
+    POQ_NODE="${POQ_NODE:-$(scripts/build-node.sh)}"
+    export POQ_NODE
+    stage "tests on the development node"
+    "${run[@]}" "${node_only[@]}"
+else
+    warn "the development node was not built and its tests did not run: scripts/test.sh --node does both"
+fi
 
 stage "all tests passed"

@@ -118,7 +118,8 @@ pub mod poq {
             Self::check_global(&global)?;
             let env = Self::env;
             let owner = env().caller();
-            let entropy = blake2(&scale(&(env().account_id(), owner, env().block_timestamp(), env().block_number())));
+            let entropy =
+                blake2(&scale(&(env().account_id(), owner, env().block_timestamp(), env().block_number())));
             Ok(Self {
                 owner,
                 proposed: None,
@@ -460,7 +461,11 @@ pub mod poq {
             let mut drawn = self
                 .draw(kind, Role::Inference, &record.inference, &params, outputs, id, |_, node, _| {
                     let free = node.free >= at_risk && node.price <= split.inference_slot;
-                    if free && !is_of(node, &requester) { Fit::Yes } else { Fit::No }
+                    if free && !is_of(node, &requester) {
+                        Fit::Yes
+                    } else {
+                        Fit::No
+                    }
                 })
                 .ok_or(Error::TooFewNodes)?;
             for (_, node) in drawn.iter_mut() {
@@ -999,7 +1004,10 @@ pub mod poq {
         /// The open tasks of a node.
         #[ink(message)]
         pub fn duties(&self, node: NodeId) -> Vec<TaskId> {
-            self.nodes.get(node).map(|node| node.open.into_iter().filter(|id| *id != 0).collect()).unwrap_or_default()
+            self.nodes
+                .get(node)
+                .map(|node| node.open.into_iter().filter(|id| *id != 0).collect())
+                .unwrap_or_default()
         }
 
         /// An account's money in the contract. Anybody may ask for any account.
@@ -1063,10 +1071,15 @@ pub mod poq {
         fn accept_output(&mut self, item: &Commit, operators: &mut Vec<(NodeId, AccountId)>) -> Result<bool> {
             let mut task = self.tasks.get(item.task).ok_or(Error::NoTask)?;
             let now = self.env().block_timestamp();
-            let slot = task.outputs.iter_mut().find(|slot| slot.node == item.node).ok_or(Error::NotAssigned)?;
+            let slot =
+                task.outputs.iter_mut().find(|slot| slot.node == item.node).ok_or(Error::NotAssigned)?;
             self.only_operator(item.node, operators)?;
             if slot.committed_at > 0 {
-                return if slot.commitment == item.commitment { Ok(false) } else { Err(Error::AlreadyCommitted) };
+                return if slot.commitment == item.commitment {
+                    Ok(false)
+                } else {
+                    Err(Error::AlreadyCommitted)
+                };
             }
             if item.commitment == [0; 32] {
                 return Err(Error::BadCommitment);
@@ -1097,7 +1110,11 @@ pub mod poq {
                 .ok_or(Error::NotAssigned)?;
             self.only_operator(item.node, operators)?;
             if seat.state != SeatState::Drawn {
-                return if seat.commitment == item.commitment { Ok(false) } else { Err(Error::AlreadyCommitted) };
+                return if seat.commitment == item.commitment {
+                    Ok(false)
+                } else {
+                    Err(Error::AlreadyCommitted)
+                };
             }
             if item.commitment == [0; 32] {
                 return Err(Error::BadCommitment);
@@ -1117,7 +1134,11 @@ pub mod poq {
         }
 
         /// Takes a reveal; what does not match is recorded.
-        fn accept_reveal(&mut self, reveal: Reveal, operators: &mut Vec<(NodeId, AccountId)>) -> Result<Revealed> {
+        fn accept_reveal(
+            &mut self,
+            reveal: Reveal,
+            operators: &mut Vec<(NodeId, AccountId)>,
+        ) -> Result<Revealed> {
             let mut task = self.tasks.get(reveal.task).ok_or(Error::NoTask)?;
             let now = self.env().block_timestamp();
             let (phase, deadline) = task.clock().at(now);
@@ -1196,24 +1217,43 @@ pub mod poq {
             let params = self.load_params(task.kind, task.version)?;
             let seats = u8::try_from(task.panel.len()).map_err(|_| Error::PanelSize)?;
             // Nobody scores an answer of their own, or one that they asked for; nobody sits on both panels.
-            let answering: Vec<AccountId> =
-                task.outputs.iter().filter_map(|slot| self.nodes.get(slot.node)).map(|node| node.owner).collect();
+            let answering: Vec<AccountId> = task
+                .outputs
+                .iter()
+                .filter_map(|slot| self.nodes.get(slot.node))
+                .map(|node| node.owner)
+                .collect();
             let at_risk = task.evaluator_at_risk;
             let requester = task.requester;
             let per_model = usize::from((seats / 2).max(1));
             let released: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
             let mut drawn = self
-                .draw(task.kind, Role::Evaluator, &kind.evaluators, &params, seats, id, |candidate, node, chosen| {
-                    if node.free < at_risk
-                        || released.contains(&candidate)
-                        || answering.contains(&node.owner)
-                        || is_of(node, &requester)
-                    {
-                        return Fit::No;
-                    }
-                    let same = chosen.iter().filter(|(_, other)| other.model_digest == node.model_digest).count();
-                    if same < per_model { Fit::Yes } else { Fit::Spare }
-                })
+                .draw(
+                    task.kind,
+                    Role::Evaluator,
+                    &kind.evaluators,
+                    &params,
+                    seats,
+                    id,
+                    |candidate, node, chosen| {
+                        if node.free < at_risk
+                            || released.contains(&candidate)
+                            || answering.contains(&node.owner)
+                            || is_of(node, &requester)
+                        {
+                            return Fit::No;
+                        }
+                        let same = chosen
+                            .iter()
+                            .filter(|(_, other)| other.model_digest == node.model_digest)
+                            .count();
+                        if same < per_model {
+                            Fit::Yes
+                        } else {
+                            Fit::Spare
+                        }
+                    },
+                )
                 .ok_or(Error::TooFewNodes)?;
             for (seat, (node, record)) in task.panel.iter_mut().zip(drawn.iter_mut()) {
                 lock(record, id, at_risk)?;
@@ -1272,13 +1312,12 @@ pub mod poq {
             let settlement = settle(&params, &input).ok_or(Error::Overflow)?;
 
             let mut credited: Balance = 0;
-            let outcomes = settlement
-                .outputs
-                .iter()
-                .map(|o| (o.payout, o.slashed, task.inference_at_risk, None))
-                .chain(settlement.panel.iter().map(|e| {
-                    (e.payout, e.slashed, task.evaluator_at_risk, Some((e.trust, e.gain_average)))
-                }));
+            let outcomes =
+                settlement.outputs.iter().map(|o| (o.payout, o.slashed, task.inference_at_risk, None)).chain(
+                    settlement.panel.iter().map(|e| {
+                        (e.payout, e.slashed, task.evaluator_at_risk, Some((e.trust, e.gain_average)))
+                    }),
+                );
             for ((_, node), (payout, slashed, at_risk, standing)) in loaded.iter_mut().zip(outcomes) {
                 release(node, id, at_risk, slashed)?;
                 node.claimable = add(node.claimable, payout)?;
@@ -1360,7 +1399,9 @@ pub mod poq {
             let mut owed: Vec<(NodeId, Balance, Balance)> = task
                 .outputs
                 .iter()
-                .map(|slot| (slot.node, task.inference_at_risk, if slot.committed_at > 0 { 0 } else { missed }))
+                .map(|slot| {
+                    (slot.node, task.inference_at_risk, if slot.committed_at > 0 { 0 } else { missed })
+                })
                 .collect();
             // In every other case the panel was never drawn, or has been released.
             if reason == RefundReason::BelowQuorum {
@@ -1372,7 +1413,13 @@ pub mod poq {
             self.liabilities.refunds = add(self.liabilities.refunds, task.fee)?;
             let refund = task.fee;
             self.finish(id, &mut task, Phase::Refunded, refund);
-            self.env().emit_event(TaskRefunded { task: id, requester: task.requester, reason, refund, penalties });
+            self.env().emit_event(TaskRefunded {
+                task: id,
+                requester: task.requester,
+                reason,
+                refund,
+                penalties,
+            });
             Ok(())
         }
 
@@ -1565,7 +1612,13 @@ pub mod poq {
             self.save_placed_in(id, node, kind, &params)
         }
 
-        fn save_placed_in(&mut self, id: NodeId, node: Node, mut kind: Kind, params: &KindParams) -> Result<()> {
+        fn save_placed_in(
+            &mut self,
+            id: NodeId,
+            node: Node,
+            mut kind: Kind,
+            params: &KindParams,
+        ) -> Result<()> {
             let (kind_id, before) = (node.kind, node.place);
             let mut loaded = [(id, node)];
             self.relocate(&mut loaded, 0, &mut kind, params)?;
@@ -1610,16 +1663,28 @@ pub mod poq {
                     operator
                 }
             };
-            if operator == self.env().caller() { Ok(()) } else { Err(Error::NotOperator) }
+            if operator == self.env().caller() {
+                Ok(())
+            } else {
+                Err(Error::NotOperator)
+            }
         }
 
         fn only_owner(&self) -> Result<()> {
-            if self.env().caller() == self.owner { Ok(()) } else { Err(Error::NotContractOwner) }
+            if self.env().caller() == self.owner {
+                Ok(())
+            } else {
+                Err(Error::NotContractOwner)
+            }
         }
 
         fn check_global(global: &GlobalParams) -> Result<()> {
             let good = |ms: u64| ms > 0 && ms <= QUARTER_MS;
-            if good(global.unbonding_ms) && good(global.archive_ms) { Ok(()) } else { Err(Error::BadAmount) }
+            if good(global.unbonding_ms) && good(global.archive_ms) {
+                Ok(())
+            } else {
+                Err(Error::BadAmount)
+            }
         }
 
         /// What the contract can spend. The pallet's `balance` already leaves out what keeps the account alive and what is held
@@ -1652,7 +1717,11 @@ pub mod poq {
     }
 
     fn check_batch(items: usize) -> Result<()> {
-        if items == 0 || items > MAX_BATCH { Err(Error::BatchSize) } else { Ok(()) }
+        if items == 0 || items > MAX_BATCH {
+            Err(Error::BatchSize)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_of(node: &Node, account: &AccountId) -> bool {

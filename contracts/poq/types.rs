@@ -294,7 +294,8 @@ impl Task {
     /// All that decides what can be done with it.
     pub fn clock(&self) -> Clock {
         let count = |states: &[SeatState]| {
-            u8::try_from(self.panel.iter().filter(|seat| states.contains(&seat.state)).count()).unwrap_or(u8::MAX)
+            u8::try_from(self.panel.iter().filter(|seat| states.contains(&seat.state)).count())
+                .unwrap_or(u8::MAX)
         };
         Clock {
             phase: self.phase,
@@ -302,7 +303,8 @@ impl Task {
             draw_ms: self.draw_ms,
             reveal_ms: self.reveal_ms,
             outputs: u8::try_from(self.outputs.len()).unwrap_or(u8::MAX),
-            delivered: u8::try_from(self.outputs.iter().filter(|o| o.committed_at > 0).count()).unwrap_or(u8::MAX),
+            delivered: u8::try_from(self.outputs.iter().filter(|o| o.committed_at > 0).count())
+                .unwrap_or(u8::MAX),
             panel: u8::try_from(self.panel.len()).unwrap_or(u8::MAX),
             committed: count(&[SeatState::Committed, SeatState::Revealed, SeatState::Mismatched]),
             revealed: count(&[SeatState::Revealed]),

@@ -255,10 +255,10 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
         match &evaluator.conduct {
             Conduct::Missed => settled.slashed = missed,
             Conduct::Unrevealed => settled.slashed = params.unrevealed_penalty.of(params.evaluator_at_risk),
-            // Nothing to be compared on: either no output could be had, and saying so is a duty done; or it abstained on
-            // every output that the others could get.
+            // Nothing to be compared on: either no output could be had, and saying so is a duty done, or nobody else
+            // revealed; or it abstained on every output that the others could get.
             Conduct::Revealed(_) if comparisons.is_empty() => {
-                settled.slashed = if available == 0 { 0 } else { missed };
+                settled.slashed = if available == 0 || revealed < 2 { 0 } else { missed };
             }
             Conduct::Revealed(_) => {
                 // Abstaining on some outputs earns in proportion to the others.

@@ -628,6 +628,19 @@ proptest! {
         }
     }
 
+    /// A kind that was never settled, or whose floor was raised since: no division by next to nothing.
+    #[test]
+    fn a_reference_below_its_floor_counts_as_the_floor((params, input) in case(), below in ratio()) {
+        if let MeritRule::Information { floor, .. } = params.merit {
+            let with = |reference| {
+                let mut input = input.clone();
+                input.population.reference = reference;
+                settle(&params, &input).unwrap().panel
+            };
+            prop_assert_eq!(with(below.min(floor)), with(floor));
+        }
+    }
+
     /// Leave one out: an evaluator is compared with a consensus that it has no part in.
     #[test]
     fn an_evaluators_own_trust_moves_nothing_that_it_is_measured_by((params, input) in case(), which in any::<Index>(), trust in ratio()) {
@@ -682,12 +695,16 @@ proptest! {
                 let others: Vec<Weighted> = (0..input.panel.len()).filter(|o| *o != m).filter_map(|o| {
                     Some(Weighted { score: said(o, f)?, trust: input.panel[o].trust })
                 }).collect();
-                Some(Comparison { own: said(m, f)?, others: aggregate(params.aggregation, &others).unwrap() })
+                Some(Comparison { own: said(m, f)?, others: aggregate(params.aggregation, &others)? })
             }).collect();
             let d = merit::deviation(&comparisons, params.tolerance);
             prop_assert_eq!(settled.deviation, d.tolerated);
             if comparisons.is_empty() {
                 prop_assert_eq!(settled.payout, 0);
+                // One who reveals alone has nobody to be compared with, and is not to blame.
+                if matches!(input.panel[m].conduct, Conduct::Revealed(_)) && revealed(&input) == 1 {
+                    prop_assert_eq!(settled.slashed, 0);
+                }
                 continue;
             }
             let missed = params.missed_penalty.of(params.evaluator_at_risk);

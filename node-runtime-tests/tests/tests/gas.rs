@@ -44,7 +44,11 @@ fn duties_draws_and_settlements_move_no_storage_deposit() -> Res {
             assert_eq!(world.send(&node.owner, 0, call().claim(node.id))??.deposit, 0);
         }
     }
-    assert_eq!(world.send(&requester, 0, call().collect(vec![id]))??.deposit, -asked.deposit, "all of it comes back");
+    assert_eq!(
+        world.send(&requester, 0, call().collect(vec![id]))??.deposit,
+        -asked.deposit,
+        "all of it comes back"
+    );
     Ok(())
 }
 

@@ -5,7 +5,9 @@
 
 use poq_chain::deploy::{find_or_deploy, Artifact};
 use poq_chain::signer::Keys;
-use poq_chain::types::{Commit, GlobalParams, KindParams, Phase, Purpose, Registration, Reveal, Role, Score, TaskInput};
+use poq_chain::types::{
+    Commit, GlobalParams, KindParams, Phase, Purpose, Registration, Reveal, Role, Score, TaskInput,
+};
 use poq_chain::{commit, messages, to_ink, Client, Options};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -35,7 +37,11 @@ fn binary() -> PathBuf {
         });
         cache.join("node/release/poq-node")
     });
-    assert!(path.is_file(), "there is no node at {}: run scripts/build-node.sh, or name one in POQ_NODE", path.display());
+    assert!(
+        path.is_file(),
+        "there is no node at {}: run scripts/build-node.sh, or name one in POQ_NODE",
+        path.display()
+    );
     path
 }
 
@@ -77,7 +83,8 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
     let started = Instant::now();
     let client = Client::connect(&node.url, None, Options::default()).await.unwrap();
     let artifact =
-        Artifact::load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.wasm")).unwrap();
+        Artifact::load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.wasm"))
+            .unwrap();
     let owner = client.submitter(keys("//Alice"));
     let global = GlobalParams { unbonding_ms: 1_000, archive_ms: 3_600_000 };
     let deployed = find_or_deploy(&owner, &artifact, global, b"test").await.unwrap();
@@ -113,7 +120,11 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
     let (answering, bob) = &nodes[0];
     let salt = bob.salt(&deployed.address, id, *answering, Purpose::Output);
     let commitment = commit::output(&deployed.address, id, *answering, &[1; 32], &salt);
-    client.submitter(bob.clone()).send(messages::commit_outputs(vec![Commit { task: id, node: *answering, commitment }])).await.unwrap();
+    client
+        .submitter(bob.clone())
+        .send(messages::commit_outputs(vec![Commit { task: id, node: *answering, commitment }]))
+        .await
+        .unwrap();
     owner.send(messages::draw_panel(id)).await.unwrap();
 
     let reveal = |node: u32, keys: &Keys| Reveal {
@@ -125,8 +136,13 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
     };
     for (evaluator, keys) in &nodes[1..] {
         let r = reveal(*evaluator, keys);
-        let commitment = commit::scores(&deployed.address, id, *evaluator, &r.scores, &r.report_hash, &r.salt);
-        client.submitter(keys.clone()).send(messages::commit_scores(id, *evaluator, commitment)).await.unwrap();
+        let commitment =
+            commit::scores(&deployed.address, id, *evaluator, &r.scores, &r.report_hash, &r.salt);
+        client
+            .submitter(keys.clone())
+            .send(messages::commit_scores(id, *evaluator, commitment))
+            .await
+            .unwrap();
     }
     for (evaluator, keys) in &nodes[1..] {
         client.submitter(keys.clone()).send(messages::reveal_scores(reveal(*evaluator, keys))).await.unwrap();

@@ -101,6 +101,10 @@ impl QualityScorer for BiEncoderScorer {
     }
 }
 
+/// Relevance logits lie between about −11 and 11; a plain sigmoid is 0 or 1 nearly everywhere and gives a right answer of
+/// one word (−5: it is no passage) as little as nonsense (−11). Divided by this, the whole range tells.
+const RELEVANCE_SPREAD: f32 = 4.0;
+
 /// Scores by relevance of the output to the question.
 pub struct CrossEncoderScorer {
     encoder: Box<dyn CrossEncoder>,
@@ -125,7 +129,10 @@ impl QualityScorer for CrossEncoderScorer {
     fn score(&mut self, query: &Query, outputs: &[String]) -> Result<Vec<f64>> {
         let pairs: Vec<_> = outputs.iter().map(|o| (query.question.as_str(), o.as_str())).collect();
         let logits = self.encoder.score(&pairs)?;
-        Ok(outputs.iter().zip(logits).map(|(o, logit)| unit(sigmoid(logit) * structure(query, o))).collect())
+        let score = |(output, logit): (&String, f32)| {
+            unit(sigmoid(logit / RELEVANCE_SPREAD) * structure(query, output))
+        };
+        Ok(outputs.iter().zip(logits).map(score).collect())
     }
 }
 

@@ -222,7 +222,7 @@ def settle(params, task):
         elif evaluator["conduct"] == "unrevealed":
             row["slashed"] = of(params["unrevealed_penalty"], evaluator_risk)
         elif not pairs[m]:
-            row["slashed"] = missed if available else 0
+            row["slashed"] = missed if available and len(revealed) > 1 else 0
         else:
             share = fraction(len(pairs[m]), len(available))
             if merit_rule == "closeness" or gains[m] is None:

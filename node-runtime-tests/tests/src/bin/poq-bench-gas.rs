@@ -89,7 +89,10 @@ fn run(options: &Options) -> Res<()> {
         single.insert(name.into(), (BLOCK / one.ref_time()).into());
         batched.insert(name.into(), (BLOCK / per_round).into());
         println!("round N={outputs} K={panel}");
-        println!("  {:<22} {:>5} {:>16} {:>12} {:>22}", "message", "sent", "ref_time each", "proof each", "deposit each (UNIT)");
+        println!(
+            "  {:<22} {:>5} {:>16} {:>12} {:>22}",
+            "message", "sent", "ref_time each", "proof each", "deposit each (UNIT)"
+        );
         let mut messages = Map::new();
         for (message, cost) in &one.messages {
             let sent = cost.sent.max(1);
@@ -172,9 +175,14 @@ fn measure(outputs: u8, panel: u8, tasks: usize) -> Res<Ledger> {
         ids.push(sent.value);
     }
     for node in &nodes.0 {
-        let items: Vec<Commit> = ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
+        let items: Vec<Commit> =
+            ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
         let cost = if tasks == 1 {
-            let sent = world.send(&node.operator, 0, call().commit_output(ids[0], node.id, items[0].commitment))??;
+            let sent = world.send(
+                &node.operator,
+                0,
+                call().commit_output(ids[0], node.id, items[0].commitment),
+            )??;
             Cost::of(&sent.report, sent.deposit)
         } else {
             let sent = world.send(&node.operator, 0, call().commit_outputs(items))??;
@@ -222,7 +230,8 @@ fn commit_all(world: &mut World, node: &TestNode, reveals: &[Reveal]) -> Res<Cos
     let items: Vec<Commit> =
         reveals.iter().map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal))).collect();
     if let [item] = items.as_slice() {
-        let sent = world.send(&node.operator, 0, call().commit_scores(item.task, node.id, item.commitment))??;
+        let sent =
+            world.send(&node.operator, 0, call().commit_scores(item.task, node.id, item.commitment))??;
         return Ok(Cost::of(&sent.report, sent.deposit));
     }
     let sent = world.send(&node.operator, 0, call().commit_scores_batch(items))??;
@@ -305,7 +314,12 @@ fn draw_at(size: usize) -> Res<u64> {
         let id = round + 1;
         let node = &inference[0];
         let commitment = world.output_commitment(id, node.id);
-        world.chain.call(&node.operator, &contract, 0, encode(call().commit_output(id, node.id, commitment)))?;
+        world.chain.call(
+            &node.operator,
+            &contract,
+            0,
+            encode(call().commit_output(id, node.id, commitment)),
+        )?;
         let drawn = world.chain.call(&dev::bob(), &contract, 0, encode(call().draw_panel(id)))?;
         total += drawn.report.weight.ref_time();
     }
