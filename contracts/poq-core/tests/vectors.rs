@@ -255,7 +255,7 @@ fn hand_computed_functions() {
 #[test]
 fn hand_computed_settlements() {
     let base: Map<String, Value> = get(&read("hand"), "params");
-    by_hand("settlement", 7, |case| {
+    by_hand("settlement", 8, |case| {
         let mut params = base.clone();
         params.extend(get::<Map<String, Value>>(case, "change"));
         let params: KindParams = serde_json::from_value(Value::Object(params)).unwrap();
