@@ -54,7 +54,7 @@ artifacts_are_current() {
     [[ -f contracts/artifacts/poq.contract ]] || return 1
     # Without a repository (an unpacked release) there is nothing that could have changed them.
     git rev-parse --is-inside-work-tree >/dev/null 2>&1 || return 0
-    local sources=(contracts/poq contracts/poq-core ':!contracts/*/tests' ':!contracts/*/benches') built
+    local sources=(contracts/poq contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*') built
     [[ -z "$(git status --porcelain -- "${sources[@]}" contracts/artifacts)" ]] || return 1
     built="$(git log -1 --format=%H -- contracts/artifacts)"
     [[ -n "$built" ]] && git diff --quiet "$built" HEAD -- "${sources[@]}"
