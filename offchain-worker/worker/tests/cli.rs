@@ -218,7 +218,7 @@ fn a_wrong_key_file_is_refused_with_its_reason_and_without_its_content() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("supposed"), "the content is not repeated");
     desk.key("broken.json", "{\"encoded\": 1}");
     desk.refuses(&["keys", "inspect", "broken.json"], USAGE, &["broken.json", "--password-file"]);
-    desk.write("password", "secret");
+    desk.key("password", "secret");
     desk.refuses(
         &["keys", "inspect", "broken.json", "--password-file", "password"],
         FAILURE,
