@@ -445,7 +445,7 @@ pub(crate) struct RequestArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(crate) struct InputArgs {
-    /// The question.
+    /// The question that is to be answered.
     #[arg(long, value_name = "TEXT")]
     pub(crate) question: Option<String>,
     /// A file with the input as JSON (`{"version": 1, "context": "…", "question": "…"}`), or - for standard input.
@@ -761,7 +761,7 @@ pub(crate) struct GenerateArgs {
 /// `poq keys inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The key file.
+    /// The key file whose address is to be printed.
     pub(crate) file: PathBuf,
     /// The file with the keystore's password; without it the password is asked for on the terminal.
     #[arg(long, env = "POQ_PASSWORD_FILE", value_name = "FILE")]
