@@ -1054,15 +1054,18 @@ proptest! {
     /// Every random number below the pool's total is a different (member, threshold), and every threshold below the class's
     /// bound occurs: a member of weight w is accepted for exactly w of them. That is exact proportionality.
     #[test]
-    fn picks_are_one_to_one(pool in pool(), random in any::<u128>()) {
-        let total: u128 = (0..CLASSES).map(|c| u128::from(pool.counts[c]) * u128::from(bound(c as u8))).sum();
+    fn picks_are_one_to_one(pool in pool(), random in any::<u128>(), edge in prop::option::of(0..CLASSES), off in 0..3u128) {
+        let span = |c: usize| u128::from(pool.counts[c]) * u128::from(bound(c as u8));
+        let total: u128 = (0..CLASSES).map(span).sum();
+        // Anywhere, or where one class ends and the next begins.
+        let random = edge.map_or(random, |c| ((0..=c).map(span).sum::<u128>() + off).saturating_sub(1));
         match pool.pick(random) {
             None => prop_assert!(total == 0 && pool.is_empty()),
             Some(pick) => {
                 let class = usize::from(pick.class);
                 prop_assert!(pick.index < pool.counts[class]);
                 prop_assert!(pick.threshold.ppb() < bound(pick.class));
-                let before: u128 = (0..class).map(|c| u128::from(pool.counts[c]) * u128::from(bound(c as u8))).sum();
+                let before: u128 = (0..class).map(span).sum();
                 let number = before
                     + u128::from(pick.index) * u128::from(bound(pick.class))
                     + u128::from(pick.threshold.ppb());

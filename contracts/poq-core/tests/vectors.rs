@@ -249,7 +249,7 @@ fn hand_computed_functions() {
     by_hand("reward", 4, reward_case);
     by_hand("merit", 4, merit_case);
     by_hand("trust", 10, trust_case);
-    by_hand("draw", 4, draw_case);
+    by_hand("draw", 5, draw_case);
 }
 
 #[test]

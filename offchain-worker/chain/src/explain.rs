@@ -8,7 +8,7 @@ use crate::account::to_account32;
 use crate::client::{At, Block, Client};
 use crate::commit;
 use crate::error::{Error, Result};
-use crate::events::{Emitted, Outcome, PoqEvent, TaskRefunded, TaskSettled};
+use crate::events::{Emitted, FinalEvent, Outcome, PoqEvent, TaskRefunded, TaskSettled};
 use crate::json::ToJson;
 use crate::types::{
     Balance, Conduct, EvaluatorInput, KindId, KindParams, NodeId, NodeView, OutputInput, Population,
@@ -212,7 +212,18 @@ pub async fn explain(client: &Client, task: TaskId) -> Result<Explanation> {
 /// # Errors
 /// `NoFinalEvent` where the block does not have its end; `Pruned`; or where the node cannot be asked.
 pub async fn explain_at(client: &Client, task: TaskId, block: u32) -> Result<Explanation> {
-    let ended = client.final_event_at(task, block).await?;
+    explain_event(client, client.final_event_at(task, block).await?).await
+}
+
+/// Explains an end that is known from its event, against what the chain shows around the event's block.
+///
+/// # Errors
+/// `Pruned` where the node no longer has the block's state, or where the node cannot be asked.
+pub async fn explain_event(client: &Client, ended: FinalEvent) -> Result<Explanation> {
+    let task = match &ended.outcome {
+        Outcome::Settled(event) => event.task,
+        Outcome::Refunded(event) => event.task,
+    };
     let replay = Replay::new(client, task, ended.block, ended.index).await?;
     match ended.outcome {
         Outcome::Settled(event) => replay.settled(*event).await,

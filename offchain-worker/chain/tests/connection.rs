@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use futures::StreamExt;
-use poq_chain::{messages, At, Class, Client, Error, Options};
+use poq_chain::types::Role;
+use poq_chain::{messages, At, Class, Client, Confirm, Error, Options, SendOptions};
 use poq_sandbox::{SandboxConfig, SandboxNode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -297,4 +298,54 @@ async fn a_call_that_no_block_takes_expires() {
     let error = within(30, sending).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
     assert_eq!(error.class(), Class::Stale);
+}
+
+/// With POQ_TEST_NODE_URL set (a development node with Alice's money), the same client on a real node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_node_behaves_the_same() {
+    let Ok(url) = std::env::var("POQ_TEST_NODE_URL") else { return };
+    let client = Client::connect(&url, None, options()).await.unwrap();
+    println!("{:?} {:?}", client.chain(), client.best().await.unwrap());
+    let alice = client.submitter(keys("//Alice"));
+    let salt: [u8; 8] = rand::random();
+    let deployed = poq_chain::deploy::find_or_deploy(&alice, &artifact(), global(), &salt).await.unwrap();
+    assert!(deployed.created);
+    let client = client.with_contract(deployed.address);
+    assert_eq!(client.code_hash().await.unwrap(), artifact().code_hash);
+    let owner = client.submitter(keys("//Alice"));
+    owner.send(messages::set_kind(KIND, params())).await.unwrap();
+    let mut nodes = Vec::new();
+    for (role, index) in
+        [(Role::Inference, 0), (Role::Evaluator, 1), (Role::Evaluator, 2), (Role::Evaluator, 3)]
+    {
+        let sender = client.submitter(keys(&format!("//Real//{index}")));
+        owner.transfer(&sender.account(), 1_000 * UNIT).await.unwrap();
+        let id = sender
+            .send(messages::register(registration(role, index, &sender.account()), 50 * UNIT))
+            .await
+            .unwrap();
+        nodes.push((id.value, sender));
+    }
+    // Many at once, and one until it is final.
+    let (node, sender) = nodes[0].clone();
+    let stakes = (0..10u128).map(|index| {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.send(messages::stake(node, UNIT + index)).await })
+    });
+    for stake in stakes.collect::<Vec<_>>() {
+        stake.await.unwrap().unwrap();
+    }
+    let until_final = SendOptions { confirm: Some(Confirm::Finalized), ..SendOptions::default() };
+    let receipt = owner.send_with(messages::set_paused(false), until_final).await.unwrap();
+    assert!(client.finalized().await.unwrap().number >= receipt.block.number);
+    // A panel right after the commitment: nobody else makes blocks here.
+    let task =
+        owner.send(messages::request_task(KIND, 1, 3, input(), [7; 32], 10 * UNIT)).await.unwrap().value;
+    sender.send(messages::commit_output(task, node, [1; 32])).await.unwrap();
+    let drawn = owner.send(messages::draw_panel(task)).await.unwrap();
+    assert_eq!(drawn.events.len(), 1);
+    let record = client.view().await.unwrap().task(task).await.unwrap().unwrap();
+    assert_eq!(record.task.panel.len(), 3);
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    assert!(client.upcoming().timestamp_ms.abs_diff(wall) < 20_000);
 }

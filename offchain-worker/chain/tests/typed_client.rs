@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use futures::StreamExt;
 use poq_chain::deploy::{address_of, check_code, deploy, find_or_deploy, Artifact};
-use poq_chain::explain::{explain, explain_at, Ending};
+use poq_chain::explain::{explain, explain_at, explain_event, Ending};
 use poq_chain::json::ToJson;
 use poq_chain::types::{Commit, Phase, Ratio, Role, Score, Step};
 use poq_chain::{commit, messages, At, Class, Confirm, ContractError, Error, Outcome, PoqEvent, SendOptions};
@@ -95,6 +95,20 @@ async fn a_task_lives_from_request_to_claim() {
     let totals = explanation.totals;
     assert_eq!(totals.paid + totals.protocol_fee + totals.refund, FEE);
     assert!(serde_json::to_string(&explanation).unwrap().contains("\"ending\":\"settled\""));
+
+    // An event that lies is caught, whatever it lies about.
+    let mut lie = world.client.final_event(task).await.unwrap();
+    let Outcome::Settled(false_event) = &mut lie.outcome else { panic!("it was settled") };
+    false_event.settlement.outputs[1].payout += 1;
+    false_event.settlement.panel[0].trust = Ratio::ONE;
+    false_event.input.panel[1].trust = Ratio::from_permille(1);
+    false_event.input.outputs[0].latency_ms = Some(1);
+    let explanation = explain_event(&world.client, lie).await.unwrap();
+    assert!(!explanation.agrees());
+    let wrong: Vec<String> = explanation.differences.iter().map(|d| d.what.clone()).collect();
+    for what in ["outputs[1].payout", "panel[0].trust", "panel[1].trust", "outputs[0].latency_ms", "fee"] {
+        assert!(wrong.iter().any(|path| path == what), "{what} is not among {wrong:?}");
+    }
 
     // Money out.
     let earner = event.output_nodes[0];
