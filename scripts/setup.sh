@@ -19,12 +19,15 @@ esac
 
 need_cmd cargo "Install Rust from https://rustup.rs, then run this again."
 
-# A C toolchain for the libraries that come as C source, git for the stamps, and binaryen for the contract.
-packages=(build-essential ca-certificates git pkg-config clang libclang-dev cmake protobuf-compiler binaryen)
+# build-essential, perl: several libraries come as C source (aws-lc, secp256k1, zstd; the node's OpenSSL is configured by perl).
+# protobuf-compiler: the node's network protocols. binaryen: wasm-opt. curl: a quick look whether rustup's server answers, and
+# the devnet's health. Nothing here uses clang, libclang or cmake: no crate of Cargo.lock generates bindings, and aws-lc
+# compiles with cc alone.
+packages=(build-essential ca-certificates curl git perl pkg-config protobuf-compiler binaryen)
 if have_cmd apt-get && have_cmd dpkg-query; then
     apt_install "${packages[@]}" || die "the packages above are needed; install them and run this again"
 else
-    for command in cc git clang cmake protoc wasm-opt; do
+    for command in cc make curl git perl protoc wasm-opt; do
         need_cmd "$command" "This is not a Debian system: install the counterparts of ${packages[*]}."
     done
 fi
