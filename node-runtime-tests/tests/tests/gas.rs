@@ -16,6 +16,8 @@ fn duties_draws_and_settlements_move_no_storage_deposit() -> Res {
     let mut world = World::new()?;
     let nodes = world.nodes(2, 5)?;
     let requester = world.account()?;
+    // An account's own record is written with its first request, and stays.
+    world.round(&requester, &nodes, 2, 5, |_| vec![700, 400])?;
     let asked = world.send(&requester, 20 * UNIT, call().request_task(KIND, 2, 5, input(), [7; 32]))??;
     let id = asked.value;
     assert!(asked.deposit > 0);

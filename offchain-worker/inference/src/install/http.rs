@@ -237,7 +237,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file.whl");
         std::fs::write(path.with_extension("part"), b"stale").unwrap();
-        let (url, _) = server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnew!"]);
+        let (url, _seen) =
+            server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nnew!"]);
         assert!(fetch(&url, &path).is_ok());
         assert_eq!(std::fs::read(&path).unwrap(), b"new!");
     }
