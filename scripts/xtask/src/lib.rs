@@ -8,7 +8,6 @@
 pub mod artifacts;
 pub mod budget;
 pub mod bundle;
-pub mod canonical;
 pub mod host_functions;
 pub mod strip;
 pub mod validate;
