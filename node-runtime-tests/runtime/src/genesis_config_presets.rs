@@ -1,6 +1,6 @@
 //! Genesis states that the runtime itself knows.
 
-use alloc::{vec, vec::Vec};
+use alloc::{string::ToString, vec, vec::Vec};
 
 use polkadot_sdk::*;
 

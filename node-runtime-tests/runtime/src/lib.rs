@@ -15,6 +15,10 @@
 
 extern crate alloc;
 
+// The FRAME macros name it bare, and only `std` has it in its prelude.
+#[cfg(not(feature = "std"))]
+use alloc::vec::Vec;
+
 use polkadot_sdk::*;
 
 use sp_runtime::{
@@ -90,6 +94,9 @@ pub const EXISTENTIAL_DEPOSIT: Balance = MILLIUNIT;
 
 /// Types for code that must not know the runtime's calls (the node).
 pub mod opaque {
+    #[cfg(not(feature = "std"))]
+    use alloc::vec::Vec;
+
     use polkadot_sdk::*;
 
     use sp_runtime::{generic, impl_opaque_keys, traits::BlakeTwo256};
