@@ -14,7 +14,8 @@ what="${1:-}"
 case "$what" in
 gas)
     [[ -f contracts/artifacts/poq.wasm ]] || scripts/build-contract.sh
-    exec cargo run --quiet --release -p poq-runtime-tests --bin poq-bench-gas -- "$@"
+    build_programs poq-bench-gas
+    exec "$CARGO_TARGET_DIR/release/poq-bench-gas" "$@"
     ;;
 -h | --help | "")
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"

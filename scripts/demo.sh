@@ -60,8 +60,6 @@ artifacts_are_current() {
     [[ -n "$built" ]] && git diff --quiet "$built" HEAD -- "${sources[@]}"
 }
 
-build_worker() { cargo build --release --quiet -p poq-worker --bin poq; }
-
 if [[ "${POQ_SKIP_SETUP:-0}" != 1 ]]; then
     timed "set-up of the machine" "$HERE/setup.sh"
     need_cmd cargo "Install Rust from https://rustup.rs."
@@ -70,8 +68,8 @@ if [[ "${POQ_SKIP_SETUP:-0}" != 1 ]]; then
     else
         timed "the contract" "$HERE/build-contract.sh"
     fi
-    timed "the models" "$HERE/install-models.sh"
-    timed "the worker" build_worker
+    timed "the programs" build_programs poq poq-models
+    timed "the models" "$CARGO_TARGET_DIR/release/poq-models" install
     if ((WITH_NODE)); then timed "the node" "$HERE/build-node.sh" >&2; fi
 fi
 

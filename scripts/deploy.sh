@@ -26,10 +26,9 @@ done
 
 CALLER="$PWD"
 cd "$POQ_ROOT"
-need_cmd cargo "Install Rust from https://rustup.rs."
 export POQ_ARTIFACT="${POQ_ARTIFACT:-$POQ_ROOT/contracts/artifacts/poq.contract}"
 [[ -f "$POQ_ARTIFACT" ]] || "$HERE/build-contract.sh"
-cargo build --release --quiet -p poq-worker --bin poq
+build_programs poq
 cd "$CALLER"
 
 if ((!KEY_GIVEN)); then

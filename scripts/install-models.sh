@@ -10,8 +10,8 @@
 #   scripts/install-models.sh --help                every option (--offline, --wheels DIR, --keep-wheels, --index-url URL)
 set -euo pipefail
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/poq/target}"
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 command=install
 arguments=()
@@ -22,6 +22,5 @@ for argument in "$@"; do
     esac
 done
 
-cd "$root"
-cargo build --release --quiet -p poq-inference --bin poq-models
+build_programs poq-models
 exec "$CARGO_TARGET_DIR/release/poq-models" "$command" ${arguments[@]+"${arguments[@]}"}

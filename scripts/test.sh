@@ -2,35 +2,32 @@
 # Runs every test, on a machine with nothing but Rust and git: installs what is missing, then goes from the fast checks to
 # the slow ones.
 #
-#   scripts/test.sh            everything that needs no node
-#   scripts/test.sh --node     that, then the development node (its first build takes long) and the tests that need it
-#   scripts/test.sh --fast     formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
+#   scripts/test.sh             everything; the development node's first build takes long, later ones reuse it
+#   scripts/test.sh --no-node   everything that needs no development node
+#   scripts/test.sh --fast      formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
 #
 # Order: formatting and lints; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
-# runtime, workers with real models); then, when asked for, the development node and the tests that need it.
+# runtime, workers with real models); then the development node, its lints and the tests that need it.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 cd "$POQ_ROOT"
 
 fast=0
-node=0
+node=1
 case "${1:-}" in
 "") ;;
 --fast) fast=1 ;;
---node) node=1 ;;
+--no-node) node=0 ;;
 -h | --help)
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     exit 0
     ;;
-*) die "unknown argument '$1' (known: --fast, --node, --help)" ;;
+*) die "unknown argument '$1' (known: --fast, --no-node, --help)" ;;
 esac
 
 started=$SECONDS
 stage() { printf '\n== %s (after %d min)\n' "$1" $(((SECONDS - started) / 60)) >&2; }
-
-# The same packages in every cargo call: another selection has other features, and would compile dependencies anew.
-workspace=(--workspace --exclude poq-node)
 
 stage "set-up"
 scripts/setup.sh
@@ -46,24 +43,24 @@ fi
 
 stage "lints"
 # In a folder of their own: lints need every crate's metadata, tests need its code, and neither should evict the other.
-CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release "${workspace[@]}" --all-targets -- -D warnings
+CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release "${POQ_WORKSPACE[@]}" --all-targets -- -D warnings
 
 stage "the contract's artifacts are those of the sources"
 scripts/build-contract.sh --check
 
 stage "compiling all tests"
 if have_cmd cargo-nextest; then
-    run=(cargo nextest run --locked --release "${workspace[@]}")
+    run=(cargo nextest run --locked --release "${POQ_WORKSPACE[@]}")
     everything_but_node=(--no-fail-fast -E 'not binary(node)')
     node_only=(-E 'binary(node)')
 else
     warn "cargo-nextest is not installed: cargo test runs the same tests one program after the other"
-    run=(cargo test --locked --release "${workspace[@]}")
+    run=(cargo test --locked --release "${POQ_WORKSPACE[@]}")
     everything_but_node=(--no-fail-fast -- --skip on_the_node_)
     node_only=(on_the_node_)
 fi
 "${run[@]}" --no-run
-cargo build --locked --release "${workspace[@]}" --bins --tests
+cargo build --locked --release "${POQ_WORKSPACE[@]}" --bins --tests
 
 stage "models"
 "$CARGO_TARGET_DIR/release/poq-models" install
@@ -78,7 +75,7 @@ if ((node)); then
     stage "tests on the development node"
     "${run[@]}" "${node_only[@]}"
 else
-    warn "the development node was not built and its tests did not run: scripts/test.sh --node does both"
+    warn "the development node was not built and its tests did not run: scripts/test.sh without --no-node does both"
 fi
 
 stage "all tests passed"

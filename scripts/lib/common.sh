@@ -27,6 +27,18 @@ need_cmd() {
     have_cmd "$1" || die "'$1' is not on PATH. ${2:-Run scripts/setup.sh, which installs what these scripts need.}"
 }
 
+# The packages that every cargo call here selects: another selection has other features, and would compile dependencies anew.
+# The node is built apart (scripts/build-node.sh).
+POQ_WORKSPACE=(--workspace --exclude poq-node)
+
+# build_programs NAME…: build these programs. Progress goes to stderr.
+build_programs() {
+    local name bins=()
+    for name in "$@"; do bins+=(--bin "$name"); done
+    need_cmd cargo "Install Rust from https://rustup.rs."
+    (cd "$POQ_ROOT" && cargo build --locked --release "${POQ_WORKSPACE[@]}" "${bins[@]}") >&2
+}
+
 # content_hash PATH…: one sha256 over the names (relative to the repository) and contents of the given files and folders.
 # Files that git ignores do not count; files not yet added do.
 content_hash() {
