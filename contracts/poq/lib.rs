@@ -18,6 +18,11 @@
 //! A task's record is written at its full size by its requester, who gets the deposit back on collecting it; a node's by its
 //! owner. Duties, draws and settlements never change a record's size, so no honest role pays for another's storage.
 //!
+//! # Gas
+//!
+//! wasmi charges a call for every function that it enters, seven units of fuel per byte, whatever of it runs. So every message and
+//! every large helper is a function of its own (`inline(never)`): a commitment does not pay for the settlement's code.
+//!
 //! # Warning
 //!
 //! Draws use entropy accumulated from salts that evaluators of earlier tasks revealed, with the block's number and time. A
@@ -150,6 +155,7 @@ pub mod poq {
         /// # Errors
         /// `NoKind`, `TextTooLong`, `TooMany`.
         #[ink(message, payable)]
+        #[inline(never)]
         pub fn register(&mut self, registration: Registration) -> Result<NodeId> {
             let owner = self.env().caller();
             let amount = self.env().transferred_value();
@@ -227,6 +233,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`, `TextTooLong`.
         #[ink(message)]
+        #[inline(never)]
         pub fn configure(&mut self, node: NodeId, update: NodeUpdate) -> Result<()> {
             let mut record = self.owned(node)?;
             if let Some(endpoint) = update.endpoint {
@@ -255,6 +262,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `BadAmount` for nothing.
         #[ink(message, payable)]
+        #[inline(never)]
         pub fn stake(&mut self, node: NodeId) -> Result<()> {
             let amount = self.env().transferred_value();
             if amount == 0 {
@@ -277,6 +285,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`, `BadAmount` above the free stake, `StakeBelowMinimum`.
         #[ink(message)]
+        #[inline(never)]
         pub fn unstake(&mut self, node: NodeId, amount: Balance) -> Result<()> {
             let mut record = self.owned(node)?;
             if amount == 0 || amount > record.free {
@@ -304,6 +313,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`, `NothingToWithdraw`, `StillUnbonding`, `TransferFailed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn withdraw_unbonded(&mut self, node: NodeId) -> Result<Balance> {
             let mut record = self.owned(node)?;
             let amount = record.unbonding;
@@ -329,6 +339,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`.
         #[ink(message)]
+        #[inline(never)]
         pub fn drain(&mut self, node: NodeId) -> Result<()> {
             self.set_status(node, NodeStatus::Draining, NodeChange::Draining)
         }
@@ -341,6 +352,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`.
         #[ink(message)]
+        #[inline(never)]
         pub fn resume(&mut self, node: NodeId) -> Result<()> {
             self.set_status(node, NodeStatus::Active, NodeChange::Resumed)
         }
@@ -353,6 +365,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotNodeOwner`, `NodeInUse`.
         #[ink(message)]
+        #[inline(never)]
         pub fn deregister(&mut self, node: NodeId) -> Result<()> {
             let record = self.owned(node)?;
             let money = [record.free, record.locked, record.unbonding, record.claimable];
@@ -376,6 +389,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`, `NoNode`.
         #[ink(message)]
+        #[inline(never)]
         pub fn refresh(&mut self, nodes: Vec<NodeId>) -> Result<()> {
             check_batch(nodes.len())?;
             for node in nodes {
@@ -393,6 +407,7 @@ pub mod poq {
         /// # Errors
         /// `NoNode`, `NotPayee`, `NothingToWithdraw`, `TransferFailed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn claim(&mut self, node: NodeId) -> Result<Balance> {
             let caller = self.env().caller();
             let mut record = self.load(node)?;
@@ -425,6 +440,7 @@ pub mod poq {
         /// # Errors
         /// `Paused`, `NoKind`, `PanelSize`, `FeeTooSmall`, `TextTooLong`, `TooMany`, `TooFewNodes` (a later block draws anew).
         #[ink(message, payable)]
+        #[inline(never)]
         pub fn request_task(
             &mut self,
             kind: KindId,
@@ -542,6 +558,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`, `NoTask`, `NotFinal`, `NotRequester`, `TransferFailed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn collect(&mut self, tasks: Vec<TaskId>) -> Result<Balance> {
             check_batch(tasks.len())?;
             let caller = self.env().caller();
@@ -593,6 +610,7 @@ pub mod poq {
         /// # Errors
         /// `NoTask`, `NotAssigned`, `NotOperator`, `BadCommitment`, `AlreadyCommitted`, `WrongPhase`.
         #[ink(message)]
+        #[inline(never)]
         pub fn commit_output(&mut self, task: TaskId, node: NodeId, commitment: Digest) -> Result<()> {
             let item = Commit { task, node, commitment };
             if self.accept_output(&item, &mut Vec::new())? {
@@ -609,6 +627,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`.
         #[ink(message)]
+        #[inline(never)]
         pub fn commit_outputs(&mut self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
             check_batch(items.len())?;
             let mut operators = Vec::new();
@@ -639,6 +658,7 @@ pub mod poq {
         /// # Errors
         /// `NoTask`, `NotAssigned`, `NotOperator`, `BadCommitment`, `AlreadyCommitted`, `WrongPhase`.
         #[ink(message)]
+        #[inline(never)]
         pub fn commit_scores(&mut self, task: TaskId, node: NodeId, commitment: Digest) -> Result<()> {
             let item = Commit { task, node, commitment };
             if self.accept_scores(&item, &mut Vec::new())? {
@@ -655,6 +675,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`.
         #[ink(message)]
+        #[inline(never)]
         pub fn commit_scores_batch(&mut self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
             check_batch(items.len())?;
             let mut operators = Vec::new();
@@ -686,6 +707,7 @@ pub mod poq {
         /// # Errors
         /// `NoTask`, `NotAssigned`, `NotOperator`, `WrongPhase`, `BadScores`, `NotCommitted`, `AlreadyRevealed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn reveal_scores(&mut self, reveal: Reveal) -> Result<()> {
             let revealed = self.accept_reveal(reveal, &mut Vec::new())?;
             self.env().emit_event(ScoresRevealed { items: vec![revealed] });
@@ -700,6 +722,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`.
         #[ink(message)]
+        #[inline(never)]
         pub fn reveal_scores_batch(&mut self, items: Vec<Reveal>) -> Result<Vec<Option<Error>>> {
             check_batch(items.len())?;
             let mut operators = Vec::new();
@@ -730,6 +753,7 @@ pub mod poq {
         /// # Errors
         /// `NoTask`, `TooEarly`, `WrongPhase`, `TooFewNodes` (a later block draws anew).
         #[ink(message)]
+        #[inline(never)]
         pub fn draw_panel(&mut self, task: TaskId) -> Result<()> {
             self.perform(task, Some(Step::Draw)).map(|_| ())
         }
@@ -742,6 +766,7 @@ pub mod poq {
         /// # Errors
         /// `NoTask`, `TooEarly`, `WrongPhase`.
         #[ink(message)]
+        #[inline(never)]
         pub fn settle(&mut self, task: TaskId) -> Result<()> {
             self.perform(task, Some(Step::Settle)).map(|_| ())
         }
@@ -755,6 +780,7 @@ pub mod poq {
         /// # Errors
         /// `BatchSize`; per task `NoTask`, `TooEarly`, `WrongPhase` where it is final, `TooFewNodes`.
         #[ink(message)]
+        #[inline(never)]
         pub fn advance(&mut self, tasks: Vec<TaskId>) -> Result<Vec<Result<Step>>> {
             check_batch(tasks.len())?;
             Ok(tasks.into_iter().map(|task| self.perform(task, None)).collect())
@@ -770,6 +796,7 @@ pub mod poq {
         /// # Errors
         /// `NotContractOwner`, `BadParams`.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_kind(&mut self, kind: KindId, params: KindParams) -> Result<u32> {
             self.only_owner()?;
             params.validate()?;
@@ -811,6 +838,7 @@ pub mod poq {
         /// # Errors
         /// `NotContractOwner`, `BadAmount` for a period of zero or above 90 days.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_global(&mut self, global: GlobalParams) -> Result<()> {
             self.only_owner()?;
             Self::check_global(&global)?;
@@ -827,6 +855,7 @@ pub mod poq {
         /// # Errors
         /// `NotContractOwner`.
         #[ink(message)]
+        #[inline(never)]
         pub fn set_paused(&mut self, paused: bool) -> Result<()> {
             self.only_owner()?;
             self.paused = paused;
@@ -842,6 +871,7 @@ pub mod poq {
         /// # Errors
         /// `NotContractOwner`.
         #[ink(message)]
+        #[inline(never)]
         pub fn propose_owner(&mut self, proposed: AccountId) -> Result<()> {
             self.only_owner()?;
             self.proposed = Some(proposed);
@@ -857,6 +887,7 @@ pub mod poq {
         /// # Errors
         /// `NotProposed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn accept_ownership(&mut self) -> Result<()> {
             let caller = self.env().caller();
             if self.proposed != Some(caller) {
@@ -877,6 +908,7 @@ pub mod poq {
         /// # Errors
         /// `NotContractOwner`, `BadAmount` for nothing, `Insolvent`, `TransferFailed`.
         #[ink(message)]
+        #[inline(never)]
         pub fn withdraw_treasury(&mut self, to: AccountId, amount: Balance) -> Result<()> {
             self.only_owner()?;
             if amount == 0 {
@@ -897,36 +929,42 @@ pub mod poq {
 
         /// The contract's owner.
         #[ink(message)]
+        #[inline(never)]
         pub fn owner(&self) -> AccountId {
             self.owner
         }
 
         /// Who may accept the ownership.
         #[ink(message)]
+        #[inline(never)]
         pub fn proposed_owner(&self) -> Option<AccountId> {
             self.proposed
         }
 
         /// Whether new tasks are refused.
         #[ink(message)]
+        #[inline(never)]
         pub fn paused(&self) -> bool {
             self.paused
         }
 
         /// The parameters that are not a kind's.
         #[ink(message)]
+        #[inline(never)]
         pub fn global_params(&self) -> GlobalParams {
             self.global
         }
 
         /// The kinds that exist.
         #[ink(message)]
+        #[inline(never)]
         pub fn kinds(&self) -> Vec<KindId> {
             self.kind_ids.get_or_default()
         }
 
         /// A kind with its newest parameters.
         #[ink(message)]
+        #[inline(never)]
         pub fn kind(&self, kind: KindId) -> Option<KindView> {
             let record = self.kinds.get(kind)?;
             let Params(params) = self.params.get((kind, record.version))?;
@@ -935,12 +973,14 @@ pub mod poq {
 
         /// A version of a kind's parameters.
         #[ink(message)]
+        #[inline(never)]
         pub fn params(&self, kind: KindId, version: u32) -> Option<KindParams> {
             self.params.get((kind, version)).map(|Params(params)| params)
         }
 
         /// What a task of a kind costs at least, and what that is split into.
         #[ink(message)]
+        #[inline(never)]
         pub fn quote(&self, kind: KindId, outputs: u8, panel: u8) -> Option<Quote> {
             let params = self.kind(kind)?.params;
             let fee_min = params.fee_min(outputs, panel)?;
@@ -949,12 +989,14 @@ pub mod poq {
 
         /// A node.
         #[ink(message)]
+        #[inline(never)]
         pub fn node(&self, node: NodeId) -> Option<NodeView> {
             Some(NodeView { id: node, node: self.nodes.get(node)?, info: self.infos.get(node)? })
         }
 
         /// Nodes from a number on, at most twelve.
         #[ink(message)]
+        #[inline(never)]
         pub fn nodes(&self, from: NodeId, limit: u32) -> Vec<NodeView> {
             let mut views = Vec::new();
             let mut id = from.max(1);
@@ -967,12 +1009,14 @@ pub mod poq {
 
         /// The highest node number given.
         #[ink(message)]
+        #[inline(never)]
         pub fn node_count(&self) -> NodeId {
             self.last_node
         }
 
         /// A task, open or uncollected.
         #[ink(message)]
+        #[inline(never)]
         pub fn task(&self, task: TaskId) -> Option<TaskView> {
             let record = self.tasks.get(task)?;
             let step = record.clock().step(self.env().block_timestamp(), self.env().block_number());
@@ -981,6 +1025,7 @@ pub mod poq {
 
         /// Open and uncollected tasks from a number on: at most six, of at most 200 numbers looked at.
         #[ink(message)]
+        #[inline(never)]
         pub fn tasks(&self, from: TaskId, limit: u32) -> Vec<TaskView> {
             let mut views = Vec::new();
             let first = from.max(1);
@@ -997,12 +1042,14 @@ pub mod poq {
 
         /// The highest task number given.
         #[ink(message)]
+        #[inline(never)]
         pub fn task_count(&self) -> TaskId {
             self.last_task
         }
 
         /// The open tasks of a node.
         #[ink(message)]
+        #[inline(never)]
         pub fn duties(&self, node: NodeId) -> Vec<TaskId> {
             self.nodes
                 .get(node)
@@ -1012,6 +1059,7 @@ pub mod poq {
 
         /// An account's money in the contract. Anybody may ask for any account.
         #[ink(message)]
+        #[inline(never)]
         pub fn balances(&self, account: AccountId) -> Balances {
             let record = self.accounts.get(account).unwrap_or_default();
             let mut sums = Balances { withdrawn: record.collected, ..Balances::default() };
@@ -1042,12 +1090,14 @@ pub mod poq {
 
         /// What the contract owes, by name.
         #[ink(message)]
+        #[inline(never)]
         pub fn liabilities(&self) -> Liabilities {
             self.liabilities
         }
 
         /// Whether the contract can pay what it owes.
         #[ink(message)]
+        #[inline(never)]
         pub fn solvency(&self) -> Solvency {
             let balance = self.spendable();
             let owed = self.liabilities.total();
@@ -1061,6 +1111,7 @@ pub mod poq {
 
         /// The draws' entropy as of now.
         #[ink(message)]
+        #[inline(never)]
         pub fn entropy(&self) -> Digest {
             self.entropy
         }
@@ -1068,6 +1119,7 @@ pub mod poq {
         // --- helpers: duties -----------------------------------------------------------------------------------------
 
         /// Takes an output commitment. Whether it is new.
+        #[inline(never)]
         fn accept_output(&mut self, item: &Commit, operators: &mut Vec<(NodeId, AccountId)>) -> Result<bool> {
             let mut task = self.tasks.get(item.task).ok_or(Error::NoTask)?;
             let now = self.env().block_timestamp();
@@ -1099,6 +1151,7 @@ pub mod poq {
         }
 
         /// Takes a commitment to scores. Whether it is new.
+        #[inline(never)]
         fn accept_scores(&mut self, item: &Commit, operators: &mut Vec<(NodeId, AccountId)>) -> Result<bool> {
             let mut task = self.tasks.get(item.task).ok_or(Error::NoTask)?;
             let now = self.env().block_timestamp();
@@ -1134,6 +1187,7 @@ pub mod poq {
         }
 
         /// Takes a reveal; what does not match is recorded.
+        #[inline(never)]
         fn accept_reveal(
             &mut self,
             reveal: Reveal,
@@ -1211,6 +1265,7 @@ pub mod poq {
             Ok(step)
         }
 
+        #[inline(never)]
         fn draw_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
             let now = self.env().block_timestamp();
             let kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
@@ -1273,6 +1328,7 @@ pub mod poq {
             Ok(())
         }
 
+        #[inline(never)]
         fn settle_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
             let now = self.env().block_timestamp();
             let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
@@ -1368,6 +1424,7 @@ pub mod poq {
         }
 
         /// Releases a panel that stayed below its quorum, for a second draw.
+        #[inline(never)]
         fn release_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
             let now = self.env().block_timestamp();
             let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
@@ -1392,6 +1449,7 @@ pub mod poq {
             Ok(())
         }
 
+        #[inline(never)]
         fn refund_step(&mut self, id: TaskId, mut task: Task, reason: RefundReason) -> Result<()> {
             let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
             let params = self.load_params(task.kind, task.version)?;
@@ -1424,6 +1482,7 @@ pub mod poq {
         }
 
         /// Unlocks nodes' stake of a task and takes penalties from it: (node, at risk, penalty). Returns those that lost.
+        #[inline(never)]
         fn penalise(
             &mut self,
             task: TaskId,
@@ -1451,6 +1510,7 @@ pub mod poq {
         }
 
         /// Stores a task's end. Its record keeps its size until it is collected.
+        #[inline(never)]
         fn finish(&mut self, id: TaskId, task: &mut Task, phase: Phase, refund: Balance) {
             task.phase = phase;
             task.refund = refund;
@@ -1462,6 +1522,7 @@ pub mod poq {
         // --- helpers: the draw ---------------------------------------------------------------------------------------
 
         /// Draws `count` nodes of different owners that fit; bounded work, whatever the pool's size.
+        #[inline(never)]
         #[allow(clippy::too_many_arguments)]
         fn draw(
             &self,
@@ -1541,6 +1602,7 @@ pub mod poq {
 
         /// Puts the node at `index` of `loaded` into the weight class where it belongs now. Another node may move into the
         /// place that it leaves: that one is changed in `loaded` if it is there, else in storage.
+        #[inline(never)]
         fn relocate(
             &mut self,
             loaded: &mut [Loaded],
@@ -1596,10 +1658,12 @@ pub mod poq {
 
         // --- helpers: records ----------------------------------------------------------------------------------------
 
+        #[inline(never)]
         fn load(&self, node: NodeId) -> Result<Node> {
             self.nodes.get(node).ok_or(Error::NoNode)
         }
 
+        #[inline(never)]
         fn save(&mut self, loaded: &[Loaded]) {
             for (id, node) in loaded {
                 self.nodes.insert(id, node);
@@ -1629,6 +1693,7 @@ pub mod poq {
             Ok(())
         }
 
+        #[inline(never)]
         fn load_params(&self, kind: KindId, version: u32) -> Result<KindParams> {
             self.params.get((kind, version)).map(|Params(params)| params).ok_or(Error::NoParams)
         }
@@ -1654,6 +1719,7 @@ pub mod poq {
         }
 
         /// Checks that the caller operates the node; a batch reads each node once.
+        #[inline(never)]
         fn only_operator(&self, node: NodeId, operators: &mut Vec<(NodeId, AccountId)>) -> Result<()> {
             let operator = match operators.iter().find(|(id, _)| *id == node) {
                 Some((_, operator)) => *operator,

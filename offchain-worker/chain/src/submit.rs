@@ -497,16 +497,22 @@ impl Submitter {
         };
         // A call that the node may not have got is handed over again as soon as it is clear that no block has it.
         let mut sent = updates.is_some().then(Instant::now);
-        let mut announced = match updates {
-            Some(updates) => {
-                tokio::time::timeout(left(deadline), announced(updates)).await.unwrap_or(Announced::Nothing)
+        // The announcement is the fast way, not the only one: it can be lost with a subscription that began too late or died.
+        let mut announcement = updates.map(|updates| Box::pin(announced(updates)));
+        let mut hint = match &mut announcement {
+            Some(waiting) => {
+                let hint = tokio::time::timeout(left(deadline).min(LOOK), waiting).await;
+                if hint.is_ok() {
+                    announcement = None;
+                }
+                hint.unwrap_or(Announced::Nothing)
             }
             None => Announced::Nothing,
         };
         let mut best = self.client.best_watch();
         loop {
             // A node that cannot be asked leaves the question open until the deadline.
-            let found = match std::mem::replace(&mut announced, Announced::Nothing) {
+            let found = match std::mem::replace(&mut hint, Announced::Nothing) {
                 Announced::InBlock(hash) => self.locate(signed, hash).await,
                 Announced::Nothing => self.look(call, signed).await,
             };
@@ -532,8 +538,19 @@ impl Submitter {
             if pause.is_zero() {
                 return Err(unresolved());
             }
-            // Whichever comes first: a new block, or some time. The sender of blocks lives as long as the client.
-            let _ = tokio::time::timeout(pause.min(LOOK), best.changed()).await;
+            // Whichever comes first: the announcement, or without one a new block, or some time. The sender of blocks lives as
+            // long as the client.
+            match &mut announcement {
+                Some(waiting) => {
+                    if let Ok(announced) = tokio::time::timeout(pause.min(LOOK), waiting).await {
+                        hint = announced;
+                        announcement = None;
+                    }
+                }
+                None => {
+                    let _ = tokio::time::timeout(pause.min(LOOK), best.changed()).await;
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use contract_metadata::{
 use semver::Version;
 use serde_json::{Map, Value};
 
-use crate::validate::code_hash;
+use crate::{canonical::canonicalise, validate::code_hash};
 
 /// The version of ink!'s metadata format that this project's tools read.
 pub const METADATA_VERSION: u64 = 5;
@@ -88,7 +88,7 @@ pub fn bundle(wasm: &[u8], abi: &str, build: &Build) -> Result<ContractMetadata,
         SourceCompiler::new(Compiler::RustC, build.rustc.clone()),
         Some(info),
     );
-    Ok(ContractMetadata::new(source, contract, None, None, abi))
+    Ok(ContractMetadata::new(source, contract, None, None, canonicalise(&abi)?))
 }
 
 /// The `.contract` file: with the code, in one line.

@@ -8,6 +8,7 @@
 pub mod artifacts;
 pub mod budget;
 pub mod bundle;
+pub mod canonical;
 pub mod host_functions;
 pub mod strip;
 pub mod validate;
