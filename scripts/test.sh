@@ -52,12 +52,12 @@ stage "compiling all tests"
 if have_cmd cargo-nextest; then
     run=(cargo nextest run --locked --release "${POQ_WORKSPACE[@]}")
     everything_but_node=(--no-fail-fast -E 'not binary(node)')
-    node_only=(-E 'binary(node)')
+    node_only=(--run-ignored all -E 'binary(node) | test(on_the_node_)')
 else
     warn "cargo-nextest is not installed: cargo test runs the same tests one program after the other"
     run=(cargo test --locked --release "${POQ_WORKSPACE[@]}")
     everything_but_node=(--no-fail-fast -- --skip on_the_node_)
-    node_only=(on_the_node_)
+    node_only=(on_the_node_ -- --include-ignored)
 fi
 "${run[@]}" --no-run
 cargo build --locked --release "${POQ_WORKSPACE[@]}" --bins --tests
@@ -73,6 +73,10 @@ if ((node)); then
     POQ_NODE="${POQ_NODE:-$(scripts/build-node.sh)}"
     export POQ_NODE
     stage "tests on the development node"
+    port=19944
+    POQ_TEST_NODE_URL="$(scripts/devnet.sh --detach --port "$port")"
+    export POQ_TEST_NODE_URL
+    trap 'scripts/devnet.sh --stop --port "$port"' EXIT
     "${run[@]}" "${node_only[@]}"
 else
     warn "the development node was not built and its tests did not run: scripts/test.sh without --no-node does both"

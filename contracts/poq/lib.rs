@@ -59,12 +59,6 @@ pub mod poq {
     const QUARTER_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
     /// How many places of a pool are walked when random picks did not fill a draw.
     const WALK: usize = 16;
-    /// The most items that a page of nodes holds; a page must fit ink!'s 16 KiB buffer.
-    const NODES_PAGE: u32 = 12;
-    /// The most items that a page of tasks holds.
-    const TASKS_PAGE: u32 = 6;
-    /// The most numbers that one page of tasks looks at.
-    const TASKS_SCAN: u64 = 200;
 
     /// The contract's storage. What is not in a mapping is one cell that every message reads and writes: small, and hot.
     #[ink(storage)]

@@ -19,6 +19,12 @@ pub const MAX_TASKS_PER_REQUESTER: usize = 256;
 pub const MAX_BATCH: usize = 64;
 /// The longest text (model name, endpoint, input address), in bytes.
 pub const MAX_TEXT: usize = 256;
+/// The most nodes that a page of nodes holds; a page must fit ink!'s 16 KiB buffer.
+pub const NODES_PAGE: u32 = 12;
+/// The most tasks that a page of tasks holds.
+pub const TASKS_PAGE: u32 = 6;
+/// The most numbers that one page of tasks looks at.
+pub const TASKS_SCAN: TaskId = 200;
 /// How many consensus values a kind remembers.
 pub const RING: usize = 16;
 

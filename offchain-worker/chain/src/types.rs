@@ -6,7 +6,8 @@ pub use poq_contract::types::{
     SeatState, Solvency, Task, TaskInput, TaskView,
 };
 pub use poq_contract::types::{
-    MAX_BATCH, MAX_NODES_PER_OWNER, MAX_OPEN, MAX_TASKS_PER_REQUESTER, MAX_TEXT, RING,
+    MAX_BATCH, MAX_NODES_PER_OWNER, MAX_OPEN, MAX_TASKS_PER_REQUESTER, MAX_TEXT, NODES_PAGE, RING,
+    TASKS_PAGE, TASKS_SCAN,
 };
 pub use poq_core::commitment::{Hash, Purpose, Salt};
 pub use poq_core::phase::{Clock, Phase, Step};

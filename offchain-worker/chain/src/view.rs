@@ -6,18 +6,11 @@ use crate::error::{Error, Result};
 use crate::messages::{contract, encode, Encoded};
 use crate::types::{
     Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView, Quote,
-    Solvency, TaskId, TaskView,
+    Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
 };
 use ink::primitives::LangError;
 use parity_scale_codec::{Decode, DecodeAll};
 use subxt::utils::AccountId32;
-
-/// How many nodes one page asks for; the contract may return fewer.
-const NODES_PAGE: u32 = 50;
-/// How many tasks one page asks for; the contract may return fewer.
-const TASKS_PAGE: u32 = 20;
-/// How many task numbers one page of the contract looks through.
-const TASKS_SCAN: u64 = 200;
 
 /// The contract's state at one block. Needs no key: queries are dry runs.
 #[derive(Clone, Debug)]

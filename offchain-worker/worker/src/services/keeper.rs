@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use poq_chain::types::{Step, TaskId, TaskView, MAX_BATCH};
+use poq_chain::types::{Step, TaskId, TaskView, MAX_BATCH, TASKS_PAGE, TASKS_SCAN};
 use poq_chain::{messages, ContractError, Submitter, View};
 
 use super::{class_label, Ctx, Served};
@@ -13,10 +13,6 @@ use crate::metrics;
 
 pub(crate) const NAME: &str = "keeper";
 
-/// Tasks per page of the contract's query, its own limit.
-const PAGE: u32 = 20;
-/// Task numbers that one page looks at, at most: the contract's limit.
-const SPAN: TaskId = 200;
 /// Pages of older tasks per round: the backlog of a first start is worked off beside the present.
 const OLD_PAGES: usize = 5;
 /// The first pause before a step that could not be done is tried again; it doubles up to [`AGAIN_MOST`], which leaves several
@@ -207,7 +203,7 @@ async fn look(view: &View, scan: &mut Scan) -> poq_chain::error::Result<Vec<Task
         if scan.low <= 1 {
             break;
         }
-        let from = scan.low.saturating_sub(SPAN).max(1);
+        let from = scan.low.saturating_sub(TASKS_SCAN).max(1);
         let mut at = from;
         while at < scan.low {
             at = range(view, at, scan.low.saturating_sub(1), &mut seen).await?.saturating_add(1);
@@ -239,14 +235,11 @@ async fn range(
     to: TaskId,
     seen: &mut BTreeMap<TaskId, TaskView>,
 ) -> poq_chain::error::Result<TaskId> {
-    let page = view.tasks(from, PAGE).await?;
-    let full = page.len() >= PAGE as usize;
+    let page = view.tasks(from, TASKS_PAGE).await?;
     let last = page.last().map(|view| view.id);
     seen.extend(page.into_iter().filter(|view| view.id <= to).map(|view| (view.id, view)));
-    Ok(match last {
-        Some(last) if full => last.min(to),
-        _ => from.saturating_add(SPAN).saturating_sub(1).min(to),
-    })
+    // A page that has something may have ended with it, however short it is; only an empty one has looked at all its numbers.
+    Ok(last.unwrap_or_else(|| from.saturating_add(TASKS_SCAN).saturating_sub(1)).min(to))
 }
 
 fn again(failures: u32) -> Duration {
