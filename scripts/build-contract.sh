@@ -4,6 +4,7 @@
 #   contracts/artifacts/poq.json      its interface (ink! metadata, version 5)
 #   contracts/artifacts/poq.contract  both in one, for polkadot.js and other wallets
 #   contracts/artifacts/SHA256SUMS
+#   contracts/artifacts/SOURCES       a hash of the sources that they are made of
 #
 #   scripts/build-contract.sh           build, unless neither sources nor toolchain have changed
 #   scripts/build-contract.sh --check   build elsewhere and compare with the committed artifacts: byte for byte where the
@@ -48,7 +49,7 @@ inputs_hash() {
     {
         content_hash contracts/poq contracts/poq-core scripts/xtask scripts/build-contract.sh Cargo.toml Cargo.lock
         printf '%s\n' "$POQ_WASM_ID" "$optimiser"
-        cat "$artifacts/"{poq.wasm,poq.json,poq.contract,SHA256SUMS} 2>/dev/null | sha256sum
+        cat "$artifacts/"{poq.wasm,poq.json,poq.contract,SHA256SUMS,SOURCES} 2>/dev/null | sha256sum
     } | sha256sum | cut -d' ' -f1
 }
 
@@ -105,10 +106,13 @@ rm -rf "$fresh"
     --info "build_mode=Release" --info "rust_toolchain=$POQ_WASM_ID" --info "wasm_opt=$optimiser"
 
 if ((check)); then
+    [[ "$(contract_sources)" == "$(cat "$artifacts/SOURCES" 2>/dev/null)" ]] ||
+        die "contracts/artifacts is of other sources than these: run scripts/build-contract.sh and commit what it writes"
     "$xtask" check-artifacts "$artifacts" --budget "$budget" --fresh "$fresh"
 else
     mkdir -p "$artifacts"
     cp "$fresh"/* "$artifacts/"
+    contract_sources >"$artifacts/SOURCES"
     "$xtask" check-artifacts "$artifacts" --budget "$budget"
 fi
 mark_up_to_date "$stamp" "$(inputs_hash)"

@@ -47,17 +47,13 @@ timed() {
     log "$what: $((SECONDS - start)) s"
 }
 
-# The committed artifacts are good when they are whole and nothing that they are built from has changed since they were
-# committed. Then no WebAssembly toolchain is needed, and a fresh clone starts minutes earlier.
+# The committed artifacts are good when they are whole and made of the sources that are here. Then no WebAssembly toolchain is
+# needed, and a fresh clone starts minutes earlier.
 artifacts_are_current() {
     (cd contracts/artifacts 2>/dev/null && sha256sum --check --quiet --strict SHA256SUMS) >/dev/null 2>&1 || return 1
-    [[ -f contracts/artifacts/poq.contract ]] || return 1
     # Without a repository (an unpacked release) there is nothing that could have changed them.
     git rev-parse --is-inside-work-tree >/dev/null 2>&1 || return 0
-    local sources=(contracts/poq contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*') built
-    [[ -z "$(git status --porcelain -- "${sources[@]}" contracts/artifacts)" ]] || return 1
-    built="$(git log -1 --format=%H -- contracts/artifacts)"
-    [[ -n "$built" ]] && git diff --quiet "$built" HEAD -- "${sources[@]}"
+    [[ "$(contract_sources)" == "$(cat contracts/artifacts/SOURCES 2>/dev/null)" ]]
 }
 
 if [[ "${POQ_SKIP_SETUP:-0}" != 1 ]]; then
