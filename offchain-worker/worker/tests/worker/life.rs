@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use poq_chain::types::{Phase, SeatState};
+use poq_chain::types::{Phase, SeatState, TASKS_PAGE};
 use poq_journal::{Duty, Journal, State};
 use poq_worker::Worker;
 
@@ -168,6 +168,35 @@ async fn a_keeper_needs_no_nodes() {
 
     let keeper = net.work("keeper", &[], &scripts).await;
     net.settled(id).await;
+    for worker in [worker, keeper] {
+        worker.shutdown();
+        worker.wait().await.unwrap();
+    }
+}
+
+/// The contract answers with short pages, and tasks that are over stay in them until they are collected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_starts_late_finds_tasks_beyond_the_first_page() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let mut config = net.config("nodes", &nodes);
+    config.keeper.enabled = false;
+    let deps = net.deps(&nodes, scripts.models()).await;
+    let worker = Worker::start(config, deps).await.unwrap();
+    worker.ready(PATIENCE).await.unwrap();
+    let mut ids = Vec::new();
+    for number in 0..=TASKS_PAGE {
+        ids.push(net.ask(&format!("Who finds number {number}?"), 1, 3).await);
+    }
+    for id in &ids {
+        net.until(*id, "answered", |task| task.task.clock().delivered == 1).await;
+    }
+
+    let keeper = net.work("keeper", &[], &scripts).await;
+    for id in ids {
+        net.settled(id).await;
+    }
     for worker in [worker, keeper] {
         worker.shutdown();
         worker.wait().await.unwrap();
