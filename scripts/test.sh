@@ -7,7 +7,7 @@
 #   scripts/test.sh --fast      formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
 #
 # Order: formatting and lints; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
-# runtime, workers with real models); then the development node, its lints and the tests that need it.
+# runtime, workers with real models); then the development node and the tests that need it.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
