@@ -90,6 +90,8 @@ struct Memory {
     retries: HashMap<(Duty, DutyStep), Retry>,
     ready_since: Option<Instant>,
     missed: HashSet<(Duty, DutyStep)>,
+    /// Duties that were due when last seen and have nothing in the journal: what becomes of them must be told all the same.
+    unrecorded: HashSet<Duty>,
     stored: HashSet<Duty>,
     troubled: BTreeSet<(TaskId, NodeId)>,
     wake: Instant,
@@ -110,6 +112,7 @@ impl Memory {
             retries: HashMap::new(),
             ready_since: None,
             missed: HashSet::new(),
+            unrecorded: HashSet::new(),
             stored: HashSet::new(),
             troubled: BTreeSet::new(),
             wake: Instant::now(),
@@ -119,6 +122,14 @@ impl Memory {
 
     fn wake_by(&mut self, at: Instant) {
         self.wake = self.wake.min(at);
+    }
+
+    /// Counts a missed step, once.
+    fn miss(&mut self, duty: Duty, step: DutyStep) {
+        if self.missed.insert((duty, step)) {
+            tracing::warn!(%duty, step = step.label(), "missed: the deadline has passed");
+            metrics::duty_missed(step);
+        }
     }
 
     /// Forgets what concerns tasks that are over.
@@ -202,7 +213,7 @@ impl Operator {
         let open: BTreeSet<(TaskId, NodeId)> =
             assigned.iter().map(|assigned| (assigned.view.id, assigned.node.config.id)).collect();
 
-        self.finish(&view, &open).await?;
+        self.finish(memory, &view, &open).await?;
         memory.keep_only(&open);
         memory.troubled.retain(|key| {
             let keep = open.contains(key);
@@ -260,6 +271,9 @@ impl Operator {
         due: Due,
         ready: &mut Vec<Ready>,
     ) -> Served {
+        if matches!(due, Due::Answer { .. } | Due::Score { .. }) {
+            memory.unrecorded.insert(duty);
+        }
         match due {
             Due::Answer { deadline } => match self.record(duty)? {
                 Some(record) => {
@@ -295,10 +309,7 @@ impl Operator {
                 self.note(duty, step.0, step.1).await?;
             }
             Due::Missed(step) => {
-                if memory.missed.insert((duty, step)) {
-                    tracing::warn!(%duty, step = step.label(), "missed: the deadline has passed");
-                    metrics::duty_missed(step);
-                }
+                memory.miss(duty, step);
             }
             Due::Mismatched => {
                 let text =
@@ -594,43 +605,55 @@ impl Operator {
         self.ctx.board.set(About::Duty(duty.task, duty.node), text);
     }
 
-    /// Closes the journal's records of tasks that are over.
-    async fn finish(&self, view: &View, open: &BTreeSet<(TaskId, NodeId)>) -> Served {
+    /// Tells how the duties ended whose tasks are over, and closes the journal's records of them.
+    async fn finish(&self, memory: &mut Memory, view: &View, open: &BTreeSet<(TaskId, NodeId)>) -> Served {
         let records =
             self.ctx.journal.open_duties().map_err(|error| journal_error(&self.ctx.board, error))?;
-        for record in records {
-            let Duty { task, node, .. } = record.duty;
-            let ours = self.nodes.iter().any(|run| run.config.id == node);
-            if !ours || open.contains(&(task, node)) {
-                continue;
-            }
+        let recorded: BTreeMap<Duty, Stage> =
+            records.into_iter().map(|record| (record.duty, record.state)).collect();
+        let unrecorded = memory.unrecorded.iter().filter(|duty| !recorded.contains_key(*duty));
+        let over: Vec<(Duty, Option<Stage>)> = recorded
+            .iter()
+            .map(|(duty, state)| (*duty, Some(*state)))
+            .chain(unrecorded.map(|duty| (*duty, None)))
+            .filter(|(duty, _)| {
+                self.nodes.iter().any(|run| run.config.id == duty.node)
+                    && !open.contains(&(duty.task, duty.node))
+            })
+            .collect();
+        for (duty, state) in over {
+            let Duty { task, node, .. } = duty;
             let found = match view.task(task).await {
                 Ok(found) => found,
                 Err(error) => {
-                    tracing::warn!(%error, task, "cannot be read; its record stays open");
+                    tracing::warn!(%error, task, "cannot be read; what became of it stays open");
                     continue;
                 }
             };
-            let role = match record.duty.purpose {
-                Purpose::Output => RoleName::Inference,
-                Purpose::Scores => RoleName::Evaluator,
+            let (role, committed) = match duty.purpose {
+                Purpose::Output => (RoleName::Inference, DutyStep::CommitOutput),
+                Purpose::Scores => (RoleName::Evaluator, DutyStep::CommitScores),
             };
             let last =
                 found.as_ref().and_then(|found| due(task, &found.task, node, role, found.task.deadline));
-            let last = last.filter(|(duty, _)| *duty == record.duty).map(|(_, due)| due);
+            let last = last.filter(|(last, _)| *last == duty).map(|(_, due)| due);
             match last {
                 // The last step may have been seen only in the final state.
                 Some(Due::Done) if role == RoleName::Evaluator => {
-                    self.note(record.duty, Stage::Revealed, DutyStep::RevealScores).await?;
+                    self.note(duty, Stage::Revealed, DutyStep::RevealScores).await?;
                 }
-                Some(Due::Done) => self.note(record.duty, Stage::Committed, DutyStep::CommitOutput).await?,
-                Some(Due::Missed(step)) => metrics::duty_missed(step),
+                Some(Due::Done) => self.note(duty, Stage::Committed, DutyStep::CommitOutput).await?,
+                Some(Due::Missed(step)) => memory.miss(duty, step),
+                // The record is gone or the panel was released, and this worker had committed to nothing.
+                _ if state.is_none() => memory.miss(duty, committed),
                 _ => {}
             }
-            let end = end(record.state, last, found.map(|found| found.task.phase));
+            memory.unrecorded.remove(&duty);
+            let Some(state) = state else { continue };
+            let end = end(state, last, found.map(|found| found.task.phase));
             hit("settled_before_final");
-            self.advance(record.duty, Stage::Final(end)).await?;
-            tracing::info!(duty = %record.duty, ?end, "over");
+            self.advance(duty, Stage::Final(end)).await?;
+            tracing::info!(%duty, ?end, "over");
         }
         Ok(())
     }
