@@ -28,7 +28,7 @@ fn nobody_delivers_the_fee_goes_back_and_the_node_loses_a_little() -> Res {
     let node = world.view(nodes.0[0].id)?.node;
     assert_eq!(node.slashed, params().missed_penalty.of(UNIT));
     assert_eq!((node.locked, node.open_count()), (0, 0));
-    assert_eq!(world.read(call().liabilities())?.treasury, node.slashed);
+    assert_eq!(world.overview()?.liabilities.treasury, node.slashed);
     assert_eq!(world.advance(id)?, Err(Error::WrongPhase));
     Ok(())
 }
