@@ -38,10 +38,13 @@ pub fn scores(
     (SCORES, contract, task, node, scores, report_hash, salt).encode()
 }
 
-/// Preimage of a requester's commitment to a reference answer (a gold task). A request without a reference carries random
-/// bytes instead, so nobody can tell the two apart.
-pub fn reference(contract: &Hash, requester: &Hash, reference_hash: &Hash, salt: &Salt) -> Vec<u8> {
-    (REFERENCE, contract, requester, reference_hash, salt).encode()
+/// Preimage of the commitment to a reference answer that a request carries (a gold task), `auditor` being the account that can
+/// open it. A request without a reference carries random bytes instead, and the account that requests need not be the auditor's,
+/// so nobody can tell the two apart.
+///
+/// `reference_hash` is the blake2b-256 hash of the reference's bytes.
+pub fn reference(contract: &Hash, auditor: &Hash, reference_hash: &Hash, salt: &Salt) -> Vec<u8> {
+    (REFERENCE, contract, auditor, reference_hash, salt).encode()
 }
 
 /// Which commitment a salt is for.

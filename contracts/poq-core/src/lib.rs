@@ -16,6 +16,7 @@
 //! | [`commitment`] | what a commitment commits to | ours |
 //! | [`draw`] | weighted random draw in constant time | Matias, Vitter, Ni: Dynamic generation of discrete random variates |
 //! | [`phase`] | the life of a task, every state with a deadline | ours |
+//! | [`text`] | token F1 of an output and a reference | Rajpurkar et al. 2016 (SQuAD), as arXiv 2512.16317 uses it |
 //! | [`params`] | the parameters of a task kind | ours |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(clippy::float_arithmetic)]
@@ -32,6 +33,7 @@ pub mod params;
 pub mod phase;
 pub mod reward;
 pub mod settlement;
+pub mod text;
 pub mod trust;
 pub mod units;
 

@@ -48,6 +48,12 @@ pub enum TrustRule {
         /// The rate of the moving averages.
         rate: Ratio,
     },
+    /// Relative merit that only gold tasks move ([`crate::settlement`]): what a colluding majority says of itself counts for
+    /// nothing.
+    Anchored {
+        /// The rate of the moving averages, per gold task.
+        rate: Ratio,
+    },
 }
 
 /// The parameters of a task kind.
@@ -126,6 +132,10 @@ pub struct KindParams {
     pub commit_ms: Millis,
     /// From there to the last reveal.
     pub reveal_ms: Millis,
+    /// From the last reveal: how long an auditor has to open a gold task's reference before anybody can settle the task. Zero
+    /// where the kind has no auditors.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub audit_ms: Millis,
     /// The share of the panel that must reveal for a settlement; at least two evaluators whatever it says.
     pub quorum: Ratio,
     /// The most inference nodes of one task; at most [`MAX_OUTPUTS`].
@@ -164,7 +174,7 @@ pub enum ParamsError {
     Stake,
     /// The penalty of an unrevealed commitment must be at least that of an outlier and of a missed duty.
     Penalties,
-    /// Every duty needs at least a second and at most 30 days.
+    /// Every duty needs at least a second and at most 30 days, an audit at most 30 days.
     Deadlines,
     /// 1 ≤ outputs_max ≤ 4 and 2 ≤ panel_min ≤ panel_max ≤ 15.
     PanelSize,
@@ -189,7 +199,7 @@ impl core::fmt::Display for ParamsError {
                 "unrevealed_penalty must be at least outlier_penalty and at least missed_penalty"
             }
             ParamsError::Deadlines => {
-                "inference_ms, draw_ms, commit_ms and reveal_ms must be 1 second to 30 days"
+                "inference_ms, draw_ms, commit_ms and reveal_ms must be 1 second to 30 days, audit_ms at most 30 days"
             }
             ParamsError::PanelSize => "1 <= outputs_max <= 4 and 2 <= panel_min <= panel_max <= 15",
         })
@@ -257,6 +267,7 @@ impl KindParams {
         for span in [self.inference_ms, self.draw_ms, self.commit_ms, self.reveal_ms] {
             ensure((SECOND..=MONTH).contains(&span), ParamsError::Deadlines)?;
         }
+        ensure(self.audit_ms <= MONTH, ParamsError::Deadlines)?;
         ensure(
             (1..=MAX_OUTPUTS).contains(&self.outputs_max)
                 && self.panel_min >= 2
@@ -342,6 +353,7 @@ impl Default for KindParams {
             draw_ms: 120_000,
             commit_ms: 120_000,
             reveal_ms: 60_000,
+            audit_ms: 0,
             quorum: Ratio::from_permille(600),
             outputs_max: MAX_OUTPUTS,
             panel_min: 3,

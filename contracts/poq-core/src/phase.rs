@@ -25,6 +25,8 @@ pub enum Phase {
     Scoring,
     /// The panel is to reveal them.
     Revealing,
+    /// A quorum has revealed. An auditor may open the reference of a gold task; after that anybody settles.
+    Auditing,
     /// Rewards have been credited. Final.
     Settled,
     /// The fee went back to the requester. Final.
@@ -49,6 +51,8 @@ pub struct Clock {
     pub draw_ms: Millis,
     /// How long the panel has to reveal.
     pub reveal_ms: Millis,
+    /// How long an auditor has after that.
+    pub audit_ms: Millis,
     /// Outputs asked for.
     pub outputs: u8,
     /// Outputs committed to.
@@ -98,9 +102,9 @@ pub enum Step {
 }
 
 impl Clock {
-    /// The phase at `now` with its deadline. Two phases begin without anybody having to say so: a panel may be drawn once
-    /// the inference deadline has passed with any output there, and a panel is revealing once the commit deadline has
-    /// passed with a quorum of commitments.
+    /// The phase at `now` with its deadline. Three phases begin without anybody having to say so: a panel may be drawn once
+    /// the inference deadline has passed with any output there, a panel is revealing once the commit deadline has passed with
+    /// a quorum of commitments, and an audit begins once the reveal deadline has passed with a quorum of reveals.
     pub fn at(&self, now: Millis) -> (Phase, Millis) {
         match self.phase {
             Phase::Inferring if now > self.deadline && self.delivered > 0 => {
@@ -109,8 +113,36 @@ impl Clock {
             Phase::Scoring if now > self.deadline && self.committed >= self.quorum => {
                 (Phase::Revealing, self.deadline.saturating_add(self.reveal_ms))
             }
+            Phase::Revealing if now > self.deadline && self.audited() => {
+                (Phase::Auditing, self.deadline.saturating_add(self.audit_ms))
+            }
             phase => (phase, self.deadline),
         }
+    }
+
+    /// Whether what has been revealed is worth an audit: a quorum, of a kind that gives auditors time.
+    fn audited(&self) -> bool {
+        self.audit_ms > 0 && self.revealed >= self.quorum
+    }
+
+    /// Whether everybody who committed has revealed something.
+    fn answered(&self) -> bool {
+        self.revealed.saturating_add(self.mismatched) >= self.committed
+    }
+
+    /// The phase and its deadline after a reveal at `now`: the last one ends the phase where an audit follows.
+    pub fn after_reveal(&self, now: Millis) -> (Phase, Millis) {
+        match self.at(now) {
+            (Phase::Revealing, _) if self.answered() && self.audited() => {
+                (Phase::Auditing, now.saturating_add(self.audit_ms))
+            }
+            at => at,
+        }
+    }
+
+    /// Whether an auditor may settle by the reference at `now` in block `block`: from the last reveal until somebody settles.
+    pub fn can_audit(&self, now: Millis, block: u32) -> bool {
+        self.at(now).0 == Phase::Auditing || self.step(now, block) == Step::Settle
     }
 
     /// What is to be done at `now` in block `block`.
@@ -126,9 +158,10 @@ impl Clock {
             Phase::Drawing => Step::Draw,
             Phase::Scoring if late => below_quorum,
             Phase::Scoring => Step::Wait { until: deadline },
+            Phase::Auditing if !late => Step::Wait { until: deadline },
+            Phase::Auditing => Step::Settle,
             Phase::Revealing => {
-                let answered = self.revealed.saturating_add(self.mismatched);
-                if answered < self.committed && !late {
+                if !self.answered() && !late {
                     Step::Wait { until: deadline }
                 } else if self.revealed >= self.quorum {
                     Step::Settle

@@ -1,7 +1,12 @@
 //! A whole task's settlement: from what the chain knows of it to what everybody gets, conserved to the last unit.
 //!
-//! Σ payouts + protocol fee + refund = fee. Everything rounds down and the remainder is the requester's. What is taken from
-//! stakes goes to the treasury, never to another node: that would pay for griefing.
+//! Σ payouts + protocol fee + forfeited + refund = fee. Everything rounds down and the remainder is the requester's. What is
+//! taken from stakes goes to the treasury, never to another node: that would pay for griefing.
+//!
+//! A *gold task* is one whose requester had committed to a reference answer, and opened it after the scores were revealed.
+//! Evaluators are then compared with the truth (token F1 of reference and output, [`crate::text`]) instead of with each other:
+//! scores alone cannot tell an informed majority from colluders who share a number per task. An opening moves merit and trust,
+//! never stake, and nothing of what inference nodes get.
 
 use crate::aggregate::{aggregate, median, Weighted};
 use crate::cost::inference_cost;
@@ -78,6 +83,10 @@ pub struct SettlementInput {
     pub panel: Vec<EvaluatorInput>,
     /// What the kind remembers.
     pub population: Population,
+    /// Of a gold task whose reference was opened: the truth of each output, in the outputs' order, `None` for an output that
+    /// the auditor did not open. Evaluators are then compared with the truth instead of with each other.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub truth: Option<Vec<Option<Ratio>>>,
 }
 
 /// What an inference node got, with every number of its formula.
@@ -139,6 +148,10 @@ pub struct Settlement {
     /// To the treasury, out of stakes.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub slashed: Balance,
+    /// To the treasury, out of the fee of a gold task: what the evaluators did not earn of their slots. An auditor, who asked
+    /// for the task, must not get back what its opening keeps from others. Zero in every other task.
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::units::decimal"))]
+    pub forfeited: Balance,
     /// Back to the requester.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub refund: Balance,
@@ -216,10 +229,21 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
         outputs.push(settled);
     }
 
-    // Compare every evaluator with the others, on the outputs that have a consensus.
-    let available = qualities.iter().filter(|q| q.is_some()).count();
+    // Compare every evaluator with the others, on the outputs that have a consensus; in a gold task with the truth, on those
+    // of them that were opened.
+    let gold = input.truth.is_some();
+    let yardsticks: Vec<Option<Yardstick>> = qualities
+        .iter()
+        .enumerate()
+        .map(|(output, quality)| match &input.truth {
+            _ if quality.is_none() => None,
+            None => Some(Yardstick::Others),
+            Some(truth) => truth.get(output).copied().flatten().map(Yardstick::Truth),
+        })
+        .collect();
+    let available = yardsticks.iter().flatten().count();
     let comparisons: Vec<Vec<Comparison>> =
-        (0..input.panel.len()).map(|evaluator| compare(params, &qualities, &scores, evaluator)).collect();
+        (0..input.panel.len()).map(|evaluator| compare(params, &yardsticks, &scores, evaluator)).collect();
     let deviations: Vec<Deviation> =
         comparisons.iter().map(|c| merit::deviation(c, params.tolerance)).collect();
     let compared: Vec<Ratio> = deviations.iter().filter(|d| d.outputs > 0).map(|d| d.tolerated).collect();
@@ -241,8 +265,9 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
     };
 
     let mut panel = Vec::with_capacity(input.panel.len());
-    for (((evaluator, comparisons), deviation), gain) in
-        input.panel.iter().zip(&comparisons).zip(&deviations).zip(&gains)
+    let mut forfeited: Balance = 0;
+    for (place, (((evaluator, comparisons), deviation), gain)) in
+        input.panel.iter().zip(&comparisons).zip(&deviations).zip(&gains).enumerate()
     {
         let mut settled = EvaluatorSettlement {
             deviation: deviation.tolerated,
@@ -255,10 +280,17 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
         match &evaluator.conduct {
             Conduct::Missed => settled.slashed = missed,
             Conduct::Unrevealed => settled.slashed = params.unrevealed_penalty.of(params.evaluator_at_risk),
-            // Nothing to be compared on: either no output could be had, and saying so is a duty done, or nobody else
-            // revealed; or it abstained on every output that the others could get.
+            // Nothing to be compared on: no output could be had, nobody else revealed, or the auditor opened none of those that
+            // it scored. Only who abstained on every output that the others could get has missed its duty.
             Conduct::Revealed(_) if comparisons.is_empty() => {
-                settled.slashed = if available == 0 || revealed < 2 { 0 } else { missed };
+                let abstained = qualities
+                    .iter()
+                    .zip(&scores)
+                    .filter(|(quality, _)| quality.is_some())
+                    .all(|(_, scores)| scores.iter().all(|(at, _)| *at != place));
+                if abstained && qualities.iter().any(Option::is_some) {
+                    settled.slashed = missed;
+                }
             }
             Conduct::Revealed(_) => {
                 // Abstaining on some outputs earns in proportion to the others.
@@ -268,13 +300,18 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
                     params.evaluator_latency.cost(evaluator.committed_at.saturating_sub(input.drawn_at));
                 settled.net = params.evaluator_weights.net(settled.merit, settled.cost);
                 let money = params.evaluator_weights.outcome(settled.net, split.evaluator_slot, missed);
-                settled.slashed = money.penalty;
-                if deviation.raw > params.outlier_bound {
+                if gold {
+                    // An auditor's word moves merit and trust. It never takes stake.
+                    settled.payout = money.payout;
+                } else if deviation.raw > params.outlier_bound {
                     settled.slashed = money.penalty.max(params.outlier_penalty.of(params.evaluator_at_risk));
                 } else {
                     settled.payout = money.payout;
+                    settled.slashed = money.penalty;
                 }
                 settled.trust = match (params.trust, gain) {
+                    // The consensus moves nothing.
+                    (TrustRule::Anchored { .. }, _) if !gold => evaluator.trust,
                     (TrustRule::Multiplicative { eta }, _) => {
                         trust::multiplicative(evaluator.trust, deviation.tolerated, eta, params.trust_floor)
                     }
@@ -286,8 +323,8 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
                         down,
                         params.trust_floor,
                     ),
-                    (TrustRule::RelativeMerit { .. }, None) => evaluator.trust,
-                    (TrustRule::RelativeMerit { rate }, Some(gain)) => {
+                    (TrustRule::RelativeMerit { .. } | TrustRule::Anchored { .. }, None) => evaluator.trust,
+                    (TrustRule::RelativeMerit { rate } | TrustRule::Anchored { rate }, Some(gain)) => {
                         let start = match evaluator.gain_average {
                             0 => trust::starting_average(evaluator.trust, standard),
                             average => average,
@@ -308,23 +345,35 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
         }
         paid = paid.checked_add(settled.payout)?;
         slashed = slashed.checked_add(settled.slashed)?;
+        if gold {
+            forfeited = forfeited.checked_add(split.evaluator_slot.checked_sub(settled.payout)?)?;
+        }
         panel.push(settled);
     }
 
-    let refund = input.fee.checked_sub(split.protocol_fee)?.checked_sub(paid)?;
+    let refund = input.fee.checked_sub(split.protocol_fee)?.checked_sub(paid)?.checked_sub(forfeited)?;
     Some(Settlement {
         outputs,
         panel,
         protocol_fee: split.protocol_fee,
         slashed,
+        forfeited,
         refund,
         consensus: qualities.iter().copied().flatten().next(),
-        reference: next_reference(params, input.population.reference, &gains),
+        // What gains usually are is what they are against the consensus.
+        reference: if gold {
+            input.population.reference
+        } else {
+            next_reference(params, input.population.reference, &gains)
+        },
         gain_average: match (params.trust, round) {
-            (TrustRule::RelativeMerit { rate }, Some(round)) => match input.population.gain_average {
-                0 => round.max(0),
-                average => trust::moving_average(average, round, rate),
-            },
+            (TrustRule::Anchored { .. }, _) if !gold => input.population.gain_average,
+            (TrustRule::RelativeMerit { rate } | TrustRule::Anchored { rate }, Some(round)) => {
+                match input.population.gain_average {
+                    0 => round.max(0),
+                    average => trust::moving_average(average, round, rate),
+                }
+            }
             _ => input.population.gain_average,
         },
     })
@@ -381,21 +430,36 @@ fn scores_of(panel: &[EvaluatorInput], output: usize) -> Vec<(usize, Weighted)> 
         .collect()
 }
 
+/// What an evaluator's score of an output is measured against.
+#[derive(Clone, Copy)]
+enum Yardstick {
+    /// The consensus of the other evaluators.
+    Others,
+    /// The truth, of a gold task.
+    Truth(Ratio),
+}
+
 fn compare(
     params: &KindParams,
-    qualities: &[Option<Ratio>],
+    yardsticks: &[Option<Yardstick>],
     scores: &[Vec<(usize, Weighted)>],
     evaluator: usize,
 ) -> Vec<Comparison> {
-    qualities
+    yardsticks
         .iter()
         .zip(scores)
-        .filter(|(quality, _)| quality.is_some())
-        .filter_map(|(_, scores)| {
+        .filter_map(|(yardstick, scores)| {
+            let yardstick = (*yardstick)?;
             let own = scores.iter().find(|(place, _)| *place == evaluator)?.1.score;
-            let others: Vec<Weighted> =
-                scores.iter().filter(|(place, _)| *place != evaluator).map(|(_, w)| *w).collect();
-            Some(Comparison { own, others: aggregate(params.aggregation, &others)? })
+            let others = match yardstick {
+                Yardstick::Truth(truth) => truth,
+                Yardstick::Others => {
+                    let others: Vec<Weighted> =
+                        scores.iter().filter(|(place, _)| *place != evaluator).map(|(_, w)| *w).collect();
+                    aggregate(params.aggregation, &others)?
+                }
+            };
+            Some(Comparison { own, others })
         })
         .collect()
 }

@@ -98,6 +98,7 @@ impl World {
                 outputs: vec![OutputInput { latency_ms: Some(5 * SECOND), price: 0 }; self.outputs],
                 panel,
                 population: population.clone(),
+                truth: None,
             };
             let settled = settle(&self.params, &input).unwrap();
             for (m, e) in members.iter().zip(&settled.panel) {

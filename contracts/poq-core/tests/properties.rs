@@ -484,7 +484,10 @@ proptest! {
         let split = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap();
         let to_nodes: u128 =
             s.outputs.iter().map(|o| o.payout).chain(s.panel.iter().map(|e| e.payout)).sum();
-        prop_assert_eq!(to_nodes + s.protocol_fee + s.refund, input.fee);
+        prop_assert_eq!(to_nodes + s.protocol_fee + s.forfeited + s.refund, input.fee);
+        // What an opening keeps from evaluators is never the requester's.
+        let unearned = split.evaluator_slot * s.panel.len() as u128 - s.panel.iter().map(|e| e.payout).sum::<u128>();
+        prop_assert_eq!(s.forfeited, if input.truth.is_some() { unearned } else { 0 });
         prop_assert_eq!(s.protocol_fee, split.protocol_fee);
         prop_assert_eq!(s.protocol_fee, params.protocol_fee.of(input.fee));
         for o in &s.outputs {
@@ -566,6 +569,7 @@ proptest! {
                 *scores = permute(scores, &order);
             }
         }
+        shuffled.truth = input.truth.as_ref().map(|truth| permute(truth, &order));
         let after = settle(&params, &shuffled).unwrap();
         prop_assert_eq!(&after.outputs, &permute(&before.outputs, &order));
         // The first output that has a consensus is another one now.
@@ -692,6 +696,9 @@ proptest! {
         };
         for (m, settled) in s.panel.iter().enumerate() {
             let comparisons: Vec<Comparison> = (0..input.outputs.len()).filter(|f| s.outputs[*f].quality.is_some()).filter_map(|f| {
+                if let Some(truth) = &input.truth {
+                    return Some(Comparison { own: said(m, f)?, others: truth[f]? });
+                }
                 let others: Vec<Weighted> = (0..input.panel.len()).filter(|o| *o != m).filter_map(|o| {
                     Some(Weighted { score: said(o, f)?, trust: input.panel[o].trust })
                 }).collect();
@@ -709,7 +716,9 @@ proptest! {
             }
             let missed = params.missed_penalty.of(params.evaluator_at_risk);
             let money = params.evaluator_weights.outcome(settled.net, slot, missed);
-            if d.raw > params.outlier_bound {
+            if input.truth.is_some() {
+                prop_assert_eq!((settled.payout, settled.slashed), (money.payout, 0));
+            } else if d.raw > params.outlier_bound {
                 let outlier = params.outlier_penalty.of(params.evaluator_at_risk);
                 prop_assert_eq!((settled.payout, settled.slashed), (0, outlier.max(money.penalty)));
             } else {
@@ -741,6 +750,7 @@ proptest! {
     /// the answer would have been worse than knowing nothing.
     #[test]
     fn abstaining_never_raises_the_merit((params, mut input) in case(), which in any::<Index>(), output in any::<Index>()) {
+        input.truth = None;
         let at = which.index(input.panel.len());
         let f = output.index(input.outputs.len());
         // Everything else available, so that this one abstention changes no output's consensus into none.
@@ -805,7 +815,7 @@ proptest! {
         }
         let s = settle(&params, &input).unwrap();
         prop_assert_eq!(s.consensus, None);
-        prop_assert_eq!(s.refund, input.fee - s.protocol_fee);
+        prop_assert_eq!(s.refund + s.forfeited, input.fee - s.protocol_fee);
         for (e, settled) in input.panel.iter().zip(&s.panel) {
             prop_assert_eq!(settled.slashed, unsettled_penalty(&params, &e.conduct));
             prop_assert_eq!(settled.trust, e.trust);
@@ -822,6 +832,43 @@ proptest! {
         let with = |fee| settle(&params, &SettlementInput { fee, ..input.clone() });
         prop_assert!(with(least).is_some());
         prop_assert!(with(least - 1).is_none());
+    }
+
+    /// Auditors lower merit and trust. They never touch stake, nor what inference nodes get.
+    #[test]
+    fn an_opening_takes_no_stake_and_changes_no_answers_pay((params, input) in case(), truth in prop::collection::vec(prop::option::of(ratio()), 4)) {
+        let unopened = SettlementInput { truth: None, ..input.clone() };
+        let opened = SettlementInput { truth: Some(truth[..input.outputs.len()].to_vec()), ..input.clone() };
+        let (before, after) = (settle(&params, &unopened).unwrap(), settle(&params, &opened).unwrap());
+        prop_assert_eq!(&after.outputs, &before.outputs);
+        prop_assert_eq!(after.consensus, before.consensus);
+        prop_assert_eq!(after.reference, input.population.reference);
+        for ((e, a), b) in input.panel.iter().zip(&after.panel).zip(&before.panel) {
+            prop_assert!(a.slashed <= b.slashed);
+            if matches!(e.conduct, Conduct::Revealed(_)) {
+                prop_assert!(a.slashed == 0 || (a.slashed == b.slashed && a.deviation == Ratio::ZERO));
+            } else {
+                prop_assert_eq!(a.slashed, b.slashed);
+            }
+        }
+        // The requester gains nothing from opening either.
+        prop_assert!(after.refund <= before.refund);
+    }
+
+    /// Under the anchored rule what evaluators say of each other moves nobody's trust, and a truth moves it as relative merit.
+    #[test]
+    fn anchored_trust_is_moved_by_openings_alone((params, input) in case(), rate in ratio()) {
+        let anchored = KindParams { trust: TrustRule::Anchored { rate }, ..params.clone() };
+        let relative = KindParams { trust: TrustRule::RelativeMerit { rate }, ..params };
+        let s = settle(&anchored, &input).unwrap();
+        if input.truth.is_some() {
+            prop_assert_eq!(s, settle(&relative, &input).unwrap());
+        } else {
+            prop_assert_eq!(s.gain_average, input.population.gain_average);
+            for (e, settled) in input.panel.iter().zip(&s.panel) {
+                prop_assert_eq!((settled.trust, settled.gain_average), (e.trust, e.gain_average));
+            }
+        }
     }
 
     /// Fewer than half of the panel, whatever they say, cannot move a node's quality out of what the others say.
@@ -1176,6 +1223,7 @@ fn phase() -> impl Strategy<Value = Phase> {
         Just(Phase::Drawing),
         Just(Phase::Scoring),
         Just(Phase::Revealing),
+        Just(Phase::Auditing),
         Just(Phase::Settled),
         Just(Phase::Refunded),
     ]
@@ -1186,6 +1234,7 @@ prop_compose! {
         phase in phase(),
         deadline in 0..1u64 << 60,
         (draw_ms, reveal_ms) in (1_000..2_592_000_000u64, 1_000..2_592_000_000u64),
+        audit_ms in prop_oneof![Just(0u64), 1..2_592_000_000u64],
         (outputs, delivered) in (1u8..=4, 0u8..=4),
         (panel, committed, revealed, mismatched) in (2u8..=15, 0u8..=15, 0u8..=15, 0u8..=15),
         quorum in 2u8..=15,
@@ -1195,7 +1244,7 @@ prop_compose! {
         let committed = committed.min(panel);
         let revealed = revealed.min(committed);
         Clock {
-            phase, deadline, draw_ms, reveal_ms, outputs,
+            phase, deadline, draw_ms, reveal_ms, audit_ms, outputs,
             delivered: delivered.min(outputs),
             panel, committed, revealed,
             mismatched: mismatched.min(committed - revealed),
@@ -1211,7 +1260,8 @@ fn rank(phase: Phase) -> u8 {
         Phase::Drawing => 1,
         Phase::Scoring => 2,
         Phase::Revealing => 3,
-        Phase::Settled | Phase::Refunded => 4,
+        Phase::Auditing => 4,
+        Phase::Settled | Phase::Refunded => 5,
     }
 }
 
@@ -1220,7 +1270,7 @@ proptest! {
 
     #[test]
     fn no_state_is_stuck(clock in clock(), later in 0..1u64 << 60) {
-        let past = clock.deadline + clock.draw_ms.max(clock.reveal_ms) + 1;
+        let past = clock.deadline + clock.draw_ms.max(clock.reveal_ms).max(clock.audit_ms) + 1;
         let step = clock.step(past + later, clock.fixed_at_block + 1);
         prop_assert!(!matches!(step, Step::Wait { .. } | Step::WaitForBlock), "{step:?}");
         prop_assert_eq!(step == Step::Done, clock.phase.is_final());
@@ -1266,6 +1316,7 @@ proptest! {
             Step::WaitForBlock => prop_assert!(phase == Phase::Drawing && block <= clock.fixed_at_block),
             Step::Draw => prop_assert!(phase == Phase::Drawing && !late && block > clock.fixed_at_block
                 && (clock.phase == Phase::Drawing || clock.delivered > 0)),
+            Step::Settle if phase == Phase::Auditing => prop_assert!(late),
             Step::Settle => prop_assert!(phase == Phase::Revealing && clock.revealed >= clock.quorum
                 && (late || answered >= clock.committed)),
             Step::Redraw => prop_assert!(!clock.redrawn),
@@ -1285,6 +1336,12 @@ proptest! {
     #[test]
     fn a_quorum_of_reveals_settles(clock in clock(), late in 1..1_000_000u64) {
         let clock = Clock { phase: Phase::Revealing, revealed: clock.quorum, committed: clock.panel, mismatched: 0, ..clock };
+        let audited = Clock { audit_ms: clock.audit_ms.max(1), ..clock };
+        let until = clock.deadline + audited.audit_ms;
+        prop_assert_eq!(audited.at(clock.deadline + late), (Phase::Auditing, until));
+        prop_assert_eq!(audited.step(until + 1, 0), Step::Settle);
+        prop_assert!(audited.can_audit(clock.deadline + late, 0));
+        let clock = Clock { audit_ms: 0, ..clock };
         prop_assert_eq!(clock.step(clock.deadline + late, 0), Step::Settle);
         let all = Clock { revealed: clock.panel, ..clock };
         prop_assert_eq!(all.step(0, 0), Step::Settle);
@@ -1301,6 +1358,7 @@ fn the_steps_of_a_task() {
         deadline: 1_000,
         draw_ms: 100,
         reveal_ms: 50,
+        audit_ms: 0,
         outputs: 2,
         delivered: 0,
         panel: 5,
@@ -1344,6 +1402,22 @@ fn the_steps_of_a_task() {
         Clock { revealed: 2, mismatched: 3, redrawn: true, ..revealing }.step(5, 0),
         Step::RefundBelowQuorum
     );
+    // Auditing: from the last reveal, or from the deadline with a quorum; not below a quorum.
+    let audited = Clock { audit_ms: 30, ..revealing };
+    assert_eq!(audited.after_reveal(900), (Phase::Revealing, 1_000));
+    let last = Clock { mismatched: 2, ..audited };
+    assert_eq!(last.after_reveal(900), (Phase::Auditing, 930));
+    assert_eq!(Clock { revealed: 2, mismatched: 3, ..audited }.after_reveal(900), (Phase::Revealing, 1_000));
+    assert_eq!(Clock { audit_ms: 0, ..last }.after_reveal(900), (Phase::Revealing, 1_000));
+    assert!(!audited.can_audit(1_000, 0));
+    assert_eq!(audited.at(1_001), (Phase::Auditing, 1_030));
+    assert_eq!(audited.step(1_030, 0), Step::Wait { until: 1_030 });
+    assert!(audited.can_audit(1_030, 0));
+    assert_eq!(audited.step(1_031, 0), Step::Settle);
+    assert!(audited.can_audit(1_031, 0));
+    let auditing = Clock { phase: Phase::Auditing, deadline: 930, ..last };
+    assert_eq!(auditing.step(930, 0), Step::Wait { until: 930 });
+    assert_eq!(auditing.step(931, 0), Step::Settle);
     // Final.
     assert_eq!(in_phase(Phase::Settled).step(u64::MAX, u32::MAX), Step::Done);
     assert_eq!(in_phase(Phase::Refunded).step(0, 0), Step::Done);

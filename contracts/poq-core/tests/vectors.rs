@@ -17,7 +17,8 @@ use poq_core::reward::RewardWeights;
 use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
 use poq_core::units::ONE;
 use poq_core::{
-    settle, trust, Aggregation, KindParams, MeritRule, Ratio, Score, Settlement, SettlementInput, TrustRule,
+    settle, text, trust, Aggregation, KindParams, MeritRule, Ratio, Score, Settlement, SettlementInput,
+    TrustRule,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -214,7 +215,7 @@ fn commitment_case(case: &Value) -> Value {
         ),
         "reference" => commitment::reference(
             &bytes("contract"),
-            &bytes("requester"),
+            &bytes("auditor"),
             &bytes("reference_hash"),
             &bytes("salt"),
         ),
@@ -408,6 +409,44 @@ fn draws() {
     golden("draw", cases.into_iter().map(|case| with(case, draw_case)).collect());
 }
 
+fn text_case(case: &Value) -> Value {
+    let (reference, output): (String, String) = (get(case, "reference"), get(case, "output"));
+    json!(text::token_f1(reference.as_bytes(), output.as_bytes()))
+}
+
+#[test]
+fn texts() {
+    let mut cases: Vec<(String, String)> = [
+        ("Denver Broncos", "Denver Broncos"),
+        ("Denver Broncos", "The Denver Broncos won."),
+        ("the Amazon rainforest", "It's the (Amazon) rain-forest!"),
+        ("a an the", "a an the"),
+        ("", ""),
+        ("", "something"),
+        ("308", "308 308 308"),
+        ("one one two", "one two two"),
+        ("tabs\tand\u{b}old\u{1c}separators", "tabs and old separators"),
+        ("UPPER lower", "upper LOWER"),
+        ("snake_case", "snakecase"),
+        ("x", "y"),
+        ("caf\u{e9}", "caf\u{e9} noir"),
+    ]
+    .map(|(a, b)| (a.to_string(), b.to_string()))
+    .to_vec();
+    let mut rng = Rng(10);
+    let words = ["a", "The", "an", "cat", "sat", "on", "mat,", "dog's", "42", "--", "Cat"];
+    for _ in 0..40 {
+        let mut text = || {
+            let count = rng.next() % 12;
+            let words: Vec<&str> = (0..count).map(|_| words[rng.next() as usize % words.len()]).collect();
+            words.join([" ", "  ", "\n", " "][rng.next() as usize % 4])
+        };
+        cases.push((text(), text()));
+    }
+    let case = |(reference, output)| with(json!({"reference": reference, "output": output}), text_case);
+    golden("text", cases.into_iter().map(case).collect());
+}
+
 #[test]
 fn commitments() {
     let mut rng = Rng(7);
@@ -434,7 +473,7 @@ fn commitments() {
             );
         }
         cases.push(
-            json!({"of": "reference", "contract": contract, "requester": hash(), "reference_hash": hash(),
+            json!({"of": "reference", "contract": contract, "auditor": hash(), "reference_hash": hash(),
             "salt": hash()}),
         );
     }
@@ -491,7 +530,15 @@ fn task(rng: &mut Rng, number: usize) -> SettlementInput {
         gain_average: if number.is_multiple_of(5) { 0 } else { any_ratio(rng).signed() / 5 },
     };
     let fee = 1_000_000_000_000 + u128::from(rng.next());
-    SettlementInput { fee, drawn_at, outputs, panel, population }
+    SettlementInput { fee, drawn_at, outputs, panel, population, truth: None }
+}
+
+/// The same with its reference opened: of some outputs.
+fn gold(rng: &mut Rng, number: usize) -> SettlementInput {
+    let input = task(rng, number);
+    let truth =
+        input.outputs.iter().map(|_| (!rng.next().is_multiple_of(5)).then(|| any_ratio(rng))).collect();
+    SettlementInput { truth: Some(truth), ..input }
 }
 
 #[test]
@@ -531,6 +578,27 @@ fn settlements() {
             }
         }
     }
+    // Gold tasks, opened and not.
+    let anchored = TrustRule::Anchored { rate: Ratio::from_permille(200) };
+    for merit in merits {
+        for trust in trusts.into_iter().chain([anchored]) {
+            for opened in [true, true, false] {
+                let number = cases.len();
+                let params = KindParams {
+                    aggregation: rules()[number % 5],
+                    merit,
+                    trust,
+                    outlier_bound: Ratio::from_permille(250),
+                    audit_ms: 60_000,
+                    ..KindParams::default()
+                };
+                let input = if opened { gold(&mut rng, number) } else { task(&mut rng, number) };
+                let expected = settle(&params, &input);
+                let name = format!("{number}: gold task, opened: {opened}, {merit:?}, {trust:?}");
+                cases.push(SettlementCase { name, params, input, expected });
+            }
+        }
+    }
     // A fee that does not fill the slots.
     let (params, input) = (KindParams::default(), SettlementInput { fee: 9_999, ..task(&mut rng, 1) });
     let expected = settle(&params, &input);
@@ -545,7 +613,7 @@ fn settlements_from_disk() {
         return; // the file is being written
     }
     let cases: Vec<SettlementCase> = serde_json::from_value(read("settlement")).unwrap();
-    assert_eq!(cases.len(), 31);
+    assert_eq!(cases.len(), 55);
     for case in cases {
         assert_eq!(case.params.validate(), Ok(()));
         assert_eq!(settle(&case.params, &case.input), case.expected, "{}", case.name);

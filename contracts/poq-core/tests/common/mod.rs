@@ -56,6 +56,7 @@ pub(crate) fn trust_rule() -> impl Strategy<Value = TrustRule> {
         ratio().prop_map(|eta| TrustRule::Multiplicative { eta }),
         (ratio(), ratio()).prop_map(|(a, b)| TrustRule::Centred { up: a.min(b), down: a.max(b) }),
         ratio().prop_map(|rate| TrustRule::RelativeMerit { rate }),
+        ratio().prop_map(|rate| TrustRule::Anchored { rate }),
     ]
 }
 
@@ -131,6 +132,7 @@ prop_compose! {
         outlier_penalty in ratio(),
         unrevealed in ratio(),
         deadlines in prop::array::uniform4(1_000u64..=2_592_000_000),
+        audit_ms in 0u64..=2_592_000_000,
         quorum in ratio(),
         outputs_max in 1u8..=4,
         (a, b) in (2u8..=15, 2u8..=15),
@@ -149,6 +151,7 @@ prop_compose! {
             draw_ms: deadlines[1],
             commit_ms: deadlines[2],
             reveal_ms: deadlines[3],
+            audit_ms,
             quorum,
             outputs_max,
             panel_min: a.min(b),
@@ -209,13 +212,15 @@ pub(crate) fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput
             prop::collection::vec(output(), usize::from(n)),
             prop::collection::vec(evaluator(usize::from(n), params.trust_floor), usize::from(k)),
             population(),
+            prop::option::weighted(0.3, prop::collection::vec(prop::option::of(ratio()), usize::from(n))),
         )
-            .prop_map(|(fee, outputs, panel, population)| SettlementInput {
+            .prop_map(|(fee, outputs, panel, population, truth)| SettlementInput {
                 fee,
                 drawn_at: NOW,
                 outputs,
                 panel,
                 population,
+                truth,
             })
     })
 }

@@ -5,9 +5,12 @@ Written from the documentation of poq-core's modules, in Python's exact integers
 many values of each file it checked, and ends with an error at the first file that differs.
 """
 
+import collections
 import hashlib
 import json
 import pathlib
+import re
+import string
 import sys
 
 ONE = 10**9
@@ -182,10 +185,19 @@ def settle(params, task):
             )
         settled_outputs.append(row)
 
+    # A gold task: what was opened is compared with the truth.
+    truth = task.get("truth")
+    had = available
+    if truth is not None:
+        available = [f for f in available if truth[f] is not None]
+    yardstick = lambda f, m: aggregate(rule, scores(f, without=m)) if truth is None else truth[f]
+
     pairs = []
     for m, own in enumerate(said):
         answered = [f for f in available if own is not None and own[f] is not None]
-        pairs.append([(own[f], aggregate(rule, scores(f, without=m))) for f in answered])
+        # One who reveals alone has nobody to be compared with.
+        compared = [(own[f], yardstick(f, m)) for f in answered]
+        pairs.append([(a, b) for a, b in compared if b is not None])
     raw = [sum(abs(a - b) for a, b in p) // len(p) if p else 0 for p in pairs]
     tolerated = [sum(max(0, abs(a - b) - tolerance) for a, b in p) // len(p) if p else 0 for p in pairs]
     compared = sorted(d for d, p in zip(tolerated, pairs) if p)
@@ -222,7 +234,7 @@ def settle(params, task):
         elif evaluator["conduct"] == "unrevealed":
             row["slashed"] = of(params["unrevealed_penalty"], evaluator_risk)
         elif not pairs[m]:
-            row["slashed"] = missed if available and len(revealed) > 1 else 0
+            row["slashed"] = missed if had and all(said[m][f] is None for f in had) else 0
         else:
             share = fraction(len(pairs[m]), len(available))
             if merit_rule == "closeness" or gains[m] is None:
@@ -233,7 +245,9 @@ def settle(params, task):
             row["cost"] = latency_cost(max(0, evaluator["committed_at"] - task["drawn_at"]), params["evaluator_latency"])
             row["net"] = net(params["evaluator_weights"], row["merit"], row["cost"])
             payout, penalty = outcome(params["evaluator_weights"], row["net"], evaluator_slot, missed)
-            if raw[m] > params["outlier_bound"]:
+            if truth is not None:
+                row["payout"] = payout
+            elif raw[m] > params["outlier_bound"]:
                 row["slashed"] = max(penalty, of(params["outlier_penalty"], evaluator_risk))
             else:
                 row["payout"], row["slashed"] = payout, penalty
@@ -242,25 +256,27 @@ def settle(params, task):
                 row["trust"] = multiplicative(w, tolerated[m], trust_rule["eta"], floor)
             elif trust_name == "centred":
                 row["trust"] = centred(w, tolerated[m], middle, trust_rule["up"], trust_rule["down"], floor)
-            elif gains[m] is not None:
+            elif gains[m] is not None and (trust_name == "relative_merit" or truth is not None):
                 start = evaluator["gain_average"] or starting_average(w, standard)
                 if start:
                     row["gain_average"] = moving_average(start, gains[m], trust_rule["rate"])
                 row["trust"] = relative_merit(w, row["gain_average"], standard, floor)
 
     reference = past["reference"]
-    if merit_rule != "closeness":
+    if merit_rule != "closeness" and truth is None:
         step, least = merit_rule["information"]["step"], merit_rule["information"]["floor"]
         above = sum(g > past["reference"] for g in known)
         for _ in range(abs(2 * above - len(known))):
             by = max(1, of(step, reference))
             reference = max(least, clip(reference + (by if 2 * above > len(known) else -by)))
     average = past["gain_average"]
-    if trust_name == "relative_merit" and known:
+    if known and (trust_name == "relative_merit" or (trust_name == "anchored" and truth is not None)):
         average = moving_average(average, round_mean, trust_rule["rate"]) if average else max(0, round_mean)
 
     paid = sum(row["payout"] for row in settled_outputs + settled_panel)
     slashed = sum(row["slashed"] for row in settled_outputs + settled_panel)
+    earned = sum(row["payout"] for row in settled_panel)
+    forfeited = 0 if truth is None else evaluator_slot * len(panel) - earned
     for row in settled_outputs + settled_panel:
         row["payout"], row["slashed"] = str(row["payout"]), str(row["slashed"])
     return {
@@ -268,7 +284,8 @@ def settle(params, task):
         "panel": settled_panel,
         "protocol_fee": str(protocol),
         "slashed": str(slashed),
-        "refund": str(fee - protocol - paid),
+        "forfeited": str(forfeited),
+        "refund": str(fee - protocol - paid - forfeited),
         "consensus": next((q for q in quality if q is not None), None),
         "reference": reference,
         "gain_average": average,
@@ -310,13 +327,40 @@ def preimage(case):
         coded += b"".join((2**32 - 1 if s is None else s).to_bytes(4, "little") for s in case["scores"])
         return b"poq/v1/scores\0" + h("contract") + task + node + coded + h("report_hash") + h("salt")
     if case["of"] == "reference":
-        return b"poq/v1/refrnc\0" + h("contract") + h("requester") + h("reference_hash") + h("salt")
+        return b"poq/v1/refrnc\0" + h("contract") + h("auditor") + h("reference_hash") + h("salt")
     assert case["of"] == "salt"
     purpose = bytes([["output", "scores"].index(case["purpose"])])
     return b"poq/v1/salt\0\0\0" + h("secret") + h("contract") + task + node + purpose
 
 
+# ---- token F1: the official evaluate-v1.1.py of SQuAD, its names kept; parts per billion at the end
+
+
+def normalize_answer(s):
+    def remove_articles(text):
+        return re.sub(r"\b(a|an|the)\b", " ", text)
+
+    def white_space_fix(text):
+        return " ".join(text.split())
+
+    def remove_punc(text):
+        exclude = set(string.punctuation)
+        return "".join(ch for ch in text if ch not in exclude)
+
+    return white_space_fix(remove_articles(remove_punc(s.lower())))
+
+
+def token_f1(reference, output):
+    prediction, truth = normalize_answer(output).split(), normalize_answer(reference).split()
+    same = sum((collections.Counter(prediction) & collections.Counter(truth)).values())
+    return fraction(2 * same, len(prediction) + len(truth))
+
+
 # ---- the files
+
+
+def check_text(c):
+    return token_f1(c["reference"], c["output"])
 
 
 def check_aggregate(c):
@@ -391,6 +435,7 @@ CHECKS = {
     "trust": check_trust,
     "draw": check_draw,
     "commitments": check_commitment,
+    "text": check_text,
     "settlement": check_settlement,
 }
 
