@@ -368,6 +368,7 @@ impl<'a> Economy<'a> {
             deadline: if all { fixed_at + params.draw_ms } else { deadline },
             draw_ms: params.draw_ms,
             reveal_ms: params.reveal_ms,
+            audit_ms: params.audit_ms,
             outputs: setting.outputs,
             delivered: delivered.iter().filter(|d| d.committed_at > 0).count() as u8,
             panel: setting.panel,
@@ -689,6 +690,7 @@ impl<'a> Economy<'a> {
                 })
                 .collect(),
             population: std::mem::take(&mut self.population),
+            truth: None,
         };
         let settlement = settle(params, &input).ok_or(Error::Unsettled { round: self.round })?;
         self.apply(delivered, &input, &settlement)?;

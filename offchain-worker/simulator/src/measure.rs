@@ -9,7 +9,7 @@ use crate::population::Role;
 use crate::stats::{estimate, spearman, Correlation, Estimate, Moments};
 use poq_core::params::UNIT;
 use poq_core::units::{Balance, ONE};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// An amount in UNIT.
 pub fn units(amount: Balance) -> f64 {
