@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::population::{Node, Role};
 use crate::registry::{Fit, Registry};
-use crate::rng::{Purpose, Rng, Streams};
+use crate::rng::{normal, Purpose, Rng, Streams};
 use crate::world::{Answer, SharedErrors, Task, World};
 use poq_core::aggregate::median;
 use poq_core::draw::weight;
@@ -23,6 +23,44 @@ use serde::{Deserialize, Serialize};
 
 /// How many consensus values a kind remembers: the contract's number.
 pub const RING: usize = 16;
+
+/// Gold tasks: tasks whose reference is opened after the scores were revealed, so that evaluators are measured by the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gold {
+    /// The share of tasks that are gold, in [0, 1]. Nobody can tell before the opening.
+    pub share: f64,
+    /// The standard deviation of what an opened reference makes of an output around its true quality: token F1 is not quality.
+    pub noise: f64,
+    /// The share of gold tasks whose auditor abuses its role: it plants a reference that no output matches, so that the truth
+    /// of every output is zero. It tells attackers, who then score zero.
+    pub abused: f64,
+}
+
+impl Gold {
+    fn check(&self) -> Result<()> {
+        let fits = (0.0..=1.0).contains(&self.share)
+            && (0.0..=1.0).contains(&self.abused)
+            && self.noise.is_finite()
+            && self.noise >= 0.0;
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::Setting("gold: share and abused must be in [0, 1], noise at least 0".into()))
+        }
+    }
+}
+
+/// What a task's auditor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audit {
+    /// There is no reference.
+    None,
+    /// It opens the reference.
+    Honest,
+    /// It has planted a reference that nothing matches.
+    Abusive,
+}
 
 /// The rules of a simulated task kind, and what is asked of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +79,8 @@ pub struct Setting {
     pub block_ms: Millis,
     /// How often an honest node fails to do its duty.
     pub fault_rate: f64,
+    /// Gold tasks.
+    pub gold: Gold,
 }
 
 impl Default for Setting {
@@ -53,6 +93,7 @@ impl Default for Setting {
             fee: 10 * UNIT,
             block_ms: 1_000,
             fault_rate: 0.005,
+            gold: Gold::default(),
         }
     }
 }
@@ -83,6 +124,7 @@ impl Setting {
         if !(0.0..1.0).contains(&self.fault_rate) {
             return Err(Error::Setting(format!("fault_rate must be in [0, 1), not {}", self.fault_rate)));
         }
+        self.gold.check()?;
         params.split(self.fee, self.outputs, self.panel).ok_or_else(|| {
             let least = params.fee_min(self.outputs, self.panel).unwrap_or(Balance::MAX);
             Error::Setting(format!("a fee of {} is too small: the contract wants {least}", self.fee))
@@ -133,6 +175,8 @@ pub struct Round {
     pub drawn_at: Millis,
     /// What everybody who had a duty got, members of a released panel too.
     pub entries: Vec<Entry>,
+    /// What the auditor did.
+    pub audit: Option<Audit>,
     /// What was settled.
     pub settled: Option<(SettlementInput, Settlement)>,
 }
@@ -339,6 +383,8 @@ impl<'a> Economy<'a> {
         let mut draw_rng = self.streams.round(self.round, Purpose::Draw);
         let mut perception = self.streams.round(self.round, Purpose::Perception);
         let mut attack_rng = self.streams.round(self.round, Purpose::Attack);
+        let audit = self.audit();
+        self.report.audit = Some(audit);
 
         // Request: escrow the fee, draw inference nodes, lock their stake.
         let task = self.world.task(&mut world_rng);
@@ -392,10 +438,18 @@ impl<'a> Economy<'a> {
                         self.now = self.block(until + 1);
                     }
                 }
-                Step::Settle => {
-                    self.settle(&delivered, clock.panel)?;
+                // An auditor does not wait for the end of the time that it has.
+                _ if audit != Audit::None && clock.can_audit(self.now, self.number(self.now)) => {
+                    let truth = self.truth(audit);
+                    self.settle(&delivered, Some(truth))?;
                     return Ok(Ended::Settled);
                 }
+                Step::Settle => {
+                    self.settle(&delivered, None)?;
+                    return Ok(Ended::Settled);
+                }
+                // The time that an auditor would have.
+                Step::Wait { until } if until >= self.now => self.now = self.block(until + 1),
                 Step::Redraw => {
                     self.release_panel(&clock)?;
                     clock.phase = Phase::Drawing;
@@ -412,7 +466,7 @@ impl<'a> Economy<'a> {
                     self.refund(&delivered)?;
                     return Ok(Ended::Refunded);
                 }
-                // A step is only asked for when something is due.
+                // Nothing that has been done can be due again.
                 Step::Wait { .. } | Step::WaitForBlock | Step::Done => {
                     return Err(Error::Unsettled { round: self.round })
                 }
@@ -562,6 +616,9 @@ impl<'a> Economy<'a> {
             clock.revealed = members.iter().filter(|m| m.revealed).count() as u8;
             clock.phase = phase;
             clock.deadline = reveal_until;
+            if clock.revealed == clock.committed {
+                (clock.phase, clock.deadline) = clock.after_reveal(self.now);
+            }
             self.now = if clock.revealed == clock.committed {
                 reveal_from + setting.block_ms
             } else {
@@ -610,6 +667,11 @@ impl<'a> Economy<'a> {
             None => {
                 member.scores = of(&self.seen);
                 member.committed = perception.random::<f64>() >= self.setting.fault_rate;
+            }
+            // They know that nothing will match.
+            Some(attack) if self.report.audit == Some(Audit::Abusive) && attack.evaluators() => {
+                member.scores = of(&vec![Some(0.0); self.seen.len()]);
+                member.expense = 0.0;
             }
             Some(attack) => {
                 let view = View {
@@ -665,8 +727,39 @@ impl<'a> Economy<'a> {
         }
     }
 
-    fn settle(&mut self, delivered: &[Delivery], panel: u8) -> Result<()> {
-        debug_assert_eq!(usize::from(panel), self.members.len());
+    /// Whether this round's task is gold, and by whom: its own stream, so that the share of gold tasks changes nothing else.
+    fn audit(&self) -> Audit {
+        let gold = &self.setting.gold;
+        if gold.share == 0.0 {
+            return Audit::None;
+        }
+        let mut rng = self.streams.round(self.round, Purpose::Audit);
+        match (rng.random::<f64>() < gold.share, rng.random::<f64>() < gold.abused) {
+            (false, _) => Audit::None,
+            (true, false) => Audit::Honest,
+            (true, true) => Audit::Abusive,
+        }
+    }
+
+    /// What the opened reference makes of every output.
+    fn truth(&self, audit: Audit) -> Vec<Option<Ratio>> {
+        let mut rng = self.streams.round(self.round, Purpose::Audit);
+        // The two tosses of `audit`.
+        let _: (f64, f64) = (rng.random(), rng.random());
+        self.report
+            .answers
+            .iter()
+            .map(|answer| {
+                let answer = answer.as_ref()?;
+                Some(match audit {
+                    Audit::Abusive => Ratio::ZERO,
+                    _ => quantise(answer.quality + self.setting.gold.noise * normal(&mut rng)),
+                })
+            })
+            .collect()
+    }
+
+    fn settle(&mut self, delivered: &[Delivery], truth: Option<Vec<Option<Ratio>>>) -> Result<()> {
         let params = &self.setting.params;
         let input = SettlementInput {
             fee: self.setting.fee,
@@ -690,7 +783,7 @@ impl<'a> Economy<'a> {
                 })
                 .collect(),
             population: std::mem::take(&mut self.population),
-            truth: None,
+            truth,
         };
         let settlement = settle(params, &input).ok_or(Error::Unsettled { round: self.round })?;
         self.apply(delivered, &input, &settlement)?;
@@ -733,6 +826,7 @@ impl<'a> Economy<'a> {
             });
         }
         self.ledger.levy(settlement.protocol_fee)?;
+        self.ledger.levy(settlement.forfeited)?;
         self.ledger.refund(settlement.refund)?;
 
         let mut ring = input.population.ring.clone();

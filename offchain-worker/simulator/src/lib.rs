@@ -11,11 +11,14 @@
 pub mod attack;
 pub mod economy;
 pub mod error;
+pub mod fit;
 pub mod ledger;
 pub mod log;
 pub mod measure;
+pub mod papers;
 pub mod population;
 pub mod rng;
+pub mod rules;
 pub mod run;
 pub mod stats;
 pub mod world;

@@ -22,10 +22,12 @@ pub enum Purpose {
     Perception = 2,
     /// What attackers toss coins for.
     Attack = 3,
+    /// Which tasks are gold, and what the truth is taken for.
+    Audit = 4,
 }
 
 /// How many streams a round has: a power of two at least the number of purposes.
-const PURPOSES: u64 = 4;
+const PURPOSES: u64 = 8;
 
 /// The streams of one replication.
 #[derive(Clone, Debug)]
@@ -67,7 +69,7 @@ mod tests {
         let streams = Streams::new(7, 0);
         let mut seen = std::collections::BTreeSet::new();
         for round in 0..50 {
-            for purpose in [Purpose::World, Purpose::Draw, Purpose::Perception, Purpose::Attack] {
+            for purpose in [Purpose::World, Purpose::Draw, Purpose::Perception, Purpose::Attack, Purpose::Audit] {
                 let number = first(&streams, round, purpose);
                 assert_eq!(number, first(&Streams::new(7, 0), round, purpose));
                 assert!(seen.insert(number));
