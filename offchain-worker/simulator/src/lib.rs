@@ -20,7 +20,9 @@ pub mod population;
 pub mod rng;
 pub mod rules;
 pub mod run;
+pub mod scenario;
 pub mod stats;
+pub mod sweep;
 pub mod world;
 
 mod registry;
