@@ -310,8 +310,7 @@ pub(crate) fn plan(
     rng: &mut Rng,
     scores: &mut Vec<Option<f64>>,
 ) -> Plan {
-    let mut plan =
-        Plan { commits: true, reveal: Reveal::Always, at_least_ms: 0, looked: attack.looks() };
+    let mut plan = Plan { commits: true, reveal: Reveal::Always, at_least_ms: 0, looked: attack.looks() };
     let shifted = |by: f64| view.seen.iter().map(move |seen| seen.map(|s| s + by));
     scores.clear();
     match attack {
@@ -333,14 +332,17 @@ pub(crate) fn plan(
             scores.extend_from_slice(&collusion.seen);
         }
         Attack::BoostOwn(by) => scores.extend(
-            view.seen.iter().zip(view.own).map(|(seen, own)| seen.map(|s| if *own { s + by } else { s - by })),
+            view.seen
+                .iter()
+                .zip(view.own)
+                .map(|(seen, own)| seen.map(|s| if *own { s + by } else { s - by })),
         ),
         Attack::Exaggerate(sd) => {
             scores.extend(view.seen.iter().map(|seen| seen.map(|s| exaggerate(s, sd, view.ring))));
         }
-        Attack::Selective(within) => scores.extend(
-            view.seen.iter().map(|seen| seen.filter(|s| (s - view.usual).abs() >= within)),
-        ),
+        Attack::Selective(within) => {
+            scores.extend(view.seen.iter().map(|seen| seen.filter(|s| (s - view.usual).abs() >= within)))
+        }
         Attack::NeverReveal => {
             scores.extend_from_slice(view.seen);
             plan.reveal = Reveal::Never;
@@ -449,7 +451,8 @@ mod tests {
 
     #[test]
     fn those_who_do_not_look_do_not_depend_on_what_there_is_to_see() {
-        for attack in [Attack::CopyCat, Attack::Constant(0.0), Attack::SharedSignal(1.0), Attack::Whitewash(0.4)]
+        for attack in
+            [Attack::CopyCat, Attack::Constant(0.0), Attack::SharedSignal(1.0), Attack::Whitewash(0.4)]
         {
             let with = |seen: &[Option<f64>]| {
                 let (mut shared, mut rng) = collusion(attack, 5);

@@ -580,7 +580,11 @@ impl<'a> Economy<'a> {
         self.world.shared_errors(self.report.outputs.len(), perception, &mut self.errors);
         self.ring.clear();
         self.ring.extend(
-            self.population.ring.iter().filter(|entry| entry.settled_at > 0).map(|entry| float(entry.quality)),
+            self.population
+                .ring
+                .iter()
+                .filter(|entry| entry.settled_at > 0)
+                .map(|entry| float(entry.quality)),
         );
         self.own.clear();
         self.own.extend(self.report.outputs.iter().map(|id| self.nodes[*id as usize].malicious));
@@ -799,8 +803,7 @@ impl<'a> Economy<'a> {
         settlement: &Settlement,
     ) -> Result<()> {
         let params = &self.setting.params;
-        for ((node, delivery), settled) in
-            self.report.outputs.iter().zip(delivered).zip(&settlement.outputs)
+        for ((node, delivery), settled) in self.report.outputs.iter().zip(delivered).zip(&settlement.outputs)
         {
             self.ledger.release(*node as usize, params.inference_at_risk, settled.slashed)?;
             self.ledger.reward(*node as usize, settled.payout)?;
@@ -871,7 +874,13 @@ impl<'a> Economy<'a> {
             let missed = params.missed_penalty.of(params.inference_at_risk);
             let slashed = if delivery.committed_at > 0 { 0 } else { missed };
             self.ledger.release(node as usize, params.inference_at_risk, slashed)?;
-            self.report.entries.push(Entry { node, payout: 0, slashed, expense: delivery.expense, net: None });
+            self.report.entries.push(Entry {
+                node,
+                payout: 0,
+                slashed,
+                expense: delivery.expense,
+                net: None,
+            });
             self.relocate(node);
         }
         self.ledger.refund(self.setting.fee)

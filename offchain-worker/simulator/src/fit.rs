@@ -60,9 +60,7 @@ pub fn fit(log: &Log, path: &Path) -> Result<ParametricSpec> {
                 // A scoring model gives the same score wherever it runs, but for the last digits.
                 noise: DEVICE_NOISE,
                 shared_noise: spread,
-                latency: latency(
-                    answers().filter_map(|answer| Some(answer.scores[evaluator]?.wall_ms)),
-                ),
+                latency: latency(answers().filter_map(|answer| Some(answer.scores[evaluator]?.wall_ms))),
                 effort: log.evaluator_effort[evaluator],
             }
         })
@@ -96,10 +94,8 @@ fn latency(times: impl Iterator<Item = f64>) -> Latency {
 /// The least-squares line through the pairs: its slope, its height at `x`, and the standard deviation around it.
 fn line(pairs: &[(f64, f64)], x: f64) -> (f64, f64, f64) {
     let count = pairs.len().max(1) as f64;
-    let (mean_x, mean_y) = (
-        pairs.iter().map(|p| p.0).sum::<f64>() / count,
-        pairs.iter().map(|p| p.1).sum::<f64>() / count,
-    );
+    let (mean_x, mean_y) =
+        (pairs.iter().map(|p| p.0).sum::<f64>() / count, pairs.iter().map(|p| p.1).sum::<f64>() / count);
     let squares: f64 = pairs.iter().map(|p| (p.0 - mean_x).powi(2)).sum();
     let products: f64 = pairs.iter().map(|p| (p.0 - mean_x) * (p.1 - mean_y)).sum();
     let slope = if squares > 0.0 { products / squares } else { 0.0 };

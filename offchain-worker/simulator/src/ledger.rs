@@ -45,8 +45,7 @@ const COUNT: usize = 1 << 10;
 impl Ledger {
     /// Accounts of nodes with these stakes and a requester with `budget`.
     pub fn new(stakes: impl IntoIterator<Item = Balance>, budget: Balance) -> Ledger {
-        let purses: Vec<Purse> =
-            stakes.into_iter().map(|free| Purse { free, ..Purse::default() }).collect();
+        let purses: Vec<Purse> = stakes.into_iter().map(|free| Purse { free, ..Purse::default() }).collect();
         let total = purses.iter().map(|p| p.free).sum::<Balance>() + budget;
         Ledger { purses, requester: budget, escrow: 0, treasury: 0, total, round: 0 }
     }

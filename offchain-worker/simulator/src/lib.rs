@@ -9,6 +9,8 @@
 //! `poq-core`'s integers.
 
 pub mod attack;
+pub mod bench;
+pub mod cli;
 pub mod economy;
 pub mod error;
 pub mod fit;
@@ -16,7 +18,9 @@ pub mod ledger;
 pub mod log;
 pub mod measure;
 pub mod papers;
+mod plot;
 pub mod population;
+pub mod report;
 pub mod rng;
 pub mod rules;
 pub mod run;

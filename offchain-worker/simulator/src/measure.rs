@@ -217,7 +217,8 @@ impl Recorder {
         }
         if let Some((_, settlement)) = &round.settled {
             let weights = &economy.params().inference_weights;
-            for ((settled, answer), node) in settlement.outputs.iter().zip(&round.answers).zip(&round.outputs) {
+            for ((settled, answer), node) in settlement.outputs.iter().zip(&round.answers).zip(&round.outputs)
+            {
                 let (Some(consensus), Some(answer)) = (settled.quality, answer) else { continue };
                 let consensus = float(consensus);
                 out.consensus.add(answer.quality, consensus);

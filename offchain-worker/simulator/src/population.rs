@@ -70,10 +70,15 @@ impl Crowd {
     /// Too few nodes, or a ratio outside [0, 1).
     pub fn nodes(&self, world: &World) -> Result<Vec<Node>> {
         if self.inference == 0 || self.evaluators < 2 {
-            return Err(Error::Setting("a crowd needs at least one inference node and two evaluators".into()));
+            return Err(Error::Setting(
+                "a crowd needs at least one inference node and two evaluators".into(),
+            ));
         }
         if !(0.0..1.0).contains(&self.ratio) {
-            return Err(Error::Setting(format!("the ratio of attackers must be in [0, 1), not {}", self.ratio)));
+            return Err(Error::Setting(format!(
+                "the ratio of attackers must be in [0, 1), not {}",
+                self.ratio
+            )));
         }
         let (models, scorers) = (world.models().len(), world.evaluators().len());
         let mut nodes = Vec::new();

@@ -172,9 +172,17 @@ mod tests {
         }
         let mut rng = Streams::new(6, 0).round(0, Purpose::Draw);
         let mut chosen = Vec::new();
-        assert!(registry.draw(7, &mut rng, &mut chosen, |node, _| if node == 3 { Fit::No } else { Fit::Yes }));
+        assert!(registry.draw(7, &mut rng, &mut chosen, |node, _| if node == 3 {
+            Fit::No
+        } else {
+            Fit::Yes
+        }));
         assert!(!chosen.contains(&3));
-        assert!(!registry.draw(8, &mut rng, &mut chosen, |node, _| if node == 3 { Fit::No } else { Fit::Yes }));
+        assert!(!registry.draw(8, &mut rng, &mut chosen, |node, _| if node == 3 {
+            Fit::No
+        } else {
+            Fit::Yes
+        }));
         let half = |_: u32, chosen: &[u32]| if chosen.len() < 2 { Fit::Yes } else { Fit::Spare };
         assert!(registry.draw(5, &mut rng, &mut chosen, half));
         assert_eq!(chosen.len(), 5);

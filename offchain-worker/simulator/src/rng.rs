@@ -69,7 +69,9 @@ mod tests {
         let streams = Streams::new(7, 0);
         let mut seen = std::collections::BTreeSet::new();
         for round in 0..50 {
-            for purpose in [Purpose::World, Purpose::Draw, Purpose::Perception, Purpose::Attack, Purpose::Audit] {
+            for purpose in
+                [Purpose::World, Purpose::Draw, Purpose::Perception, Purpose::Attack, Purpose::Audit]
+            {
                 let number = first(&streams, round, purpose);
                 assert_eq!(number, first(&Streams::new(7, 0), round, purpose));
                 assert!(seen.insert(number));

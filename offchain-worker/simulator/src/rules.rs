@@ -31,6 +31,53 @@ pub const TRUSTS: [Named<TrustRule>; 4] = [
     ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(200) }),
 ];
 
+/// A set of rules that tables and plots compare.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleSet {
+    /// Its name.
+    pub name: &'static str,
+    /// The aggregation.
+    pub aggregation: Aggregation,
+    /// The merit rule.
+    pub merit: MeritRule,
+    /// The trust rule.
+    pub trust: TrustRule,
+    /// The share of gold tasks.
+    pub gold: f64,
+}
+
+/// The papers' rules, the best that looks at closeness, the information rule with and without gold tasks.
+pub const RULE_SETS: [RuleSet; 4] = [
+    RuleSet {
+        name: "papers: closeness, multiplicative, mean",
+        aggregation: Aggregation::Mean,
+        merit: MERITS[0].1,
+        trust: TRUSTS[0].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "closeness, centred, weighted median",
+        aggregation: Aggregation::TrustWeightedMedian,
+        merit: MERITS[0].1,
+        trust: TRUSTS[1].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "information, relative merit, median",
+        aggregation: Aggregation::Median,
+        merit: MERITS[1].1,
+        trust: TRUSTS[2].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "information, anchored, median, 10 % gold",
+        aggregation: Aggregation::Median,
+        merit: MERITS[1].1,
+        trust: TRUSTS[3].1,
+        gold: 0.1,
+    },
+];
+
 /// The choice of this name.
 ///
 /// # Errors

@@ -426,8 +426,9 @@ impl World {
                 let seen = world.mean + spec.bias + spec.slope * (answer.quality - world.mean);
                 Some((seen + shared + own).clamp(0.0, 1.0))
             }
-            World::Replay(world) => world.log.items[task.item].answers[answer.model].scores[evaluator]
-                .map(|scored| scored.score),
+            World::Replay(world) => {
+                world.log.items[task.item].answers[answer.model].scores[evaluator].map(|scored| scored.score)
+            }
         }
     }
 
@@ -546,9 +547,8 @@ mod tests {
         let answer = world.answer(&task, 0, &mut rng);
         let mut errors = SharedErrors::default();
         world.shared_errors(2, &mut rng, &mut errors);
-        let mut score = |output, evaluator| {
-            world.perceive(&task, output, &answer, evaluator, &errors, &mut rng).unwrap()
-        };
+        let mut score =
+            |output, evaluator| world.perceive(&task, output, &answer, evaluator, &errors, &mut rng).unwrap();
         assert_eq!(score(0, 1), score(0, 1));
         assert_ne!(score(0, 1), score(0, 2));
         assert_ne!(score(0, 1), score(1, 1));

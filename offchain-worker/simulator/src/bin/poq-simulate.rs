@@ -1,13 +1,23 @@
-//! temporary
-use poq_simulator::*;
-fn main() {
-    for s in scenario::ALL {
-        let t = std::time::Instant::now();
-        let f = s.run(Effort { rounds: 3000, replications: 6, seed: 1 }).unwrap();
-        println!("== {} {:?}", f.scenario, t.elapsed());
-        for c in f.claims {
-            println!("{} {}", if c.reproduced { "YES" } else { "NO " }, c.claim);
-            for e in c.evidence { println!("      {}: {:.4} [{:.4}, {:.4}]", e.what, e.value.mean, e.value.low, e.value.high); }
+//! `poq simulate` as a program of its own, which builds without the worker.
+
+use clap::Parser;
+use poq_simulator::cli::{run, SimulateArgs};
+use std::process::ExitCode;
+
+/// The adversary lab: simulates Proof-of-Quality networks, honest and attacked, on the contract's own arithmetic.
+#[derive(Debug, Parser)]
+#[command(name = "poq-simulate", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    args: SimulateArgs,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
     }
 }
