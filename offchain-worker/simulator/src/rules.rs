@@ -1,0 +1,133 @@
+//! The protocol's rules by name, with the numbers that they are usually swept with.
+
+use poq_core::{Aggregation, MeritRule, Ratio, TrustRule};
+
+/// A named choice of a rule.
+pub type Named<T> = (&'static str, T);
+
+/// How scores become a consensus.
+pub const AGGREGATIONS: [Named<Aggregation>; 5] = [
+    ("mean", Aggregation::Mean),
+    ("median", Aggregation::Median),
+    ("trimmed-mean", Aggregation::TrimmedMean { trim: Ratio::from_permille(200) }),
+    ("trust-weighted-mean", Aggregation::TrustWeightedMean),
+    ("trust-weighted-median", Aggregation::TrustWeightedMedian),
+];
+
+/// How an evaluator's merit is measured. The information rule has the shipped step and floor.
+pub const MERITS: [Named<MeritRule>; 2] = [
+    ("closeness", MeritRule::Closeness),
+    (
+        "information",
+        MeritRule::Information { step: Ratio::from_permille(20), floor: Ratio::from_permille(10) },
+    ),
+];
+
+/// How an evaluator's trust moves. Anchored trust moves in gold tasks only.
+pub const TRUSTS: [Named<TrustRule>; 4] = [
+    ("multiplicative", TrustRule::Multiplicative { eta: Ratio::from_permille(100) }),
+    ("centred", TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) }),
+    ("relative-merit", TrustRule::RelativeMerit { rate: Ratio::from_permille(50) }),
+    ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(200) }),
+];
+
+/// A set of rules that tables and plots compare.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleSet {
+    /// Its name.
+    pub name: &'static str,
+    /// The aggregation.
+    pub aggregation: Aggregation,
+    /// The merit rule.
+    pub merit: MeritRule,
+    /// The trust rule.
+    pub trust: TrustRule,
+    /// The share of gold tasks.
+    pub gold: f64,
+}
+
+/// The papers' rules, the best that looks at closeness, the information rule with and without gold tasks.
+pub const RULE_SETS: [RuleSet; 4] = [
+    RuleSet {
+        name: "papers: closeness, multiplicative, mean",
+        aggregation: Aggregation::Mean,
+        merit: MERITS[0].1,
+        trust: TRUSTS[0].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "closeness, centred, weighted median",
+        aggregation: Aggregation::TrustWeightedMedian,
+        merit: MERITS[0].1,
+        trust: TRUSTS[1].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "information, relative merit, median",
+        aggregation: Aggregation::Median,
+        merit: MERITS[1].1,
+        trust: TRUSTS[2].1,
+        gold: 0.0,
+    },
+    RuleSet {
+        name: "information, anchored, median, 10 % gold",
+        aggregation: Aggregation::Median,
+        merit: MERITS[1].1,
+        trust: TRUSTS[3].1,
+        gold: 0.1,
+    },
+];
+
+/// The choice of this name.
+///
+/// # Errors
+/// Says which names there are.
+pub fn named<T: Copy>(of: &[Named<T>], name: &str) -> Result<T, String> {
+    of.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule).ok_or_else(|| {
+        let known: Vec<&str> = of.iter().map(|(name, _)| *name).collect();
+        format!("there is no `{name}`; there are: {}", known.join(", "))
+    })
+}
+
+/// The name of an aggregation, whatever its numbers.
+pub const fn aggregation_name(rule: Aggregation) -> &'static str {
+    match rule {
+        Aggregation::Mean => "mean",
+        Aggregation::Median => "median",
+        Aggregation::TrimmedMean { .. } => "trimmed-mean",
+        Aggregation::TrustWeightedMean => "trust-weighted-mean",
+        Aggregation::TrustWeightedMedian => "trust-weighted-median",
+    }
+}
+
+/// The name of a merit rule, whatever its numbers.
+pub const fn merit_name(rule: MeritRule) -> &'static str {
+    match rule {
+        MeritRule::Closeness => "closeness",
+        MeritRule::Information { .. } => "information",
+    }
+}
+
+/// The name of a trust rule, whatever its numbers.
+pub const fn trust_name(rule: TrustRule) -> &'static str {
+    match rule {
+        TrustRule::Multiplicative { .. } => "multiplicative",
+        TrustRule::Centred { .. } => "centred",
+        TrustRule::RelativeMerit { .. } => "relative-merit",
+        TrustRule::Anchored { .. } => "anchored",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_rules_agree() {
+        assert!(AGGREGATIONS.iter().all(|(name, rule)| aggregation_name(*rule) == *name));
+        assert!(MERITS.iter().all(|(name, rule)| merit_name(*rule) == *name));
+        assert!(TRUSTS.iter().all(|(name, rule)| trust_name(*rule) == *name));
+        assert_eq!(named(&AGGREGATIONS, "median"), Ok(Aggregation::Median));
+        assert!(named(&TRUSTS, "blind").unwrap_err().contains("there are: multiplicative"));
+    }
+}
