@@ -127,6 +127,8 @@ pub(crate) enum Command {
     /// Runs a development chain in this process and serves it on a websocket. Its state is gone when it stops.
     #[cfg(feature = "embedded")]
     Devnet(DevnetArgs),
+    /// Simulates networks, honest and attacked, on the contract's own arithmetic.
+    Simulate(poq_simulator::cli::SimulateArgs),
     /// Runs a whole network with real models: request, answer, score, settle, claim; then checks every unit of money.
     Demo(DemoArgs),
 }
@@ -921,6 +923,10 @@ pub(crate) struct DemoArgs {
     /// Decides which questions are asked.
     #[arg(long, env = "POQ_DEMO_SEED", value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, …), and
+    /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
+    #[arg(long, value_name = "ATTACK")]
+    pub(crate) attack: Option<poq_simulator::Attack>,
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,

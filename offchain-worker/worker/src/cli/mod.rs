@@ -55,6 +55,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(command),
         #[cfg(feature = "embedded")]
         Command::Devnet(args) => devnet::run(args).await,
+        Command::Simulate(args) => {
+            tokio::task::spawn_blocking(move || poq_simulator::cli::run(args)).await?.map_err(Into::into)
+        }
         Command::Demo(args) => demo::run(args).await,
     }
 }
