@@ -240,7 +240,7 @@ fn a_reference_cannot_be_opened_before_the_scores_are_revealed() -> Res {
     let requester = world.account()?;
     let id = world.request(&requester, 1, 3, 10 * UNIT)??;
     let text: &[&[u8]] = &[b"Denver"];
-    let mut too_early = |world: &mut World| -> Res {
+    let too_early = |world: &mut World| -> Res {
         let message = call().settle_audited(id, opening(world, id, text)?);
         assert_eq!(world.send(&auditor, 0, message)?.unwrap_err(), Error::TooEarly);
         Ok(())

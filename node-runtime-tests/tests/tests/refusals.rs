@@ -27,7 +27,7 @@ fn registration(world: &World, kind: u16) -> Registration {
 fn strangers_may_not_do_the_owners_work() -> Res {
     let mut world = World::new()?;
     let stranger = world.account()?;
-    let global = GlobalParams { unbonding_ms: 1, archive_ms: 1 };
+    let global = GlobalParams { unbonding_ms: 1, archive_ms: 1, audit_bond: 1 };
     let refused = Error::NotContractOwner;
     assert_eq!(world.send(&stranger, 0, call().set_kind(2, KindParams::default()))?.unwrap_err(), refused);
     assert_eq!(world.send(&stranger, 0, call().set_global(global))?.unwrap_err(), refused);
@@ -73,7 +73,7 @@ fn bad_parameters_are_refused_by_rule() -> Res {
     refuse(KindParams { panel_max: 16, ..good() }, ParamsError::PanelSize)?;
     refuse(KindParams { unrevealed_penalty: Ratio::ZERO, ..good() }, ParamsError::Penalties)?;
     assert_eq!(world.kind()?.version, 1);
-    let global = GlobalParams { unbonding_ms: 0, archive_ms: 1 };
+    let global = GlobalParams { unbonding_ms: 0, archive_ms: 1, audit_bond: 1 };
     assert_eq!(world.send(&owner, 0, call().set_global(global))?.unwrap_err(), Error::BadAmount);
     Ok(())
 }

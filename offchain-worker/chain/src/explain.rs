@@ -565,10 +565,12 @@ impl<'a> Replay<'a> {
         let check = "the truth, computed again from the reference and the outputs that the auditor opened";
         let contract = self.client.contract()?;
         let audited = self.events.iter().find_map(|emitted| match &emitted.event {
-            PoqEvent::TaskAudited(audited) if audited.task == self.task => Some(audited.clone()),
+            PoqEvent::TaskAudited(audited) if audited.task == self.task => {
+                Some((to_account32(&audited.auditor), audited.opening.clone()))
+            }
             _ => None,
         });
-        let Some(audited) = audited else {
+        let Some((auditor, opening)) = audited else {
             self.differences.push(Difference {
                 check: check.into(),
                 what: "opening".into(),
@@ -577,7 +579,6 @@ impl<'a> Replay<'a> {
             });
             return Ok(());
         };
-        let opening = &audited.opening;
         let measured: Vec<_> = opening
             .outputs
             .iter()
@@ -590,7 +591,6 @@ impl<'a> Replay<'a> {
                 "the task was collected in the block that it was settled in",
             ),
             Some(task) => {
-                let auditor = to_account32(&audited.auditor);
                 let reference = commit::blake2(&opening.reference);
                 let commitments: Vec<_> = task
                     .outputs
@@ -1037,6 +1037,7 @@ mod tests {
             panel: Vec::new(),
             protocol_fee: 0,
             slashed: 0,
+            forfeited: 0,
             refund: 0,
             consensus: Some(poq_core::Ratio::ONE),
             reference: poq_core::Ratio::from_permille(7),

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::messages::{contract, encode, Encoded};
 use crate::types::{
     Auditor, Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView,
-    Quote, Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
+    Overview, Quote, Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
 };
 use ink::primitives::LangError;
 use parity_scale_codec::{Decode, DecodeAll};

@@ -9,18 +9,21 @@ use parking_lot::Mutex;
 use poq_chain::types::{Millis, NodeId, Ratio, Score, SeatState, Task, TaskId, TaskView};
 use poq_chain::Client;
 use poq_core::aggregate::median;
-use poq_simulator::live::{act, Plan, Reveal, Sight};
+use poq_simulator::live::{act, Plan, Sight};
 use poq_simulator::Attack;
 
 use crate::config::AdversaryConfig;
 use crate::error::{Error, Result};
+
+/// What a model made of a task's outputs.
+type Seen = Vec<Option<f64>>;
 
 /// The dishonest nodes of this worker.
 pub(crate) struct Adversary {
     attack: Attack,
     config: AdversaryConfig,
     /// What the first colluder of a panel saw.
-    seen: Mutex<HashMap<(TaskId, bool), Vec<Option<f64>>>>,
+    seen: Mutex<HashMap<(TaskId, bool), Seen>>,
     /// What the first colluding inference node of a task answered.
     answers: Mutex<HashMap<TaskId, String>>,
 }
@@ -60,7 +63,7 @@ impl Adversary {
         if !self.corrupts(node) || !self.attack.evaluators() {
             return None;
         }
-        let seen: Vec<Option<f64>> = honest.iter().map(|score| score.quality().map(float)).collect();
+        let seen: Seen = honest.iter().map(|score| score.quality().map(float)).collect();
         let own: Vec<bool> = view.task.outputs.iter().map(|slot| self.corrupts(slot.node)).collect();
         let ring: Vec<f64> = ring.iter().copied().map(float).collect();
         let mut shared = self.seen.lock();
