@@ -109,7 +109,9 @@ pub fn composite_of(data: &Dataset, columns: &[Column], weights: &[f64], row: us
 
 /// (composite, token F1) of rows that have both.
 fn pairs(data: &Dataset, columns: &[Column], weights: &[f64], rows: &[usize]) -> Vec<(f64, f64)> {
-    rows.iter().filter_map(|row| Some((composite_of(data, columns, weights, *row)?, data.rows[*row].f1))).collect()
+    rows.iter()
+        .filter_map(|row| Some((composite_of(data, columns, weights, *row)?, data.rows[*row].f1)))
+        .collect()
 }
 
 /// What [`choose`] found.
@@ -140,12 +142,19 @@ pub fn choose(data: &Dataset, columns: &[Column], kind: TaskKind) -> Option<Chos
             for fold in 0..FOLDS {
                 let part = |inside: bool| -> Vec<usize> {
                     let of = |(i, _): &(usize, _)| (i % FOLDS == fold) == inside;
-                    clusters.iter().enumerate().filter(of).flat_map(|(_, rows)| rows.iter().copied()).collect()
+                    clusters
+                        .iter()
+                        .enumerate()
+                        .filter(of)
+                        .flat_map(|(_, rows)| rows.iter().copied())
+                        .collect()
                 };
                 let (learn, check) = (part(false), part(true));
                 let weights = method.weigh(data, columns, &learn);
                 let Some(map) = fit(&pairs(data, columns, &weights, &learn)) else { continue };
-                errors.extend(pairs(data, columns, &weights, &check).iter().map(|(x, y)| (map.apply(*x) - y).powi(2)));
+                errors.extend(
+                    pairs(data, columns, &weights, &check).iter().map(|(x, y)| (map.apply(*x) - y).powi(2)),
+                );
             }
             if errors.is_empty() {
                 continue;
@@ -177,7 +186,9 @@ pub fn live_columns(entry: &ModelEntry, with_priors: bool) -> Vec<(Signal, Colum
                 Signal::CostPrior => Family::CostPrior,
                 Signal::Structure | Signal::Length => Family::Structure,
                 Signal::SemanticPeers => Family::Semantic,
-                Signal::SemanticQuery | Signal::Relevance | Signal::Evidence | Signal::Support => Family::Alignment,
+                Signal::SemanticQuery | Signal::Relevance | Signal::Evidence | Signal::Support => {
+                    Family::Alignment
+                }
                 Signal::AgreementOutputs => Family::Agreement,
             };
             let of_model = matches!(
@@ -195,7 +206,12 @@ pub fn live_columns(entry: &ModelEntry, with_priors: bool) -> Vec<(Signal, Colum
 }
 
 /// A rubric for one kind, with a profile for each evaluator model; `None` where none could be calibrated.
-pub fn rubric(data: &Dataset, kind: TaskKind, evaluators: &[&ModelEntry], origin: &str) -> Option<(Rubric, Vec<Chosen>)> {
+pub fn rubric(
+    data: &Dataset,
+    kind: TaskKind,
+    evaluators: &[&ModelEntry],
+    origin: &str,
+) -> Option<(Rubric, Vec<Chosen>)> {
     // Six digits are more than the data knows, and read better.
     let round = |v: f64| (v * 1e6).round() / 1e6;
     let mut rubric = Rubric::new(format!("{kind}-v1"), kind);
@@ -211,14 +227,18 @@ pub fn rubric(data: &Dataset, kind: TaskKind, evaluators: &[&ModelEntry], origin
             Calibration::Linear { slope, intercept } => {
                 Calibration::Linear { slope: round(slope), intercept: round(intercept) }
             }
-            Calibration::Monotone { knots } => {
-                Calibration::Monotone { knots: knots.into_iter().map(|(x, y)| (round(x), round(y))).collect() }
-            }
+            Calibration::Monotone { knots } => Calibration::Monotone {
+                knots: knots.into_iter().map(|(x, y)| (round(x), round(y))).collect(),
+            },
         };
         rubric.profile.push(Profile {
             model: entry.name.clone(),
             digest: entry.digest().to_string(),
-            weights: signals.into_iter().zip(chosen.weights.iter().copied()).filter(|(_, w)| *w > 0.0).collect(),
+            weights: signals
+                .into_iter()
+                .zip(chosen.weights.iter().copied())
+                .filter(|(_, w)| *w > 0.0)
+                .collect(),
             calibration: Some(chosen.calibration.clone()),
         });
         choices.push(chosen);
@@ -235,7 +255,8 @@ pub fn correlation(
     of: fn(&[f64], &[f64]) -> Option<f64>,
 ) -> Option<f64> {
     debug_assert!(rows.iter().all(|row| *row < data.rows.len()));
-    let (x, y): (Vec<f64>, Vec<f64>) = rows.iter().filter_map(|row| Some((score(*row)?, target(*row)?))).unzip();
+    let (x, y): (Vec<f64>, Vec<f64>) =
+        rows.iter().filter_map(|row| Some((score(*row)?, target(*row)?))).unzip();
     of(&x, &y)
 }
 

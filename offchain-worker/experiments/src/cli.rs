@@ -20,6 +20,8 @@ pub enum ExperimentCommand {
     Run(RunArgs),
     /// Score the outputs with every evaluator, and ask a judge about them.
     Score(ScoreArgs),
+    /// Make tables, plots and a calibrated rubric of the scores.
+    Report(ReportArgs),
 }
 
 /// Where an experiment's files are.
@@ -172,6 +174,30 @@ pub struct ScoreArgs {
     pub judge_items: Option<usize>,
 }
 
+/// What to report.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub folder: FolderArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+
+    /// Where tables and plots go; without it, the folder `report` in the experiment's.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Where rubrics go as well, one file per kind.
+    #[arg(long, value_name = "DIR")]
+    pub rubrics: Option<PathBuf>,
+
+    /// Decides which prompts are learnt from and which are held out, and the bootstrap's resamples.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
 fn prices(text: &str) -> std::result::Result<(f64, f64), String> {
     let number = |s: &str| s.trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && n.is_finite());
     text.split_once(',')
@@ -185,6 +211,7 @@ impl ExperimentArgs {
         match &self.command {
             ExperimentCommand::Run(args) => args.store.threads,
             ExperimentCommand::Score(args) => args.store.threads,
+            ExperimentCommand::Report(args) => args.store.threads,
         }
     }
 
@@ -203,6 +230,7 @@ impl ExperimentArgs {
         match &self.command {
             ExperimentCommand::Run(args) => crate::run::run(args),
             ExperimentCommand::Score(args) => crate::score::score(args),
+            ExperimentCommand::Report(args) => crate::report::report(args),
         }
     }
 }

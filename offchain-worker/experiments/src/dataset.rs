@@ -184,7 +184,11 @@ impl Dataset {
             .keys()
             .map(|digest| {
                 let rows = || {
-                    clusters.iter().flatten().map(|r| &self.rows[*r]).filter(|r| r.output.model_digest == **digest)
+                    clusters
+                        .iter()
+                        .flatten()
+                        .map(|r| &self.rows[*r])
+                        .filter(|r| r.output.model_digest == **digest)
                 };
                 (mean(rows().map(|row| row.f1)), mean(rows().map(|row| row.output.cpu_ms)))
             })
@@ -213,7 +217,9 @@ impl Dataset {
             .map(|(_, values)| values)
             .collect();
         let values = (0..self.rows.len())
-            .map(|row| among_evaluators(&evaluators.iter().filter_map(|column| column[row]).collect::<Vec<_>>()))
+            .map(|row| {
+                among_evaluators(&evaluators.iter().filter_map(|column| column[row]).collect::<Vec<_>>())
+            })
             .collect();
         self.columns.insert(name.to_string(), values);
     }

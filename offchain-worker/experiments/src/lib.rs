@@ -4,18 +4,24 @@
 //!
 //! - [`run`](mod@run): models × prompts → outputs, latencies, tokens, memory;
 //! - [`score`](mod@score): outputs × evaluators → scores;
-//! - `report`: scores → tables, plots and a calibrated rubric.
+//! - [`report`](mod@report): scores → tables, plots and a calibrated rubric.
 //!
 //! [`cli`] has the commands, for this crate's own program `poq-experiment` and for `poq experiment`.
 
+pub mod calibrate;
+mod claims;
 pub mod cli;
 pub mod data;
+pub mod dataset;
 mod error;
 pub mod host;
 pub mod log;
+mod plots;
 mod progress;
+pub mod report;
 pub mod run;
 pub mod score;
+pub mod stats;
 mod tables;
 
 pub use error::{Error, Result};

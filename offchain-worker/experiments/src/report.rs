@@ -4,7 +4,8 @@
 
 use crate::{
     calibrate::{
-        best_single, composite_of, correlation, rubric, shared_weights, Chosen, Column, Method, STRUCTURE_GATE,
+        best_single, composite_of, correlation, rubric, shared_weights, Chosen, Column, Method,
+        STRUCTURE_GATE,
     },
     claims,
     cli::ReportArgs,
@@ -27,7 +28,6 @@ use poq_inference::{
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    path::Path,
 };
 
 /// A correlation of a column with a reference signal.
@@ -61,13 +61,17 @@ pub fn report(args: &ReportArgs) -> Result<()> {
          percentile bootstrap intervals over prompts (1000 resamples). Correlations are with token F1 unless said otherwise.\n",
     );
     section(&mut text, "What was measured", &what(&data, &settings, args.seed));
-    section(&mut text, "Models: quality and cost", &format!("{}\n\n{}", models(&outputs), per_latency(&data)));
+    section(
+        &mut text,
+        "Models: quality and cost",
+        &format!("{}\n\n{}", models(&outputs), per_latency(&data)),
+    );
     section(&mut text, "Evaluators and dimensions, all prompts", &study.correlations());
     section(&mut text, "Evaluators: latency", &costs);
     section(&mut text, "Composites, held-out prompts", &study.composites());
     section(&mut text, "Rubrics, held-out prompts", &study.rubric_table());
     section(&mut text, "What a panel is worth", &study.panel());
-    section(&mut text, "The papers' claims", &claims::table(&study));
+    section(&mut text, "The papers' claims", &claims::tabulate(&study));
     let path = out.join("results.md");
     std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
     println!("tables are in {}", path.display());
@@ -130,7 +134,8 @@ fn per_latency(data: &Dataset) -> String {
         names.sort_unstable();
         names.dedup();
         let quotient = |name: &str, rows: &[usize]| {
-            let rows: Vec<_> = rows.iter().map(|r| &data.rows[*r]).filter(|r| r.output.model == name).collect();
+            let rows: Vec<_> =
+                rows.iter().map(|r| &data.rows[*r]).filter(|r| r.output.model == name).collect();
             let seconds = mean(rows.iter().map(|r| r.output.cpu_ms / 1e3));
             (seconds > 0.0).then(|| mean(rows.iter().map(|r| r.f1)) / seconds)
         };
@@ -148,7 +153,13 @@ fn per_latency(data: &Dataset) -> String {
         let best = intervals.iter().filter_map(|(_, _, i)| Some(i.as_ref()?.estimate)).fold(0.0, f64::max);
         for (name, f1, quotient) in intervals {
             let relative = quotient.map_or(0.0, |i| i.estimate) / best.max(1e-12);
-            table.add_row([name.to_string(), kind.to_string(), shown(f1), shown(quotient), format!("{relative:.2}")]);
+            table.add_row([
+                name.to_string(),
+                kind.to_string(),
+                shown(f1),
+                shown(quotient),
+                format!("{relative:.2}"),
+            ]);
         }
     }
     table.to_string()
@@ -209,13 +220,6 @@ pub(crate) enum Regime {
 
 impl Regime {
     pub(crate) const ALL: [Self; 2] = [Self::Reference, Self::Free];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Reference => "with reference",
-            Self::Free => "without",
-        }
-    }
 }
 
 impl<'a> Study<'a> {
@@ -335,7 +339,8 @@ impl<'a> Study<'a> {
     fn correlations(&self) -> String {
         let mut text = String::new();
         for kind in self.groups() {
-            let mut table = table(&["signal", "outputs", "Pearson", "Spearman", "ROUGE-L: Pearson", "judge: Pearson"]);
+            let mut table =
+                table(&["signal", "outputs", "Pearson", "Spearman", "ROUGE-L: Pearson", "judge: Pearson"]);
             let clusters = self.data.clusters(kind, Part::Whole);
             let mut rows = Vec::new();
             for (name, column) in &self.data.columns {
@@ -348,7 +353,17 @@ impl<'a> Study<'a> {
                 let judge = self.judge().filter(|judge| judge != name).and_then(|judge| {
                     self.interval(kind, Part::Whole, pearson, score, |row| self.data.value(judge, row))
                 });
-                rows.push((with_f1.estimate, [name.clone(), count.to_string(), with_f1.to_string(), shown(rank), shown(rouge), shown(judge)]));
+                rows.push((
+                    with_f1.estimate,
+                    [
+                        name.clone(),
+                        count.to_string(),
+                        with_f1.to_string(),
+                        shown(rank),
+                        shown(rouge),
+                        shown(judge),
+                    ],
+                ));
             }
             rows.sort_by(|a, b| b.0.total_cmp(&a.0));
             for (_, row) in rows {
@@ -410,7 +425,11 @@ impl<'a> Study<'a> {
         let default = shared_weights(columns);
         let without = |families: &[Family]| -> Vec<f64> {
             let weight = |(column, weight): (&Column, &f64)| {
-                if families.contains(&column.family) { 0.0 } else { *weight }
+                if families.contains(&column.family) {
+                    0.0
+                } else {
+                    *weight
+                }
             };
             columns.iter().zip(&default).map(weight).collect()
         };
@@ -538,9 +557,9 @@ impl<'a> Study<'a> {
             let clusters = self.data.clusters(kind, Part::HeldOut);
             let error = |score: &(dyn Fn(usize) -> Option<f64> + Sync), power: i32| {
                 bootstrap(&clusters, self.seed, |rows| {
-                    let errors = rows.iter().filter_map(|row| {
-                        Some((score(*row)? - self.data.rows[*row].f1).abs().powi(power))
-                    });
+                    let errors = rows
+                        .iter()
+                        .filter_map(|row| Some((score(*row)? - self.data.rows[*row].f1).abs().powi(power)));
                     Some(mean(errors))
                 })
             };
@@ -565,7 +584,9 @@ impl<'a> Study<'a> {
                     shown(error(score, 1)),
                 ]);
             };
-            for ((profile, chosen), scores) in fitted.rubric.profile.iter().zip(&fitted.choices).zip(&fitted.scores) {
+            for ((profile, chosen), scores) in
+                fitted.rubric.profile.iter().zip(&fitted.choices).zip(&fitted.scores)
+            {
                 let raw = format!("worker/{}", profile.model);
                 let raw = |row: usize| self.data.value(&raw, row);
                 add(&profile.model, chosen.method.as_str(), &raw, &|row| scores[row]);
@@ -658,9 +679,13 @@ fn weights_table(fitted: &FittedRubric) -> Table {
     let mut table = table(&header);
     for signal in signals {
         let mut row = vec![signal.as_str().to_string()];
-        row.extend(fitted.rubric.profile.iter().map(|p| {
-            p.weights.get(&signal).map_or_else(String::new, |weight| format!("{weight:.3}"))
-        }));
+        row.extend(
+            fitted
+                .rubric
+                .profile
+                .iter()
+                .map(|p| p.weights.get(&signal).map_or_else(String::new, |weight| format!("{weight:.3}"))),
+        );
         table.add_row(row);
     }
     table
@@ -721,4 +746,3 @@ impl Variant {
         }
     }
 }
-
