@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result};
 use clap::{Args, Subcommand};
-use poq_inference::{configure_threads, default_models_dir, DeviceKind, Manifest, ModelStore};
-use std::path::PathBuf;
+use poq_inference::{
+    configure_threads, default_models_dir, quality::Rubric, DeviceKind, Manifest, ModelStore, TaskKind,
+};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Measure quality signals: run models, score what they answer, and report which score can be trusted.
 #[derive(Debug, Args)]
@@ -22,6 +24,15 @@ pub enum ExperimentCommand {
     Score(ScoreArgs),
     /// Make tables, plots and a calibrated rubric of the scores.
     Report(ReportArgs),
+    /// Show what evaluators make of empty, endless, foreign and malicious outputs.
+    Hostile(HostileArgs),
+    /// Check a rubric file and show its hash, which is what a task kind names on chain.
+    Rubric(RubricArgs),
+    /// Serve an installed language model at an OpenAI-compatible endpoint, for a judge among others.
+    Serve(ServeArgs),
+    /// Print what this program computes for pairs of texts, to be compared with other implementations
+    /// (scripts/check-scores.sh does so).
+    Compare(CompareArgs),
 }
 
 /// Where an experiment's files are.
@@ -100,7 +111,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub quick: bool,
 
-    /// Questions with answers, in SQuAD v1.1 format.
+    /// Questions with answers, in SQuAD v1.1 format; without it, SQuAD's where `poq-models install squad` installed them.
     #[arg(long, value_name = "FILE")]
     pub squad: Option<PathBuf>,
 
@@ -198,6 +209,72 @@ pub struct ReportArgs {
     pub seed: u64,
 }
 
+/// With what to score hostile outputs.
+#[derive(Debug, Clone, Args)]
+pub struct HostileArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+
+    /// The rubric to score by; without it, the built-in one for questions.
+    #[arg(long, value_name = "FILE")]
+    pub rubric: Option<PathBuf>,
+
+    /// An installed language model as a judge.
+    #[arg(long, value_name = "MODEL")]
+    pub judge: Option<String>,
+}
+
+/// Which model to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+
+    /// An installed language model.
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+
+    /// Where to listen. Anybody who reaches the address can use the model.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+}
+
+/// Which texts.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+
+    /// Pairs of texts, one JSON array of two strings a line.
+    #[arg(value_name = "FILE")]
+    pub pairs: PathBuf,
+}
+
+/// Which rubric.
+#[derive(Debug, Clone, Args)]
+pub struct RubricArgs {
+    /// A rubric file; without it, the built-in ones are shown.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+fn rubric(args: &RubricArgs) -> Result<()> {
+    let rubrics = match &args.file {
+        Some(path) => vec![Rubric::from_path(path)?],
+        None => TaskKind::ALL.into_iter().map(Rubric::builtin).collect(),
+    };
+    for rubric in rubrics {
+        println!("{}  {}  for {}", rubric.hash()?, rubric.name, rubric.task);
+        for profile in &rubric.profile {
+            println!("    {}  {}", profile.digest, profile.model);
+        }
+    }
+    Ok(())
+}
+
 fn prices(text: &str) -> std::result::Result<(f64, f64), String> {
     let number = |s: &str| s.trim().parse::<f64>().ok().filter(|n| *n >= 0.0 && n.is_finite());
     text.split_once(',')
@@ -212,6 +289,10 @@ impl ExperimentArgs {
             ExperimentCommand::Run(args) => args.store.threads,
             ExperimentCommand::Score(args) => args.store.threads,
             ExperimentCommand::Report(args) => args.store.threads,
+            ExperimentCommand::Hostile(args) => args.store.threads,
+            ExperimentCommand::Rubric(_) => None,
+            ExperimentCommand::Compare(args) => args.store.threads,
+            ExperimentCommand::Serve(args) => args.store.threads,
         }
     }
 
@@ -231,6 +312,10 @@ impl ExperimentArgs {
             ExperimentCommand::Run(args) => crate::run::run(args),
             ExperimentCommand::Score(args) => crate::score::score(args),
             ExperimentCommand::Report(args) => crate::report::report(args),
+            ExperimentCommand::Hostile(args) => crate::hostile::hostile(args),
+            ExperimentCommand::Rubric(args) => rubric(args),
+            ExperimentCommand::Serve(args) => crate::serve::serve(args),
+            ExperimentCommand::Compare(args) => crate::compare::compare(args),
         }
     }
 }

@@ -10,6 +10,9 @@ use std::{collections::HashSet, path::Path};
 /// The summarisation sets that `poq-models install` provides, by name; each is a file `NAME.jsonl`.
 pub const SUMMARISATION_SETS: [&str; 2] = ["aclsum", "consensus-summary"];
 
+/// The questions that `poq-models install squad` provides.
+pub const SQUAD_FILE: &str = "squad-dev-v1.1.json";
+
 #[derive(Deserialize)]
 struct Squad {
     data: Vec<Article>,

@@ -2,16 +2,16 @@
 
 use crate::{
     cli::RunArgs,
-    data::{check_unique, draw, load_squad, load_summarisation, SUMMARISATION_SETS},
+    data::{check_unique, draw, load_squad, load_summarisation, SQUAD_FILE, SUMMARISATION_SETS},
     error::{Error, Result},
     host::{cpu_ms, peak_memory_bytes, reset_peak_memory},
     log::{Folder, Lines, OutputRecord, Settings, OUTPUTS},
     progress::Progress,
 };
 use poq_inference::{
-    load_generator, load_items,
+    data_dir, load_generator, load_items,
     quality::reference::{rouge_l, token_f1},
-    GenerateRequest, Generator, Item, LoadOptions, Manifest, ModelStore, Role, TaskKind,
+    GenerateRequest, Generator, Item, LoadOptions, Manifest, ModelStore, Role, TaskKind, INSTALL_SCRIPT,
 };
 use std::{collections::HashSet, time::Instant};
 
@@ -98,7 +98,7 @@ fn models(args: &RunArgs, manifest: &Manifest) -> Result<Vec<String>> {
         return Err(Error::Usage(format!(
             "no language model is installed in {}; run `{}`",
             store.dir().display(),
-            poq_inference::INSTALL_SCRIPT
+            INSTALL_SCRIPT
         )));
     }
     generators.sort_by_key(|m| m.disk_bytes());
@@ -108,11 +108,12 @@ fn models(args: &RunArgs, manifest: &Manifest) -> Result<Vec<String>> {
 fn items(args: &RunArgs, store: &ModelStore, size: &Size) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let qa = args.qa.unwrap_or(size.qa);
-    match &args.squad {
+    let installed = data_dir(store.dir()).join(SQUAD_FILE);
+    match args.squad.as_deref().or_else(|| installed.is_file().then_some(installed.as_path())) {
         Some(path) => items.extend(draw(load_squad(path)?, qa, args.seed)),
         None => eprintln!(
-            "no --squad FILE: there will be no questions, only summaries. Any file in SQuAD v1.1 format will do, for \
-             example https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v1.1.json"
+            "there will be no questions, only summaries: run `{INSTALL_SCRIPT} squad` for SQuAD's, or give a file in its format \
+             with --squad"
         ),
     }
     let summarisation = args.summaries.unwrap_or(size.summarisation);

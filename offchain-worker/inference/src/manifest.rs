@@ -175,6 +175,11 @@ pub enum Source {
         /// The parts, in order.
         parts: Vec<WheelMember>,
     },
+    /// A file that stands on the web by itself.
+    Url {
+        /// Its address.
+        url: String,
+    },
     /// A file of another model of this manifest, where that is installed: for second forms of one model.
     Model {
         /// The other model's name.
@@ -200,6 +205,7 @@ impl fmt::Display for Source {
                 [first, .., last] => write!(f, "packages {} … {}", first.package, last.package),
                 [] => write!(f, "no package"),
             },
+            Self::Url { url } => f.write_str(url),
             Self::Model { model, path } => write!(f, "{path} of the installed model {model}"),
             Self::Inline { .. } => write!(f, "the manifest itself"),
         }
@@ -228,6 +234,9 @@ pub struct DataEntry {
     pub title: String,
     /// SPDX identifier, or what is known of the licence.
     pub licence: String,
+    /// Installed only when it is asked for by name.
+    #[serde(default)]
+    pub extra: bool,
     /// Its file.
     pub file: FileEntry,
 }

@@ -85,7 +85,8 @@ mod tests {
     fn only_layers_are_quantised() {
         let matrix = Tensor::randn(0f32, 1.0, (4, 64), &Device::Cpu).unwrap();
         let whole = QTensor::quantize(&matrix, GgmlDType::F32).unwrap();
-        let norm = QTensor::quantize(&matrix.get(0).unwrap(), GgmlDType::F32).unwrap();
+        let norm = Tensor::randn(0f32, 1.0, 64, &Device::Cpu).unwrap();
+        let norm = QTensor::quantize(&norm, GgmlDType::F32).unwrap();
         let tensors =
             [("blk.0.attn_q.weight", &whole), ("blk.0.attn_norm.weight", &norm), ("output.weight", &whole)];
         let mut file = std::io::Cursor::new(Vec::new());

@@ -94,7 +94,7 @@ pub struct InstallReport {
     pub installed: Vec<String>,
 }
 
-/// Installs models and data sets by name; with no names, everything in the manifest but its extra models.
+/// Installs models and data sets by name; with no names, everything in the manifest but what is marked as extra.
 ///
 /// Blocks, for minutes where much has to be fetched; from async code call it through `spawn_blocking`.
 ///
@@ -115,8 +115,9 @@ pub fn install(
     if let Some(unknown) = names.iter().find(|n| !everything.contains(n)) {
         return Err(Error::UnknownModel { name: unknown.clone(), known: everything });
     }
-    let usual = |name: &String| manifest.get(name).map_or(true, |model| !model.extra);
-    let usual: Vec<String> = everything.iter().filter(|name| usual(name)).cloned().collect();
+    let models = manifest.models().iter().filter(|m| !m.extra).map(|m| m.name.clone());
+    let data = manifest.data().iter().filter(|d| !d.extra).map(|d| d.name.clone());
+    let usual: Vec<String> = models.chain(data).collect();
     let names = if names.is_empty() { &usual } else { names };
     std::fs::create_dir_all(&options.models_dir).map_err(|e| Error::io(&options.models_dir, e))?;
     // Two installations at once would download everything twice.
@@ -286,6 +287,10 @@ impl Installer<'_> {
             Source::Inline { content } => {
                 output.write_all(content.as_bytes()).map_err(|e| Error::io(dir, e))?
             }
+            #[cfg(any(feature = "hub", feature = "registry"))]
+            Source::Url { url } => self.from_web(url, &mut output)?,
+            #[cfg(not(any(feature = "hub", feature = "registry")))]
+            Source::Url { .. } => return Err(Error::Install("this build cannot download".into())),
             Source::Model { model, path } => {
                 let verified = self.store.verify(model)?;
                 let path = verified.file(path)?;
@@ -316,6 +321,25 @@ impl Installer<'_> {
             )));
         }
         Ok(file)
+    }
+
+    #[cfg(any(feature = "hub", feature = "registry"))]
+    #[allow(clippy::wrong_self_convention)] // it fetches, it does not convert
+    fn from_web(&self, url: &str, output: &mut HashingWriter<'_>) -> Result<()> {
+        if self.options.offline {
+            return Err(Error::Install("not asked: offline".to_string()));
+        }
+        let client = http::client(None)?;
+        let target = output.file.get_ref().path().with_extension("web");
+        let fetched = http::download(&client, |client| client.get(url), &target, url, self.progress);
+        if let Err(failure) = fetched {
+            let _ = std::fs::remove_file(target.with_extension("part"));
+            return Err(failure.into());
+        }
+        let mut file = File::open(&target).map_err(|e| Error::io(&target, e))?;
+        let copied = std::io::copy(&mut file, output).map_err(|e| Error::io(&target, e));
+        let _ = std::fs::remove_file(&target);
+        copied.map(drop)
     }
 
     /// Refuses to begin what the disk cannot hold.

@@ -193,6 +193,19 @@ impl Rubric {
         }
     }
 
+    /// The rubric that ships with this build for a kind of task: what measured best, see `docs/experiments.md`.
+    pub fn builtin(task: TaskKind) -> Self {
+        let text = match task {
+            TaskKind::Qa => include_str!("../../rubrics/qa.toml"),
+            TaskKind::Summarisation => include_str!("../../rubrics/summarisation.toml"),
+        };
+        match Self::parse(text, "built in") {
+            Ok(rubric) => rubric,
+            // The text is part of the program and a test parses it: this cannot be reached from outside.
+            Err(error) => unreachable!("the built-in rubric does not parse: {error}"),
+        }
+    }
+
     /// Reads a rubric and checks it.
     ///
     /// # Errors
@@ -529,6 +542,19 @@ mod tests {
         other.profile[0].weights.insert(Signal::Structure, 0.250_000_1);
         assert_ne!(other.hash().unwrap(), rubric.hash().unwrap());
         assert_eq!(rubric.hash().unwrap().to_string().parse::<RubricHash>().unwrap(), rubric.hash().unwrap());
+    }
+
+    #[test]
+    fn the_built_in_rubrics_are_for_models_of_the_manifest() {
+        let manifest = crate::Manifest::builtin();
+        for task in TaskKind::ALL {
+            let rubric = Rubric::builtin(task);
+            assert_eq!(rubric.task, task);
+            for profile in &rubric.profile {
+                let entry = manifest.get(&profile.model).unwrap();
+                assert_eq!(profile.digest, entry.digest().to_string(), "{}", profile.model);
+            }
+        }
     }
 
     #[test]
