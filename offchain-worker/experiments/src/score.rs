@@ -181,6 +181,12 @@ fn merge_verdicts(scored: &mut [ScoredRecord], verdicts: &[VerdictRecord]) {
     }
 }
 
+/// A scorer as workers without a rubric run it, and the encoder it shares with the dimensions, if it does.
+struct Plain {
+    scorer: Box<dyn QualityScorer>,
+    encoder: Option<SharedEncoder>,
+}
+
 /// All installed encoders, or those asked for.
 fn encoders(args: &ScoreArgs, store: &ModelStore, role: Role) -> Result<Vec<String>> {
     for name in &args.encoder {
@@ -202,21 +208,23 @@ fn encode(args: &ScoreArgs, store: &ModelStore, cases: &[Prompted]) -> Result<Ve
     let load = LoadOptions { device: args.store.device };
     let mut dimensions: Vec<Box<dyn Dimension>> =
         vec![Box::new(Structure), Box::new(Support), Box::new(AmongOutputs)];
-    let mut scorers: Vec<Box<dyn QualityScorer>> = Vec::new();
+    let mut scorers: Vec<Plain> = Vec::new();
     for name in encoders(args, store, Role::BiEncoder)? {
         let encoder = SharedEncoder::new(load_encoder(store, &name, &load)?);
         dimensions.push(Box::new(ToReference::new(encoder.clone())));
         dimensions.push(Box::new(ToPeers::new(encoder.clone())));
         dimensions.push(Box::new(ToQuery::new(encoder.clone())));
-        dimensions.push(Box::new(Evidence::new(encoder)));
-        scorers.push(Box::new(BiEncoderScorer::new(load_encoder(store, &name, &load)?)));
+        dimensions.push(Box::new(Evidence::new(encoder.clone())));
+        let scorer = BiEncoderScorer::new(Box::new(encoder.clone()));
+        scorers.push(Plain { scorer: Box::new(scorer), encoder: Some(encoder) });
     }
     for name in encoders(args, store, Role::CrossEncoder)? {
         let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load)?);
         dimensions.push(Box::new(Relevance::new(encoder.clone())));
         dimensions.push(Box::new(Relevance::to_reference(encoder.clone())));
         dimensions.push(Box::new(RelevantEvidence::new(encoder)));
-        scorers.push(Box::new(CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?)));
+        let scorer = CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?);
+        scorers.push(Plain { scorer: Box::new(scorer), encoder: None });
     }
     let mut suite = Suite::new(dimensions);
     let total = cases.iter().map(|case| case.outputs.len()).sum::<usize>();
@@ -236,7 +244,7 @@ fn encode(args: &ScoreArgs, store: &ModelStore, cases: &[Prompted]) -> Result<Ve
 
 fn score_case(
     suite: &mut Suite,
-    scorers: &mut [Box<dyn QualityScorer>],
+    scorers: &mut [Plain],
     case: &Prompted,
 ) -> Result<Vec<BTreeMap<String, ScoreRecord>>> {
     let query = case.query();
@@ -265,12 +273,21 @@ fn score_case(
             }
         }
     }
-    for scorer in scorers {
+    for Plain { scorer, encoder } in scorers {
         let (wall, cpu) = (Instant::now(), cpu_ms());
         let values = scorer.score_outputs(&query, &outputs)?;
-        let (wall_ms, cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3 * share, (cpu_ms() - cpu) * share);
+        let (mut wall_ms, mut cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
+        if let Some(encoder) = encoder {
+            // The vectors were there already; alone, it would have to make them.
+            let asked = format!("{}{} {}", encoder.query_prefix(), query.question, query.context);
+            let mut texts: Vec<&str> = outputs.iter().map(|output| output.text.as_str()).collect();
+            texts.push(&asked);
+            let embedding = encoder.cost(&texts)?.as_secs_f64() * 1e3;
+            wall_ms += embedding;
+            cpu_ms += embedding * cpu_per_wall;
+        }
         for (scores, score) in scores.iter_mut().zip(values) {
-            let record = ScoreRecord { score, wall_ms, cpu_ms: Some(cpu_ms) };
+            let record = ScoreRecord { score, wall_ms: wall_ms * share, cpu_ms: Some(cpu_ms * share) };
             scores.insert(format!("worker/{}", scorer.name()), record);
         }
     }

@@ -21,7 +21,15 @@ const REMEMBERED: usize = 4096;
 
 /// A bi-encoder that remembers what it has embedded. Clones are the same encoder.
 #[derive(Clone)]
-pub struct SharedEncoder(Arc<Mutex<Memory>>);
+pub struct SharedEncoder(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    digest: ModelDigest,
+    dimension: usize,
+    query_prefix: String,
+    memory: Mutex<Memory>,
+}
 
 struct Memory {
     encoder: Box<dyn Encoder>,
@@ -39,7 +47,13 @@ struct Remembered {
 impl SharedEncoder {
     /// Shares an encoder.
     pub fn new(encoder: Box<dyn Encoder>) -> Self {
-        Self(Arc::new(Mutex::new(Memory { encoder, vectors: HashMap::new() })))
+        Self(Arc::new(Inner {
+            name: encoder.name().to_string(),
+            digest: encoder.digest(),
+            dimension: encoder.dimension(),
+            query_prefix: encoder.query_prefix().to_string(),
+            memory: Mutex::new(Memory { encoder, vectors: HashMap::new() }),
+        }))
     }
 
     /// Whether both are the same encoder.
@@ -48,18 +62,18 @@ impl SharedEncoder {
     }
 
     /// The model's name.
-    pub fn name(&self) -> String {
-        self.0.lock().encoder.name().to_string()
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// What the model is on chain.
     pub fn digest(&self) -> ModelDigest {
-        self.0.lock().encoder.digest()
+        self.0.digest
     }
 
     /// See [`Encoder::query_prefix`].
-    pub fn query_prefix(&self) -> String {
-        self.0.lock().encoder.query_prefix().to_string()
+    pub fn query_prefix(&self) -> &str {
+        &self.0.query_prefix
     }
 
     /// One vector of length 1 per text. Texts that it has not seen lately are encoded in one batch.
@@ -79,7 +93,7 @@ impl SharedEncoder {
     }
 
     fn lookup<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Remembered>> {
-        let mut memory = self.0.lock();
+        let mut memory = self.0.memory.lock();
         let keys: Vec<[u8; 32]> =
             texts.iter().map(|text| Blake2b::<U32>::digest(text.as_ref().as_bytes()).into()).collect();
         if memory.vectors.len() + texts.len() > REMEMBERED {
@@ -105,6 +119,29 @@ impl SharedEncoder {
             }
         }
         Ok(keys.iter().filter_map(|key| memory.vectors.get(key).cloned()).collect())
+    }
+}
+
+/// So that a scorer which owns its encoder can share one.
+impl Encoder for SharedEncoder {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn digest(&self) -> ModelDigest {
+        self.0.digest
+    }
+
+    fn dimension(&self) -> usize {
+        self.0.dimension
+    }
+
+    fn query_prefix(&self) -> &str {
+        &self.0.query_prefix
+    }
+
+    fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        Ok(SharedEncoder::embed(self, texts)?.iter().map(|vector| vector.to_vec()).collect())
     }
 }
 

@@ -377,7 +377,7 @@ impl RubricScorer {
             ScoringEncoder::Cross(encoder) => Shared::Cross(SharedCrossEncoder::new(encoder)),
         };
         let (name, digest, cross) = match &encoder {
-            Shared::Bi(encoder) => (encoder.name(), encoder.digest(), false),
+            Shared::Bi(encoder) => (encoder.name().to_string(), encoder.digest(), false),
             Shared::Cross(encoder) => (encoder.name(), encoder.digest(), true),
         };
         let invalid = |reason: String| Error::Rubric { origin: rubric.name.clone(), reason };
