@@ -9,7 +9,11 @@ use crate::{
 };
 use candle_core::{quantized::gguf_file, Device};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use std::{fs::File, io::BufReader, time::Instant};
+use std::{
+    fs::File,
+    io::BufReader,
+    time::{Duration, Instant},
+};
 
 /// Tokens of a prompt that are computed between two looks at the deadline.
 const PROMPT_CHUNK: usize = 256;
@@ -61,6 +65,67 @@ impl CandleGenerator {
     fn fail(&self, error: candle_core::Error) -> Error {
         Error::model(&self.name, error)
     }
+
+    /// The tokens of a prompt, as the model sees them.
+    ///
+    /// # Errors
+    /// When the prompt is empty, or a conversation and the model has no chat template.
+    pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        self.codec.encode(prompt)
+    }
+
+    /// Continues `prompt` by exactly `count` of the likeliest tokens, past any that would end an answer: what benchmarks
+    /// compare.
+    ///
+    /// # Errors
+    /// When prompt and answer together are longer than the model's context, or one of them is empty.
+    pub fn continue_tokens(&mut self, prompt: &[u32], count: usize) -> Result<Continuation> {
+        let limit = self.context_tokens.saturating_sub(count);
+        if prompt.len() > limit {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), limit });
+        }
+        if prompt.is_empty() || count == 0 {
+            return Err(Error::InvalidRequest("a continuation needs a prompt and a length".to_string()));
+        }
+        let device = self.device.clone();
+        let mut sampler = LogitsProcessor::from_sampling(0, Sampling::ArgMax);
+        let mut run = || {
+            let started = Instant::now();
+            self.decoder.reset(prompt.len() + count, &device)?;
+            let mut position = 0;
+            let mut logits = None;
+            for chunk in prompt.chunks(PROMPT_CHUNK) {
+                logits = Some(self.decoder.forward(chunk, position, &device)?);
+                position += chunk.len();
+            }
+            let prompt_time = started.elapsed();
+            let decoding = Instant::now();
+            let mut tokens = Vec::with_capacity(count);
+            while let Some(current) = logits.take() {
+                let token = sampler.sample(&current)?;
+                tokens.push(token);
+                if tokens.len() < count {
+                    logits = Some(self.decoder.forward(&[token], position, &device)?);
+                    position += 1;
+                }
+            }
+            let decode_time = decoding.elapsed();
+            self.decoder.reset(0, &device)?;
+            Ok(Continuation { tokens, prompt_time, decode_time })
+        };
+        run().map_err(|e| self.fail(e))
+    }
+}
+
+/// What [`CandleGenerator::continue_tokens`] gives.
+#[derive(Debug, Clone)]
+pub struct Continuation {
+    /// The tokens that follow the prompt.
+    pub tokens: Vec<u32>,
+    /// Time until the first of them could be chosen.
+    pub prompt_time: Duration,
+    /// Time from there until the last was chosen, which the network has not seen.
+    pub decode_time: Duration,
 }
 
 /// Why to end now, if there is a reason.

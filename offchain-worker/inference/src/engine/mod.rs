@@ -2,6 +2,7 @@
 
 mod bert;
 mod chat;
+mod cpu;
 mod decoder;
 mod generator;
 mod gguf;
@@ -19,7 +20,7 @@ use candle_core::Device;
 use std::{fmt, str::FromStr};
 
 pub use bert::{BertCrossEncoder, BertEncoder};
-pub use generator::CandleGenerator;
+pub use generator::{CandleGenerator, Continuation};
 
 /// Where a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
