@@ -17,7 +17,7 @@ import torch
 import transformers
 from line_server import serve, timed
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers import models as modules
+from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer
 
 BATCH = 32
@@ -86,7 +86,7 @@ class Peer:
             network = self.torch_model.model
         else:
             transformer = modules.Transformer(str(folder), max_seq_length=max_tokens)
-            pool = modules.Pooling(transformer.get_word_embedding_dimension(), pooling_mode=pooling)
+            pool = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)
             self.torch_model = SentenceTransformer(
                 modules=[transformer, pool, modules.Normalize()], device="cpu"
             )

@@ -39,10 +39,14 @@ class Peer:
         # It computes in the background on some devices; a number is only there after this.
         llama_cpp.llama_synchronize(self.context)
 
-    def generate(self, prompt, tokens):
+    def generate(self, prompt, tokens, logits=False):
         """Greedy: the prompt, then `tokens` tokens, the last of which is chosen but not seen."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         _, prompt_seconds = timed(lambda: self.decode(prompt))
+        first_logits = []
+        if logits:
+            size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+            first_logits = list(llama_cpp.llama_get_logits_ith(self.context, -1)[:size])
         answer = []
 
         def loop():
@@ -53,7 +57,12 @@ class Peer:
                 self.decode(answer[-1:])
 
         _, decode_seconds = timed(loop)
-        return {"prompt_seconds": prompt_seconds, "decode_seconds": decode_seconds, "tokens": answer}
+        return {
+            "prompt_seconds": prompt_seconds,
+            "decode_seconds": decode_seconds,
+            "tokens": answer,
+            "first_logits": first_logits,
+        }
 
 
 @llama_cpp.llama_log_callback

@@ -85,18 +85,14 @@ impl Decoder {
         tokens: &[u32],
         position: usize,
         device: &Device,
-    ) -> candle_core::Result<Tensor> {
+    ) -> candle_core::Result<Vec<f32>> {
         let input = || Tensor::new(tokens, device)?.unsqueeze(0);
         let logits = match self {
-            Self::Cpu(model) => {
-                let logits = model.forward(tokens, position)?;
-                let count = logits.len();
-                return Tensor::from_vec(logits, count, device);
-            }
+            Self::Cpu(model) => return model.forward(tokens, position),
             Self::Gguf(model) => model.forward(tokens, position)?,
             Self::Llama { model, cache, .. } => model.forward(&input()?, position, cache)?,
             Self::Qwen2(model) => model.forward(&input()?, position)?,
         };
-        logits.flatten_all()?.to_dtype(DType::F32)
+        logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
     }
 }

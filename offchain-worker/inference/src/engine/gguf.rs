@@ -8,6 +8,7 @@
 
 use super::cpu::{
     decoder::{self as cpu, CpuDecoder},
+    memory::Arena,
     pool::Pool,
     quant::{Format, Isa, QuantMatrix},
 };
@@ -185,6 +186,7 @@ fn load_own<R: Read + Seek>(
         return Ok(None);
     }
     let pool = Pool::global();
+    let arena = Arena::default();
     let reader = RefCell::new(reader);
     let matrix = |name: &str| -> candle_core::Result<QuantMatrix> {
         let Some(info) = gguf.tensor_infos.get(name) else { candle_core::bail!("the file has no tensor `{name}`") };
@@ -194,7 +196,7 @@ fn load_own<R: Read + Seek>(
         let reader = &mut *reader.borrow_mut();
         reader.seek(SeekFrom::Start(gguf.tensor_data_offset + info.offset))?;
         reader.read_exact(&mut data)?;
-        QuantMatrix::pack(pool, format, rows, columns, &data)
+        QuantMatrix::pack(pool, &arena, format, rows, columns, &data)
     };
     let vector = |name: &str| -> candle_core::Result<Vec<f32>> {
         gguf.tensor(*reader.borrow_mut(), name, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()

@@ -2,10 +2,10 @@
 
 use crate::{median, ratio, Common};
 use candle_core::Device;
-use poq_inference::{data_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role};
+use poq_inference::{data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role};
 use serde::Deserialize;
 use serde_json::{json, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `poq-bench-models generate`.
 #[derive(clap::Args)]
@@ -21,9 +21,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     tokens: u32,
 
-    /// A folder with released files, `NAME.gguf`, that llama.cpp runs in place of installed files made from them.
-    #[arg(long, value_name = "DIR")]
-    released: Option<PathBuf>,
+    /// The file with questions, whose paragraphs are the prompt.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +31,9 @@ struct PeerGeneration {
     prompt_seconds: f64,
     decode_seconds: f64,
     tokens: Vec<u32>,
+    /// What the first token was chosen by, where that was asked for.
+    #[serde(default)]
+    first_logits: Vec<f32>,
 }
 
 /// Rates of each round, in tokens per second.
@@ -50,7 +53,7 @@ impl Side {
 
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let common = &options.common;
-    let store = common.store();
+    let store = common.store()?;
     let names = match common.names.as_slice() {
         [] => {
             let generators = store.manifest().models().iter().filter(|m| m.role == Role::Generator);
@@ -65,7 +68,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
             poq_inference::INSTALL_SCRIPT
         )));
     }
-    let text: String = load_qa(&data_dir(store.dir()).join("qa.jsonl"))?
+    // The models folder may be another one than that beside which the data are.
+    let path = options.text.clone().unwrap_or_else(|| data_dir(&default_models_dir()).join("qa.jsonl"));
+    let text: String = load_qa(&path)?
         .into_iter()
         .map(|item| item.context + "\n\n")
         .collect();
@@ -103,56 +108,54 @@ fn measure(options: &Options, store: &ModelStore, name: &str, text: &str) -> Res
     let prompt = beginning(&model, text, options.prompt_tokens)?;
     let count = options.tokens as usize;
 
-    let ours_runs = verified.file("model.gguf")?;
-    let theirs_runs = options.released.as_ref().map_or_else(
-        || ours_runs.clone(),
-        |folder| {
-            let released = folder.join(format!("{name}.gguf"));
-            if released.is_file() { released } else { ours_runs.clone() }
-        },
-    );
+    let path = verified.file("model.gguf")?;
     let mut peer = common.start_peer()?;
     let mut about = Value::Null;
     if let Some(peer) = &mut peer {
         let context = (prompt.len() + count).next_multiple_of(256);
         about = peer.ask(&json!({
-            "do": "load", "path": theirs_runs, "threads": common.threads(), "context": context,
+            "do": "load", "path": path, "threads": common.threads(), "context": context,
         }))?;
     }
     let (mut ours, mut theirs) = (Side::default(), Side::default());
-    let mut agreed = 0;
-    // Round 0 warms both up.
+    let (mut same_tokens, mut likeness) = (0, f64::NAN);
+    // Round 0 warms both up, and compares what they say.
     for round in 0..=common.rounds {
-        let mut our_turn = || -> Result<Vec<u32>, Error> {
+        let mut our_turn = || -> Result<(Vec<u32>, Vec<f32>), Error> {
             let answer = model.continue_tokens(&prompt, count)?;
             if round > 0 {
                 let (seen, said) = (answer.prompt_time.as_secs_f64(), answer.decode_time.as_secs_f64());
                 ours.add(prompt.len(), seen, count, said);
             }
-            Ok(answer.tokens)
+            Ok((answer.tokens, answer.first_logits))
         };
-        let mut their_turn = || -> Result<Vec<u32>, Error> {
-            let Some(peer) = &mut peer else { return Ok(Vec::new()) };
-            let request = json!({ "do": "generate", "prompt": prompt, "tokens": count });
+        let mut their_turn = || -> Result<(Vec<u32>, Vec<f32>), Error> {
+            let Some(peer) = &mut peer else { return Ok(Default::default()) };
+            let request =
+                json!({ "do": "generate", "prompt": prompt, "tokens": count, "logits": round == 0 });
             let answer: PeerGeneration = peer.ask(&request)?;
             if round > 0 {
                 theirs.add(prompt.len(), answer.prompt_seconds, count, answer.decode_seconds);
             }
-            Ok(answer.tokens)
+            Ok((answer.tokens, answer.first_logits))
         };
         // Neither side always comes second.
-        let (ours, theirs) = if round % 2 == 0 {
+        let ((our_tokens, our_logits), (their_tokens, their_logits)) = if round % 2 == 0 {
             let first = our_turn()?;
             (first, their_turn()?)
         } else {
             let first = their_turn()?;
             (our_turn()?, first)
         };
-        agreed = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+        if round == 0 {
+            same_tokens = our_tokens.iter().zip(&their_tokens).take_while(|(a, b)| a == b).count();
+            likeness = correlation(&our_logits, &their_logits);
+        }
     }
     let mut report = json!({
         "model": name,
-        "file": file_name(&ours_runs),
+        "file_bytes": verified.entry().disk_bytes(),
+        "title": verified.entry().title,
         "prompt_tokens": prompt.len(),
         "tokens": count,
         "prompt_tokens_per_s": median(&ours.prompt),
@@ -169,23 +172,47 @@ fn measure(options: &Options, store: &ModelStore, name: &str, text: &str) -> Res
             (ratio(&ours.prompt, &theirs.prompt), ratio(&ours.decode, &theirs.decode));
         println!(
             "  llama.cpp: prompt {:.1} tokens/s (ratio {prompt_ratio:.2}), answer {:.1} tokens/s (ratio \
-             {decode_ratio:.2}); the first {agreed} of {count} tokens are the same",
+             {decode_ratio:.2}); the first {same_tokens} of {count} tokens are the same, correlation of the first logits \
+             {likeness:.5}",
             median(&theirs.prompt),
             median(&theirs.decode)
         );
-        report["llama_cpp_file"] = json!(file_name(&theirs_runs));
         report["llama_cpp_prompt_tokens_per_s"] = json!(median(&theirs.prompt));
         report["llama_cpp_tokens_per_s"] = json!(median(&theirs.decode));
         report["prompt_ratio"] = json!(prompt_ratio);
         report["decode_ratio"] = json!(decode_ratio);
-        report["same_first_tokens"] = json!(agreed);
+        report["same_first_tokens"] = json!(same_tokens);
+        report["logits_correlation"] = json!(likeness);
         report["llama_cpp"] = about;
     }
     Ok(report)
 }
 
-fn file_name(path: &Path) -> String {
-    let size = std::fs::metadata(path).map_or(0, |m| m.len());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("{name}, {size} bytes")
+/// Pearson's correlation of two lists of numbers; NaN where they are not of one length.
+fn correlation(a: &[f32], b: &[f32]) -> f64 {
+    if a.len() != b.len() {
+        return f64::NAN;
+    }
+    let mean = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
+    let (mean_a, mean_b) = (mean(a), mean(b));
+    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(*a) - mean_a, f64::from(*b) - mean_b);
+        ab += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    ab / (aa * bb).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn correlations() {
+        assert!((correlation(&[1.0, 2.0, 4.0], &[3.0, 5.0, 9.0]) - 1.0).abs() < 1e-12);
+        assert!((correlation(&[1.0, 2.0], &[2.0, 1.0]) + 1.0).abs() < 1e-12);
+        assert!(correlation(&[1.0], &[1.0, 2.0]).is_nan());
+    }
 }

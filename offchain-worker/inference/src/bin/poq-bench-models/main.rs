@@ -38,6 +38,10 @@ struct Common {
     #[arg(long, env = "POQ_MODELS_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
 
+    /// A manifest of your own in place of the built-in one.
+    #[arg(long, env = "POQ_MODELS_MANIFEST", value_name = "FILE")]
+    manifest: Option<PathBuf>,
+
     /// Threads that each side computes with; the number of cores unless given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -65,8 +69,12 @@ impl Common {
         self.threads.unwrap_or_else(cores).max(1)
     }
 
-    fn store(&self) -> ModelStore {
-        ModelStore::new(Manifest::builtin(), self.dir.clone().unwrap_or_else(default_models_dir))
+    fn store(&self) -> Result<ModelStore, Error> {
+        let manifest = match &self.manifest {
+            Some(path) => Manifest::from_path(path)?,
+            None => Manifest::builtin(),
+        };
+        Ok(ModelStore::new(manifest, self.dir.clone().unwrap_or_else(default_models_dir)))
     }
 
     /// Starts the other side, if there is one.

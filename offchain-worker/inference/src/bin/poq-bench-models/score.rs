@@ -120,7 +120,7 @@ struct Side {
 
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
     let common = &options.common;
-    let store = common.store();
+    let store = common.store()?;
     let names = match common.names.as_slice() {
         [] => {
             let encoders = store.manifest().models().iter().filter(|m| m.role != Role::Generator);

@@ -4,6 +4,7 @@
 
 use super::{
     math::{self, Activation},
+    memory::Arena,
     matrix::{balanced, DenseMatrix, Finish, Step, HEIGHT, NO_SUMS, WIDTH},
     pool::{Parts, Pool},
     quant::Isa,
@@ -92,6 +93,7 @@ impl CpuEncoder {
     /// # Errors
     /// When one is missing or of another shape than the configuration says.
     pub(crate) fn load(weights: &VarBuilder<'_>, config: &Config) -> candle_core::Result<Self> {
+        let arena = Arena::default();
         let hidden = config.hidden_size;
         let weights = match &config.model_type {
             Some(name) if !weights.contains_tensor("embeddings.word_embeddings.weight") => weights.pp(name),
@@ -107,7 +109,7 @@ impl CpuEncoder {
         };
         let dense = |weights: VarBuilder<'_>, inputs: usize, outputs: usize| {
             let (matrix, bias) = raw(&weights, inputs, outputs)?;
-            DenseMatrix::pack(&[(&matrix, &bias)], inputs)
+            DenseMatrix::pack(&arena, &[(&matrix, &bias)], inputs)
         };
         let inner = config.intermediate_size;
         let epsilon = config.layer_norm_eps;
@@ -121,7 +123,7 @@ impl CpuEncoder {
                 .collect::<candle_core::Result<_>>()?;
             let parts: Vec<_> = parts.iter().map(|(matrix, bias)| (&matrix[..], &bias[..])).collect();
             layers.push(Layer {
-                attention: DenseMatrix::pack(&parts, hidden)?,
+                attention: DenseMatrix::pack(&arena, &parts, hidden)?,
                 output: dense(layer.pp("attention.output.dense"), hidden, hidden)?,
                 output_norm: Norm::load(&layer.pp("attention.output.LayerNorm"), hidden, epsilon)?,
                 up: dense(layer.pp("intermediate.dense"), hidden, inner)?,

@@ -5,7 +5,7 @@
 
 use super::{
     math::{self, Activation},
-    memory::Memory,
+    memory::{Arena, Memory},
     pool::{Parts, Pool},
     quant::Isa,
 };
@@ -216,13 +216,13 @@ impl DenseMatrix {
     ///
     /// # Errors
     /// When lengths do not fit, or there is no memory.
-    pub(crate) fn pack(parts: &[(&[f32], &[f32])], inputs: usize) -> candle_core::Result<Self> {
+    pub(crate) fn pack(arena: &Arena, parts: &[(&[f32], &[f32])], inputs: usize) -> candle_core::Result<Self> {
         let outputs: usize = parts.iter().map(|(_, bias)| bias.len()).sum();
         if inputs == 0 || outputs == 0 || parts.iter().any(|(w, bias)| w.len() != bias.len() * inputs) {
             candle_core::bail!("weights and biases of {inputs} inputs do not fit together")
         }
         let panels = outputs.div_ceil(WIDTH);
-        let mut memory = Memory::zeroed(panels * WIDTH * inputs * size_of::<f32>())?;
+        let mut memory = arena.zeroed(panels * WIDTH * inputs * size_of::<f32>())?;
         let (_, to, _) = floats_mut(&mut memory);
         let rows = parts.iter().flat_map(|(weights, _)| weights.chunks_exact(inputs));
         for (output, row) in rows.enumerate() {
@@ -350,7 +350,7 @@ mod tests {
         // 40 + 30 outputs: the last panel is not full.
         let (first, second) = (numbers(40 * inputs, 1.0), numbers(30 * inputs, 2.0));
         let (bias, other_bias) = (numbers(40, 3.0), numbers(30, 4.0));
-        let matrix = DenseMatrix::pack(&[(&first, &bias), (&second, &other_bias)], inputs).unwrap();
+        let matrix = DenseMatrix::pack(&Arena::default(), &[(&first, &bias), (&second, &other_bias)], inputs).unwrap();
         assert_eq!(matrix.outputs(), 70);
         for rows in [1, 12, 13, 100] {
             let x = numbers(rows * inputs, 5.0);
@@ -380,6 +380,6 @@ mod tests {
                 }
             }
         }
-        assert!(DenseMatrix::pack(&[(&first, &other_bias)], inputs).is_err());
+        assert!(DenseMatrix::pack(&Arena::default(), &[(&first, &other_bias)], inputs).is_err());
     }
 }

@@ -166,7 +166,11 @@ impl Pool {
     /// [`configure_threads`](super::super::configure_threads)), or as there are cores.
     pub(crate) fn global() -> &'static Self {
         static POOL: OnceLock<Pool> = OnceLock::new();
-        POOL.get_or_init(|| Self::new(rayon::current_num_threads()))
+        POOL.get_or_init(|| {
+            let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+            let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+            Self::new(asked.unwrap_or_else(cores))
+        })
     }
 
     /// How many threads can be at work.

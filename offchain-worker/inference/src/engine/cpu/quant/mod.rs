@@ -440,7 +440,7 @@ pub(crate) fn multiply(pool: &Pool, isa: Isa, vectors: &Vectors, products: &mut 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::memory::Arena, *};
     use candle_core::{quantized::QTensor, Device, Tensor};
 
     const DTYPES: [GgmlDType; 8] = [
@@ -459,7 +459,7 @@ mod tests {
         let tensor = QTensor::quantize(&dense, dtype).unwrap();
         let format = Format::of(dtype).unwrap();
         let matrix =
-            QuantMatrix::pack(&Pool::new(2), format, rows, columns, &tensor.data().unwrap()).unwrap();
+            QuantMatrix::pack(&Pool::new(2), &Arena::default(), format, rows, columns, &tensor.data().unwrap()).unwrap();
         (tensor, matrix)
     }
 
@@ -523,7 +523,7 @@ mod tests {
             for block in data.chunks_exact_mut(34) {
                 block[2..].fill(if sign > 0.0 { 127 } else { -128i8 as u8 });
             }
-            let matrix = QuantMatrix::pack(&pool, Format::Q8_0, 16, 256, &data).unwrap();
+            let matrix = QuantMatrix::pack(&pool, &Arena::default(), Format::Q8_0, 16, 256, &data).unwrap();
             let scale = f64::from(half::f16::from_f32(3.0 / 127.0).to_f32());
             let code = if sign > 0.0 { 127.0 } else { -128.0 };
             for value in [5.0f32, -5.0] {
@@ -585,8 +585,8 @@ mod tests {
     #[test]
     fn a_matrix_that_is_too_short_is_refused() {
         let pool = Pool::new(1);
-        assert!(QuantMatrix::pack(&pool, Format::Q8_0, 16, 32, &[0; 16 * 34 - 1]).is_err());
-        assert!(QuantMatrix::pack(&pool, Format::Q4_K, 16, 32, &[0; 16 * 18]).is_err());
+        assert!(QuantMatrix::pack(&pool, &Arena::default(), Format::Q8_0, 16, 32, &[0; 16 * 34 - 1]).is_err());
+        assert!(QuantMatrix::pack(&pool, &Arena::default(), Format::Q4_K, 16, 32, &[0; 16 * 18]).is_err());
         assert_eq!(Format::of(GgmlDType::F16), None);
         assert_eq!(DTYPES.map(|d| Format::of(d).unwrap()), Format::ALL);
     }

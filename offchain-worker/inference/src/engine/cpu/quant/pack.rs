@@ -10,7 +10,7 @@
 
 use super::{
     super::{
-        memory::Memory,
+        memory::{Arena, Memory},
         pool::{Parts, Pool},
     },
     Format, Scales, BLOCK, ROWS,
@@ -41,6 +41,7 @@ impl QuantMatrix {
     /// When `data` is not as long as the shape and the format say, or there is no memory.
     pub(crate) fn pack(
         pool: &Pool,
+        arena: &Arena,
         format: Format,
         rows: usize,
         columns: usize,
@@ -50,9 +51,9 @@ impl QuantMatrix {
         if columns == 0 || !columns.is_multiple_of(format.columns()) || data.len() != rows * row_bytes {
             candle_core::bail!("{} bytes are no matrix of {rows} rows of {columns} in {format:?}", data.len())
         }
-        let mut this = Self { format, rows, columns, memory: Memory::zeroed(0)? };
+        let mut this = Self { format, rows, columns, memory: arena.zeroed(0)? };
         let group_bytes = this.group_bytes();
-        let mut memory = Memory::zeroed(this.groups() * group_bytes)?;
+        let mut memory = arena.zeroed(this.groups() * group_bytes)?;
         let groups = Parts::new(&mut memory);
         pool.run(this.groups(), &|group| {
             // SAFETY: groups do not overlap, and each is one piece of work.
@@ -231,16 +232,36 @@ impl Block {
         let blocks = format.columns() / BLOCK;
         for (b, from) in self.codes.chunks_exact(BLOCK).take(blocks).enumerate() {
             let to = &mut codes[(index * blocks + b) * format.code_bytes()..][..format.code_bytes()];
-            for (column, code) in from.iter().enumerate() {
-                let (j, byte) = (column / 4, 4 * lane + column % 4);
-                if format.bits() == 8 {
-                    to[64 * j + byte] = *code;
-                    continue;
+            // Four codes at a time.
+            let fours = from.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            if format.bits() == 8 {
+                for (j, four) in fours.enumerate() {
+                    to[64 * j + 4 * lane..][..4].copy_from_slice(&four.to_le_bytes());
                 }
-                to[64 * (j / 2) + byte] |= (code & 15) << (4 * (j % 2));
+                continue;
+            }
+            let mut lows = 0;
+            let mut highs = 0;
+            for (j, four) in fours.enumerate() {
+                let (low, high) = (four & 0x0f0f_0f0f, four >> 4 & 0x0303_0303);
+                lows |= low << (4 * (j % 2));
+                if j % 2 == 1 {
+                    to[64 * (j / 2) + 4 * lane..][..4].copy_from_slice(&lows.to_le_bytes());
+                    lows = 0;
+                }
                 match format.bits() {
-                    5 => to[256 + 8 * j + byte / 8] |= (code >> 4) << (byte % 8),
-                    6 => to[256 + 64 * (j / 4) + byte] |= (code >> 4) << (2 * (j % 4)),
+                    // The lowest bits of the four bytes, side by side.
+                    5 => {
+                        let bits = (high.wrapping_mul(0x0102_0408) >> 24 & 15) as u8;
+                        to[256 + 8 * j + lane / 2] |= bits << (4 * (lane % 2));
+                    }
+                    6 => {
+                        highs |= high << (2 * (j % 4));
+                        if j % 4 == 3 {
+                            to[256 + 64 * (j / 4) + 4 * lane..][..4].copy_from_slice(&highs.to_le_bytes());
+                            highs = 0;
+                        }
+                    }
                     _ => {}
                 }
             }

@@ -54,6 +54,9 @@ impl Pointers {
     }
 }
 
+/// How many bytes ahead codes are asked for.
+const PREFETCH: usize = 32 << 10;
+
 type Kernel = unsafe fn(Pointers);
 
 /// The kernels of all formats for 1 to N vectors.
@@ -153,96 +156,142 @@ unsafe fn floats512(from: *const u8) -> __m512 {
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
 }
 
+/// The sums of products of the codes from column `4 FROM` to `4 TO`, in integers.
+///
+/// # Safety
+/// As [`kernel512`]; `starts` points to `N` numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn dots512<const FORMAT: u8, const N: usize, const FROM: usize, const TO: usize>(
+    p: &Pointers,
+    starts: *const i32,
+) -> [__m512; N] {
+    let mut dots = [_mm512_setzero_si512(); N];
+    // SAFETY: the caller's.
+    unsafe {
+        if const { format(FORMAT).offset() } != 0 {
+            for t in 0..N {
+                dots[t] = _mm512_set1_epi32(*starts.add(t));
+            }
+        }
+        for j in FROM..TO {
+            let weights = codes512::<FORMAT>(p.codes, j);
+            for t in 0..N {
+                let four = p.vectors.add(t * BLOCK + 4 * j).cast::<i32>().read_unaligned();
+                dots[t] = _mm512_dpbusd_epi32(dots[t], weights, _mm512_set1_epi32(four));
+            }
+        }
+    }
+    dots.map(|dot| _mm512_cvtepi32_ps(dot))
+}
+
+/// Asks for a block's codes some blocks ahead: with a single vector, memory is what a product waits for.
+///
+/// # Safety
+/// None is needed but the instruction, which every x86-64 has: an address that is not there is no error.
+#[inline]
+unsafe fn prefetch(codes: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        let ahead = codes.wrapping_add(PREFETCH + line);
+        // SAFETY: see above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.cast()) };
+    }
+}
+
+/// Sixteen floats, each times an integer factor.
+///
+/// # Safety
+/// As [`kernel512`]; 32 bytes at `scales`, 16 at `factors`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn scaled512<const SIGNED: bool>(scales: *const u8, factors: *const u8) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe {
+        let factors = _mm_loadu_si128(factors.cast());
+        let factors = if SIGNED { _mm512_cvtepi8_epi32(factors) } else { _mm512_cvtepu8_epi32(factors) };
+        _mm512_mul_ps(floats512(scales), _mm512_cvtepi32_ps(factors))
+    }
+}
+
 /// Sixteen rows times `N` vectors.
 ///
 /// # Safety
 /// The processor must have the features, and `p` must point to what a checked task says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn kernel512<const FORMAT: u8, const N: usize>(p: Pointers) {
+unsafe fn kernel512<const FORMAT: u8, const N: usize>(mut p: Pointers) {
     let format = const { format(FORMAT) };
     let mut sums = [_mm512_setzero_ps(); N];
     // SAFETY: all offsets are those of the layout, for blocks below `p.blocks` and vectors below N, which is at most `p.count`.
+    // Pointers are moved on instead of computed from a block's number, which costs an overflow check each.
     unsafe {
-        for b in 0..p.blocks {
-            let codes = p.codes.add(b * format.code_bytes());
-            let vectors = p.vectors.add(b * p.count * BLOCK);
-            let vector_scales = p.vector_scales.add(b * p.count);
-            let four = |t: usize, j: usize| {
-                _mm512_set1_epi32(vectors.add(t * BLOCK + 4 * j).cast::<i32>().read_unaligned())
-            };
-            if let Scales::SuperHalves = format.scales() {
-                let scales = p.scales.add(b / 8 * format.scale_bytes());
-                let scale = floats512(scales);
-                let factors = scales.add((2 + b % 8 * 2) * ROWS);
-                let mut products = [_mm512_setzero_ps(); N];
-                for half in 0..2 {
-                    let starts = p.starts.add((2 * b + half) * p.count);
-                    let mut dots = [_mm512_setzero_si512(); N];
-                    for (t, dot) in dots.iter_mut().enumerate() {
-                        *dot = _mm512_set1_epi32(*starts.add(t));
-                    }
-                    for j in 4 * half..4 * half + 4 {
-                        let weights = codes512::<FORMAT>(codes, j);
-                        for (t, dot) in dots.iter_mut().enumerate() {
-                            *dot = _mm512_dpbusd_epi32(*dot, weights, four(t, j));
+        let end = p.codes.add(p.blocks.wrapping_mul(format.code_bytes()));
+        while p.codes != end {
+            for b in 0..format.columns() / BLOCK {
+                if N == 1 {
+                    prefetch(p.codes, format.code_bytes());
+                }
+                let mut minimum = _mm512_setzero_ps();
+                let products = match format.scales() {
+                    Scales::Plain | Scales::PlainMin => {
+                        let mut dots = dots512::<FORMAT, N, 0, 8>(&p, p.starts);
+                        let scale = floats512(p.scales);
+                        if let Scales::PlainMin = format.scales() {
+                            minimum = floats512(p.scales.add(2 * ROWS));
                         }
+                        for t in 0..N {
+                            dots[t] = _mm512_mul_ps(dots[t], scale);
+                        }
+                        dots
                     }
-                    let factor = _mm512_cvtepi8_epi32(_mm_loadu_si128(factors.add(half * ROWS).cast()));
-                    let factor = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(factor));
-                    for (product, dot) in products.iter_mut().zip(&dots) {
-                        *product = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), factor, *product);
+                    Scales::SuperMin => {
+                        let mut dots = dots512::<FORMAT, N, 0, 8>(&p, p.starts);
+                        let factors = p.scales.add((4 + 2 * b) * ROWS);
+                        let scale = scaled512::<false>(p.scales, factors);
+                        minimum = scaled512::<false>(p.scales.add(2 * ROWS), factors.add(ROWS));
+                        for t in 0..N {
+                            dots[t] = _mm512_mul_ps(dots[t], scale);
+                        }
+                        dots
                     }
+                    Scales::SuperHalves => {
+                        let factors = p.scales.add((2 + 2 * b) * ROWS);
+                        let mut products = dots512::<FORMAT, N, 0, 4>(&p, p.starts);
+                        let scale = scaled512::<true>(p.scales, factors);
+                        for t in 0..N {
+                            products[t] = _mm512_mul_ps(products[t], scale);
+                        }
+                        p.starts = p.starts.add(p.count);
+                        let dots = dots512::<FORMAT, N, 4, 8>(&p, p.starts);
+                        let scale = scaled512::<true>(p.scales, factors.add(ROWS));
+                        for t in 0..N {
+                            products[t] = _mm512_fmadd_ps(dots[t], scale, products[t]);
+                        }
+                        products
+                    }
+                };
+                for t in 0..N {
+                    let scale = _mm512_set1_ps(*p.vector_scales.add(t));
+                    sums[t] = _mm512_fmadd_ps(products[t], scale, sums[t]);
                 }
-                for (t, (sum, product)) in sums.iter_mut().zip(&products).enumerate() {
-                    *sum = _mm512_fmadd_ps(*product, _mm512_set1_ps(*vector_scales.add(t)), *sum);
+                if let Scales::PlainMin | Scales::SuperMin = format.scales() {
+                    for t in 0..N {
+                        let sum = _mm512_set1_ps(*p.vector_sums.add(t));
+                        sums[t] = match format.scales() {
+                            Scales::PlainMin => _mm512_fmadd_ps(minimum, sum, sums[t]),
+                            _ => _mm512_fnmadd_ps(minimum, sum, sums[t]),
+                        };
+                    }
+                    p.vector_sums = p.vector_sums.add(p.count);
                 }
-                continue;
+                p.starts = p.starts.add(p.count);
+                p.vector_scales = p.vector_scales.add(p.count);
+                p.vectors = p.vectors.add(p.count.wrapping_mul(BLOCK));
+                p.codes = p.codes.add(format.code_bytes());
             }
-
-            let mut dots = [_mm512_setzero_si512(); N];
-            if format.offset() != 0 {
-                let starts = p.starts.add(b * p.count);
-                for (t, dot) in dots.iter_mut().enumerate() {
-                    *dot = _mm512_set1_epi32(*starts.add(t));
-                }
-            }
-            for j in 0..8 {
-                let weights = codes512::<FORMAT>(codes, j);
-                for (t, dot) in dots.iter_mut().enumerate() {
-                    *dot = _mm512_dpbusd_epi32(*dot, weights, four(t, j));
-                }
-            }
-            let (scale, minimum) = match format.scales() {
-                Scales::Plain | Scales::SuperHalves => (floats512(p.scales.add(b * 2 * ROWS)), None),
-                Scales::PlainMin => {
-                    let scales = p.scales.add(b * 4 * ROWS);
-                    (floats512(scales), Some(floats512(scales.add(2 * ROWS))))
-                }
-                Scales::SuperMin => {
-                    let scales = p.scales.add(b / 8 * format.scale_bytes());
-                    let factors = scales.add((4 + b % 8 * 2) * ROWS);
-                    let factor = _mm512_cvtepu8_epi32(_mm_loadu_si128(factors.cast()));
-                    let least = _mm512_cvtepu8_epi32(_mm_loadu_si128(factors.add(ROWS).cast()));
-                    let least = _mm512_mul_ps(floats512(scales.add(2 * ROWS)), _mm512_cvtepi32_ps(least));
-                    (
-                        _mm512_mul_ps(floats512(scales), _mm512_cvtepi32_ps(factor)),
-                        Some(_mm512_sub_ps(_mm512_setzero_ps(), least)),
-                    )
-                }
-            };
-            for (t, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*vector_scales.add(t)));
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*dot), scale, *sum);
-            }
-            if let Some(minimum) = minimum {
-                let vector_sums = p.vector_sums.add(b * p.count);
-                for (t, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*vector_sums.add(t)), *sum);
-                }
-            }
+            p.scales = p.scales.add(format.scale_bytes());
         }
-        for (t, sum) in sums.iter().enumerate() {
-            _mm512_storeu_ps(p.out.add(t * ROWS), *sum);
+        for t in 0..N {
+            _mm512_storeu_ps(p.out.add(t * ROWS), sums[t]);
         }
     }
 }
