@@ -173,25 +173,31 @@ fn load_own<R: Read + Seek>(
 ) -> candle_core::Result<Option<CpuDecoder>> {
     let hyper = Hyper::read(gguf, context)?;
     let is_matrix = |name: &str| name.ends_with(".weight") && !name.ends_with("norm.weight");
-    let unknown = gguf
-        .tensor_infos
-        .iter()
-        .find(|(name, info)| is_matrix(name) && Format::of(info.ggml_dtype).is_none_or(|f| !f.fits(info.shape.dims())));
+    let unknown = gguf.tensor_infos.iter().find(|(name, info)| {
+        is_matrix(name) && Format::of(info.ggml_dtype).is_none_or(|f| !f.fits(info.shape.dims()))
+    });
     if let Some((name, info)) = unknown {
         tracing::info!(tensor = name, format = ?info.ggml_dtype, "no kernels for this format: candle runs the model");
         return Ok(None);
     }
     if !hyper.shape().is_supported() {
-        tracing::info!(head_dim = hyper.head_dim, "no kernels for heads of this width: candle runs the model");
+        tracing::info!(
+            head_dim = hyper.head_dim,
+            "no kernels for heads of this width: candle runs the model"
+        );
         return Ok(None);
     }
     let pool = Pool::global();
     let arena = Arena::default();
     let reader = RefCell::new(reader);
     let matrix = |name: &str| -> candle_core::Result<QuantMatrix> {
-        let Some(info) = gguf.tensor_infos.get(name) else { candle_core::bail!("the file has no tensor `{name}`") };
+        let Some(info) = gguf.tensor_infos.get(name) else {
+            candle_core::bail!("the file has no tensor `{name}`")
+        };
         let (rows, columns) = info.shape.dims2()?;
-        let Some(format) = Format::of(info.ggml_dtype) else { candle_core::bail!("`{name}` is not quantised") };
+        let Some(format) = Format::of(info.ggml_dtype) else {
+            candle_core::bail!("`{name}` is not quantised")
+        };
         let mut data = vec![0; format.file_size(rows, columns)];
         let reader = &mut *reader.borrow_mut();
         reader.seek(SeekFrom::Start(gguf.tensor_data_offset + info.offset))?;
@@ -199,7 +205,10 @@ fn load_own<R: Read + Seek>(
         QuantMatrix::pack(pool, &arena, format, rows, columns, &data)
     };
     let vector = |name: &str| -> candle_core::Result<Vec<f32>> {
-        gguf.tensor(*reader.borrow_mut(), name, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()
+        gguf.tensor(*reader.borrow_mut(), name, &Device::Cpu)?
+            .dequantize(&Device::Cpu)?
+            .flatten_all()?
+            .to_vec1()
     };
     let mut layers = Vec::with_capacity(hyper.layers);
     for index in 0..hyper.layers {
@@ -223,7 +232,8 @@ fn load_own<R: Read + Seek>(
             down: linear("ffn_down")?,
         });
     }
-    let head = gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
+    let head =
+        gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
     let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, &Device::Cpu)?;
     CpuDecoder::new(
         hyper.shape(),

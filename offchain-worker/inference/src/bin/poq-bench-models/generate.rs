@@ -2,7 +2,9 @@
 
 use crate::{median, ratio, Common};
 use candle_core::Device;
-use poq_inference::{data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role};
+use poq_inference::{
+    data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role,
+};
 use serde::Deserialize;
 use serde_json::{json, Value};
 use std::path::PathBuf;
@@ -70,10 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
     }
     // The models folder may be another one than that beside which the data are.
     let path = options.text.clone().unwrap_or_else(|| data_dir(&default_models_dir()).join("qa.jsonl"));
-    let text: String = load_qa(&path)?
-        .into_iter()
-        .map(|item| item.context + "\n\n")
-        .collect();
+    let text: String = load_qa(&path)?.into_iter().map(|item| item.context + "\n\n").collect();
     let mut models = Vec::new();
     for name in &names {
         models.push(measure(options, &store, name, &text)?);

@@ -196,18 +196,20 @@ fn measure(common: &Common, store: &ModelStore, name: &str, items: &[QaItem]) ->
                 other => {
                     let Some(peer) = &mut peer else { continue };
                     let side = &mut theirs[other - 1];
-                    turn_of_peer(peer, BACKENDS[other - 1].0, side, &inputs, (round == 0).then_some(&outputs))?;
+                    turn_of_peer(
+                        peer,
+                        BACKENDS[other - 1].0,
+                        side,
+                        &inputs,
+                        (round == 0).then_some(&outputs),
+                    )?;
                 }
             }
         }
     }
 
     let what = if entry.role == Role::CrossEncoder { "pairs" } else { "texts" };
-    println!(
-        "{name}: {:.1} {what}/s, one alone {:.2} ms",
-        median(&ours.rate),
-        median(&ours.latency)
-    );
+    println!("{name}: {:.1} {what}/s, one alone {:.2} ms", median(&ours.rate), median(&ours.latency));
     let mut report = json!({
         "model": name,
         "texts_per_s": median(&ours.rate),

@@ -347,7 +347,8 @@ fn attend(
     let scale = 1.0 / (dim as f32).sqrt();
     // A step's rows are the heads of one token that share keys, or some tokens of one head.
     let single = count == 1;
-    let (tiles, rows_in_all) = if single { (group.div_ceil(HEIGHT), group) } else { (count.div_ceil(HEIGHT), count) };
+    let (tiles, rows_in_all) =
+        if single { (group.div_ceil(HEIGHT), group) } else { (count.div_ceil(HEIGHT), count) };
     let pieces = if single { shape.kv_heads * tiles } else { shape.heads * tiles };
     let all = Parts::new(query);
     pool.run(pieces, &|piece| {
@@ -393,14 +394,8 @@ fn attend(
         }
         let values = &cache.values[kv_head * room * dim..][..room * dim];
         for column in (0..dim).step_by(WIDTH) {
-            let step = Step {
-                a: &scores,
-                a_stride: padded,
-                rows,
-                b: &values[column..],
-                b_stride: dim,
-                depth: most,
-            };
+            let step =
+                Step { a: &scores, a_stride: padded, rows, b: &values[column..], b_stride: dim, depth: most };
             step.compute(isa, &mut sums);
             for (r, (sums, inverse)) in sums.iter().take(rows).zip(&inverse).enumerate() {
                 // SAFETY: every pair of row and head belongs to one piece of work.

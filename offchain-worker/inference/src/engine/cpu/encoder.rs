@@ -4,8 +4,8 @@
 
 use super::{
     math::{self, Activation},
-    memory::Arena,
     matrix::{balanced, DenseMatrix, Finish, Step, HEIGHT, NO_SUMS, WIDTH},
+    memory::Arena,
     pool::{Parts, Pool},
     quant::Isa,
 };

@@ -87,7 +87,7 @@ fn silu(x: f32) -> f32 {
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     // Beyond this it is ±1 in single precision.
-    const END: f32 = 3.832_506_9;
+    const END: f32 = 3.832_507;
     let x = if x < -END { -END } else { x };
     let x = if x > END { END } else { x };
     let square = x * x;
@@ -103,10 +103,8 @@ fn erf(x: f32) -> f32 {
             -1.609_603_3e-2,
         ],
     );
-    let below = polynomial(
-        square,
-        [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2],
-    );
+    let below =
+        polynomial(square, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
     x * above / below
 }
 
@@ -233,10 +231,11 @@ mod tests {
             swiglu(&mut gate, &[2.0]);
             close(gate[0], 2.0 * wide / (1.0 + (-wide).exp()), 1e-6);
         }
-        let mut far = [-100.0, 100.0, 0.0, 1e30];
+        let mut far = [-100.0, 100.0, 1e30];
         Activation::Gelu.apply(&mut far);
-        assert_eq!(far[1], 100.0);
-        assert!(far[0].abs() < 1e-4 && far[3] == 1e30, "{far:?}");
+        assert!(far[0].abs() < 1e-4, "{far:?}");
+        close(far[1] / 100.0, 1.0, 3e-7);
+        close(far[2] / 1e30, 1.0, 3e-7);
     }
 
     #[test]

@@ -216,7 +216,11 @@ impl DenseMatrix {
     ///
     /// # Errors
     /// When lengths do not fit, or there is no memory.
-    pub(crate) fn pack(arena: &Arena, parts: &[(&[f32], &[f32])], inputs: usize) -> candle_core::Result<Self> {
+    pub(crate) fn pack(
+        arena: &Arena,
+        parts: &[(&[f32], &[f32])],
+        inputs: usize,
+    ) -> candle_core::Result<Self> {
         let outputs: usize = parts.iter().map(|(_, bias)| bias.len()).sum();
         if inputs == 0 || outputs == 0 || parts.iter().any(|(w, bias)| w.len() != bias.len() * inputs) {
             candle_core::bail!("weights and biases of {inputs} inputs do not fit together")
@@ -350,7 +354,8 @@ mod tests {
         // 40 + 30 outputs: the last panel is not full.
         let (first, second) = (numbers(40 * inputs, 1.0), numbers(30 * inputs, 2.0));
         let (bias, other_bias) = (numbers(40, 3.0), numbers(30, 4.0));
-        let matrix = DenseMatrix::pack(&Arena::default(), &[(&first, &bias), (&second, &other_bias)], inputs).unwrap();
+        let matrix =
+            DenseMatrix::pack(&Arena::default(), &[(&first, &bias), (&second, &other_bias)], inputs).unwrap();
         assert_eq!(matrix.outputs(), 70);
         for rows in [1, 12, 13, 100] {
             let x = numbers(rows * inputs, 5.0);
@@ -368,13 +373,17 @@ mod tests {
                             } else {
                                 (&second[(o - 40) * inputs..], other_bias[o - 40])
                             };
-                            let plain: f32 = (0..inputs).map(|k| x[r * inputs + k] * weights[k]).sum::<f32>() + bias;
+                            let plain: f32 =
+                                (0..inputs).map(|k| x[r * inputs + k] * weights[k]).sum::<f32>() + bias;
                             let expected = match finish {
                                 Finish::Plain => plain,
                                 Finish::Bend(_) => plain.max(0.0),
                                 Finish::Add(add) => plain + add[i],
                             };
-                            assert!((found - expected).abs() < 1e-4, "{isa:?} {rows} rows: {found} {expected}");
+                            assert!(
+                                (found - expected).abs() < 1e-4,
+                                "{isa:?} {rows} rows: {found} {expected}"
+                            );
                         }
                     }
                 }

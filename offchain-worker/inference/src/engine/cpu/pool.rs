@@ -72,12 +72,8 @@ impl Shared {
             if state & OPEN == 0 {
                 return false;
             }
-            match self.state.compare_exchange_weak(
-                state,
-                state + HELPER,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self.state.compare_exchange_weak(state, state + HELPER, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => break,
                 Err(now) => state = now,
             }
@@ -167,7 +163,8 @@ impl Pool {
     pub(crate) fn global() -> &'static Self {
         static POOL: OnceLock<Pool> = OnceLock::new();
         POOL.get_or_init(|| {
-            let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+            let asked =
+                std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
             let cores = || std::thread::available_parallelism().map_or(1, usize::from);
             Self::new(asked.unwrap_or_else(cores))
         })

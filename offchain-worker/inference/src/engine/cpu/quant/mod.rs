@@ -59,16 +59,8 @@ enum Scales {
 }
 
 impl Format {
-    const ALL: [Self; 8] = [
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q4_K,
-        Self::Q5_K,
-        Self::Q6_K,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1, Self::Q8_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
 
     /// candle's name for it.
     pub(crate) fn of(dtype: GgmlDType) -> Option<Self> {
@@ -421,9 +413,7 @@ pub(crate) fn multiply(pool: &Pool, isa: Isa, vectors: &Vectors, products: &mut 
                 compute(isa, &task, &mut sums);
                 for (t, sums) in sums.iter().take(*count).enumerate() {
                     // SAFETY: every pair of vector and group of rows belongs to one piece of work.
-                    let out = unsafe {
-                        part.out.slice((first + t) * matrix.rows() + group * ROWS, rows)
-                    };
+                    let out = unsafe { part.out.slice((first + t) * matrix.rows() + group * ROWS, rows) };
                     if part.add {
                         super::math::add(out, sums);
                     } else {
@@ -458,8 +448,15 @@ mod tests {
         let dense = Tensor::randn(0.1f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
         let tensor = QTensor::quantize(&dense, dtype).unwrap();
         let format = Format::of(dtype).unwrap();
-        let matrix =
-            QuantMatrix::pack(&Pool::new(2), &Arena::default(), format, rows, columns, &tensor.data().unwrap()).unwrap();
+        let matrix = QuantMatrix::pack(
+            &Pool::new(2),
+            &Arena::default(),
+            format,
+            rows,
+            columns,
+            &tensor.data().unwrap(),
+        )
+        .unwrap();
         (tensor, matrix)
     }
 
@@ -473,13 +470,17 @@ mod tests {
             let (tensor, matrix) = random(dtype, rows, columns);
             let dense = tensor.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
             for count in [1, 2, 3, 4, 5, 7, 8, 9, 16, 19] {
-                let values =
-                    Tensor::randn(0.2f32, 1.0, count * columns, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+                let values = Tensor::randn(0.2f32, 1.0, count * columns, &Device::Cpu)
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap();
                 let vectors = Vectors::new(&pool, &values, columns);
                 let rounded = |v: usize, c: usize| {
-                    let tile = vectors.tiles.iter().find(|t| (t.first..t.first + t.count).contains(&v)).unwrap();
+                    let tile =
+                        vectors.tiles.iter().find(|t| (t.first..t.first + t.count).contains(&v)).unwrap();
                     let at = tile.first * (columns / BLOCK) + c / BLOCK * tile.count + (v - tile.first);
-                    let value = f64::from(vectors.codes[at * BLOCK + c % BLOCK]) * f64::from(vectors.scales[at]);
+                    let value =
+                        f64::from(vectors.codes[at * BLOCK + c % BLOCK]) * f64::from(vectors.scales[at]);
                     // Rounded to the nearest of 255 steps.
                     let original = values[v * columns + c];
                     assert!((value - f64::from(original)).abs() <= f64::from(vectors.scales[at]) * 0.501);
@@ -538,7 +539,10 @@ mod tests {
                         &mut [Product { matrix: &matrix, bias: None, out: &mut out, add: false }],
                     );
                     for found in out {
-                        assert!((f64::from(found) / expected - 1.0).abs() < 1e-5, "{isa:?}: {found} {expected}");
+                        assert!(
+                            (f64::from(found) / expected - 1.0).abs() < 1e-5,
+                            "{isa:?}: {found} {expected}"
+                        );
                     }
                 }
             }
@@ -548,8 +552,9 @@ mod tests {
     #[test]
     fn several_matrices_at_once() {
         let pool = Pool::new(3);
-        let matrices: Vec<_> =
-            [(GgmlDType::Q5_0, 64), (GgmlDType::Q8_0, 16), (GgmlDType::Q6K, 48)].map(|(t, r)| random(t, r, 256)).into();
+        let matrices: Vec<_> = [(GgmlDType::Q5_0, 64), (GgmlDType::Q8_0, 16), (GgmlDType::Q6K, 48)]
+            .map(|(t, r)| random(t, r, 256))
+            .into();
         let values = vec![0.5f32; 256 * 2];
         let vectors = Vectors::new(&pool, &values, 256);
         let mut alone: Vec<Vec<f32>> = matrices.iter().map(|(_, m)| vec![0f32; m.rows() * 2]).collect();

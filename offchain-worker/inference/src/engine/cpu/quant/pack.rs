@@ -167,9 +167,9 @@ impl Block {
                     fifth = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
                     rest = &rest[4..];
                 }
-                for i in 0..16 {
-                    this.codes[i] = (rest[i] & 15) | ((fifth >> i & 1) << 4) as u8;
-                    this.codes[i + 16] = (rest[i] >> 4) | ((fifth >> (i + 16) & 1) << 4) as u8;
+                for (i, byte) in rest.iter().enumerate() {
+                    this.codes[i] = (byte & 15) | ((fifth >> i & 1) << 4) as u8;
+                    this.codes[i + 16] = (byte >> 4) | ((fifth >> (i + 16) & 1) << 4) as u8;
                 }
             }
             Format::Q8_0 => {
@@ -233,7 +233,8 @@ impl Block {
         for (b, from) in self.codes.chunks_exact(BLOCK).take(blocks).enumerate() {
             let to = &mut codes[(index * blocks + b) * format.code_bytes()..][..format.code_bytes()];
             // Four codes at a time.
-            let fours = from.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            let fours =
+                from.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
             if format.bits() == 8 {
                 for (j, four) in fours.enumerate() {
                     to[64 * j + 4 * lane..][..4].copy_from_slice(&four.to_le_bytes());

@@ -2,6 +2,9 @@
 //!
 //! Kernels are compiled once per format and number of vectors, so that a vector's sums stay in registers.
 
+// Loops go by the number of a register: several arrays of them belong together.
+#![allow(clippy::needless_range_loop)]
+
 use super::{Format, Scales, Sums, Task, BLOCK, ROWS, TILE};
 use std::arch::x86_64::*;
 
@@ -39,7 +42,7 @@ impl Pointers {
     ///
     /// # Safety
     /// `t` must be less than `count`.
-    unsafe fn from_vector(self, t: usize) -> Self {
+    unsafe fn starting_at(self, t: usize) -> Self {
         // SAFETY: the first `count` of each lie side by side.
         unsafe {
             Self {
@@ -99,7 +102,7 @@ pub(super) unsafe fn avx2(task: &Task<'_>, out: &mut Sums) {
         let n = (task.count - t).min(4);
         let kernel = AVX2[task.format as usize][n - 1];
         // SAFETY: as the caller promises.
-        unsafe { kernel(pointers.from_vector(t)) };
+        unsafe { kernel(pointers.starting_at(t)) };
         t += n;
     }
 }
@@ -122,7 +125,7 @@ unsafe fn codes512<const FORMAT: u8>(codes: *const u8, j: usize) -> __m512i {
             return _mm512_loadu_si512(codes.add(64 * j).cast());
         }
         let pair = _mm512_loadu_si512(codes.add(64 * (j / 2)).cast());
-        let four = if j % 2 == 0 { pair } else { _mm512_srli_epi16::<4>(pair) };
+        let four = if j.is_multiple_of(2) { pair } else { _mm512_srli_epi16::<4>(pair) };
         let four = _mm512_and_si512(four, _mm512_set1_epi8(15));
         match bits {
             5 => {
@@ -310,7 +313,7 @@ unsafe fn codes256<const FORMAT: u8>(codes: *const u8, j: usize, side: usize) ->
             return _mm256_loadu_si256(codes.add(64 * j + 32 * side).cast());
         }
         let pair = _mm256_loadu_si256(codes.add(64 * (j / 2) + 32 * side).cast());
-        let four = if j % 2 == 0 { pair } else { _mm256_srli_epi16::<4>(pair) };
+        let four = if j.is_multiple_of(2) { pair } else { _mm256_srli_epi16::<4>(pair) };
         let four = _mm256_and_si256(four, _mm256_set1_epi8(15));
         match bits {
             5 => {
