@@ -189,7 +189,8 @@ fn load_own<R: Read + Seek>(
     }
     let pool = Pool::global();
     let arena = Arena::default();
-    let reader = RefCell::new(reader);
+    // One buffer for all tensors: fresh memory would be cleared by the system each time.
+    let source = RefCell::new((reader, Vec::new()));
     let matrix = |name: &str| -> candle_core::Result<QuantMatrix> {
         let Some(info) = gguf.tensor_infos.get(name) else {
             candle_core::bail!("the file has no tensor `{name}`")
@@ -198,14 +199,14 @@ fn load_own<R: Read + Seek>(
         let Some(format) = Format::of(info.ggml_dtype) else {
             candle_core::bail!("`{name}` is not quantised")
         };
-        let mut data = vec![0; format.file_size(rows, columns)];
-        let reader = &mut *reader.borrow_mut();
+        let (reader, data) = &mut *source.borrow_mut();
+        data.resize(format.file_size(rows, columns), 0);
         reader.seek(SeekFrom::Start(gguf.tensor_data_offset + info.offset))?;
-        reader.read_exact(&mut data)?;
-        QuantMatrix::pack(pool, &arena, format, rows, columns, &data)
+        reader.read_exact(data)?;
+        QuantMatrix::pack(pool, &arena, format, rows, columns, data)
     };
     let vector = |name: &str| -> candle_core::Result<Vec<f32>> {
-        gguf.tensor(*reader.borrow_mut(), name, &Device::Cpu)?
+        gguf.tensor(source.borrow_mut().0, name, &Device::Cpu)?
             .dequantize(&Device::Cpu)?
             .flatten_all()?
             .to_vec1()

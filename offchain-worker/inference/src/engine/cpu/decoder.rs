@@ -200,10 +200,12 @@ impl CpuDecoder {
         let mut query = vec![0f32; count * queries];
         let mut key = vec![0f32; count * keys];
         let mut value = vec![0f32; count * keys];
+        let (mut gate, mut up) = (Vec::new(), Vec::new());
+        let mut vectors = Vectors::default();
         let last_layer = layers.len().saturating_sub(1);
         for (index, (layer, cache)) in layers.iter().zip(caches).enumerate() {
             normalise(pool, &mut normed, &x, &layer.attention_norm, shape.epsilon);
-            let vectors = Vectors::new(pool, &normed, hidden);
+            vectors.round(pool, &normed, hidden);
             multiply(
                 pool,
                 isa,
@@ -228,28 +230,28 @@ impl CpuDecoder {
             }
             // The queries are not needed any more once they are answered: answers take their place.
             attend(pool, isa, &shape, cache, self.room, first, &mut query);
-            let vectors = Vectors::new(pool, &query, queries);
+            vectors.round(pool, &query, queries);
             let product = Product { add: true, ..layer.output.product(&mut x) };
             multiply(pool, isa, &vectors, &mut [product]);
 
             normalise(pool, &mut normed, &x, &layer.feed_norm, shape.epsilon);
-            let vectors = Vectors::new(pool, &normed, hidden);
+            vectors.round(pool, &normed, hidden);
             let inner = layer.gate.matrix.rows();
-            let mut gate = vec![0f32; count * inner];
-            let mut up = vec![0f32; count * inner];
+            gate.resize(count * inner, 0.0);
+            up.resize(count * inner, 0.0);
             let mut products = [layer.gate.product(&mut gate), layer.up.product(&mut up)];
             multiply(pool, isa, &vectors, &mut products);
             by_rows(pool, &mut gate, inner, &|row, gate| {
                 math::swiglu(gate, &up[row * inner..][..inner]);
             });
-            let vectors = Vectors::new(pool, &gate, inner);
+            vectors.round(pool, &gate, inner);
             let product = Product { add: true, ..layer.down.product(&mut x) };
             multiply(pool, isa, &vectors, &mut [product]);
         }
 
         let last = &x[(count - 1) * hidden..];
         math::rms_norm(&mut normed[..hidden], last, norm, shape.epsilon);
-        let vectors = Vectors::new(pool, &normed[..hidden], hidden);
+        vectors.round(pool, &normed[..hidden], hidden);
         let head = head.as_ref().unwrap_or(embedding);
         let mut logits = vec![0f32; head.rows()];
         let product = Product { matrix: head, bias: None, out: &mut logits, add: false };

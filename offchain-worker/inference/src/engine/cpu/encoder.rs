@@ -169,19 +169,25 @@ impl CpuEncoder {
             starts.push((tokens, sequence.ids.len()));
             tokens += sequence.ids.len();
         }
+        let mut qkv = vec![0f32; tokens * 3 * hidden];
+        let mut mixed = vec![0f32; tokens * hidden];
+        let mut y = vec![0f32; tokens * hidden];
+        let mut inner = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut qkv = vec![0f32; tokens * 3 * hidden];
             layer.attention.multiply(pool, self.isa, &x, &mut qkv, Finish::Plain);
             let first = only_first && index + 1 == self.layers.len();
-            let mixed = self.attend(pool, &qkv, &starts, first);
+            if first {
+                mixed.truncate(sequences.len() * hidden);
+                y.truncate(sequences.len() * hidden);
+            }
+            self.attend(pool, &qkv, &starts, first, &mut mixed);
             if first {
                 x = starts.iter().flat_map(|(start, _)| &x[start * hidden..][..hidden]).copied().collect();
                 tokens = sequences.len();
             }
-            let mut y = vec![0f32; tokens * hidden];
             layer.output.multiply(pool, self.isa, &mixed, &mut y, Finish::Add(&x));
             layer.output_norm.apply(pool, &mut y);
-            let mut inner = vec![0f32; tokens * layer.up.outputs()];
+            inner.resize(tokens * layer.up.outputs(), 0.0);
             layer.up.multiply(pool, self.isa, &y, &mut inner, Finish::Bend(self.activation));
             layer.down.multiply(pool, self.isa, &inner, &mut x, Finish::Add(&y));
             layer.down_norm.apply(pool, &mut x);
@@ -213,14 +219,12 @@ impl CpuEncoder {
         Ok(x)
     }
 
-    /// Every token's mixture of the values of its sequence; or only that of each first token.
-    fn attend(&self, pool: &Pool, qkv: &[f32], starts: &[(usize, usize)], first: bool) -> Vec<f32> {
+    /// Writes every token's mixture of the values of its sequence to `mixed`; or only that of each first token.
+    fn attend(&self, pool: &Pool, qkv: &[f32], starts: &[(usize, usize)], first: bool, mixed: &mut [f32]) {
         let (hidden, width) = (self.hidden, 3 * self.hidden);
         let dim = hidden / self.heads;
         let scale = 1.0 / (dim as f32).sqrt();
-        let rows_in_all = if first { starts.len() } else { qkv.len() / width };
-        let mut mixed = vec![0f32; rows_in_all * hidden];
-        let all = Parts::new(&mut mixed);
+        let all = Parts::new(mixed);
         pool.run(starts.len() * self.heads, &|piece| {
             let (sequence, head) = (piece / self.heads, piece % self.heads);
             let (start, length) = starts[sequence];
@@ -282,6 +286,5 @@ impl CpuEncoder {
                 }
             }
         });
-        mixed
     }
 }

@@ -144,6 +144,7 @@ impl Format {
 /// Vectors rounded to 8 bits.
 ///
 /// They lie in tiles of up to [`TILE`]; in a tile, the blocks of its vectors with the same columns lie side by side.
+#[derive(Default)]
 pub(crate) struct Vectors {
     columns: usize,
     tiles: Vec<Tile>,
@@ -163,56 +164,54 @@ struct Tile {
 }
 
 impl Vectors {
-    /// Rounds `values`, vectors of `columns` one after the other.
+    /// Rounds `values`, vectors of `columns` one after the other. What was here is forgotten, its memory used again.
     ///
     /// # Panics
     /// When `columns` is not a multiple of [`BLOCK`], or `values` not one of `columns`.
-    pub(crate) fn new(pool: &Pool, values: &[f32], columns: usize) -> Self {
+    pub(crate) fn round(&mut self, pool: &Pool, values: &[f32], columns: usize) {
         assert!(columns > 0 && columns.is_multiple_of(BLOCK) && values.len().is_multiple_of(columns));
         let count = values.len() / columns;
         let blocks = columns / BLOCK;
         let number = count.div_ceil(TILE);
+        self.columns = columns;
         // Of like size: nine are five and four, not eight and one.
-        let tiles: Vec<Tile> = (0..number)
-            .map(|i| {
-                let first = i * count / number;
-                Tile { first, count: (i + 1) * count / number - first }
-            })
-            .collect();
-        let mut codes = vec![0i8; count * columns];
-        let mut scales = vec![0f32; count * blocks];
-        let mut sums = vec![0f32; count * blocks];
-        let mut code_sums = vec![0i32; count * blocks * 2];
-        {
-            let codes = Parts::new(&mut codes);
-            let scales = Parts::new(&mut scales);
-            let sums = Parts::new(&mut sums);
-            let code_sums = Parts::new(&mut code_sums);
-            pool.run(number, &|i| {
-                let Tile { first, count } = tiles[i];
-                // SAFETY: tiles do not overlap, and each is one piece of work.
-                let (codes, scales, sums, code_sums) = unsafe {
-                    (
-                        codes.slice(first * columns, count * columns),
-                        scales.slice(first * blocks, count * blocks),
-                        sums.slice(first * blocks, count * blocks),
-                        code_sums.slice(first * blocks * 2, count * blocks * 2),
-                    )
-                };
-                for t in 0..count {
-                    let vector = &values[(first + t) * columns..][..columns];
-                    for (b, block) in vector.chunks_exact(BLOCK).enumerate() {
-                        let at = b * count + t;
-                        let (scale, halves) = round_block(block, &mut codes[at * BLOCK..][..BLOCK]);
-                        scales[at] = scale;
-                        sums[at] = scale * (halves[0] + halves[1]) as f32;
-                        code_sums[2 * b * count + t] = halves[0];
-                        code_sums[(2 * b + 1) * count + t] = halves[1];
-                    }
+        self.tiles.clear();
+        self.tiles.extend((0..number).map(|i| {
+            let first = i * count / number;
+            Tile { first, count: (i + 1) * count / number - first }
+        }));
+        self.codes.resize(count * columns, 0);
+        self.scales.resize(count * blocks, 0.0);
+        self.sums.resize(count * blocks, 0.0);
+        self.code_sums.resize(count * blocks * 2, 0);
+        let tiles = &self.tiles;
+        let codes = Parts::new(&mut self.codes);
+        let scales = Parts::new(&mut self.scales);
+        let sums = Parts::new(&mut self.sums);
+        let code_sums = Parts::new(&mut self.code_sums);
+        pool.run(number, &|i| {
+            let Tile { first, count } = tiles[i];
+            // SAFETY: tiles do not overlap, and each is one piece of work.
+            let (codes, scales, sums, code_sums) = unsafe {
+                (
+                    codes.slice(first * columns, count * columns),
+                    scales.slice(first * blocks, count * blocks),
+                    sums.slice(first * blocks, count * blocks),
+                    code_sums.slice(first * blocks * 2, count * blocks * 2),
+                )
+            };
+            for t in 0..count {
+                let vector = &values[(first + t) * columns..][..columns];
+                for (b, block) in vector.chunks_exact(BLOCK).enumerate() {
+                    let at = b * count + t;
+                    let (scale, halves) = round_block(block, &mut codes[at * BLOCK..][..BLOCK]);
+                    scales[at] = scale;
+                    sums[at] = scale * (halves[0] + halves[1]) as f32;
+                    code_sums[2 * b * count + t] = halves[0];
+                    code_sums[(2 * b + 1) * count + t] = halves[1];
                 }
-            });
-        }
-        Self { columns, tiles, codes, scales, sums, code_sums }
+            }
+        });
     }
 
     /// How many vectors.
@@ -444,6 +443,12 @@ mod tests {
         GgmlDType::Q6K,
     ];
 
+    fn rounded(pool: &Pool, values: &[f32], columns: usize) -> Vectors {
+        let mut vectors = Vectors::default();
+        vectors.round(pool, values, columns);
+        vectors
+    }
+
     fn random(dtype: GgmlDType, rows: usize, columns: usize) -> (QTensor, QuantMatrix) {
         let dense = Tensor::randn(0.1f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
         let tensor = QTensor::quantize(&dense, dtype).unwrap();
@@ -474,7 +479,7 @@ mod tests {
                     .unwrap()
                     .to_vec1::<f32>()
                     .unwrap();
-                let vectors = Vectors::new(&pool, &values, columns);
+                let vectors = rounded(&pool, &values, columns);
                 let rounded = |v: usize, c: usize| {
                     let tile =
                         vectors.tiles.iter().find(|t| (t.first..t.first + t.count).contains(&v)).unwrap();
@@ -528,7 +533,7 @@ mod tests {
             let scale = f64::from(half::f16::from_f32(3.0 / 127.0).to_f32());
             let code = if sign > 0.0 { 127.0 } else { -128.0 };
             for value in [5.0f32, -5.0] {
-                let vectors = Vectors::new(&pool, &vec![value; 256 * 3], 256);
+                let vectors = rounded(&pool, &vec![value; 256 * 3], 256);
                 let expected = 256.0 * code * scale * f64::from(value);
                 for isa in Isa::available() {
                     let mut out = vec![0f32; 16 * 3];
@@ -556,7 +561,7 @@ mod tests {
             .map(|(t, r)| random(t, r, 256))
             .into();
         let values = vec![0.5f32; 256 * 2];
-        let vectors = Vectors::new(&pool, &values, 256);
+        let vectors = rounded(&pool, &values, 256);
         let mut alone: Vec<Vec<f32>> = matrices.iter().map(|(_, m)| vec![0f32; m.rows() * 2]).collect();
         for ((_, matrix), out) in matrices.iter().zip(&mut alone) {
             multiply(&pool, Isa::detect(), &vectors, &mut [Product { matrix, bias: None, out, add: false }]);
