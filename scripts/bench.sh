@@ -4,9 +4,18 @@
 #   scripts/bench.sh gas [--json FILE] [--registry N]
 #       ref_time, proof size and storage deposits of every message and of whole rounds; rounds per block; the cost of a draw
 #       against the registry's size. Deterministic: it is what the chain charges, not what this machine needs.
+#   scripts/bench.sh generate [--json FILE] [--threads N] [--rounds N] [MODEL…]
+#       Tokens per second of language models, in prompts and in answers, beside llama.cpp on the same GGUF file, the one that
+#       was released.
+#   scripts/bench.sh score [--json FILE] [--threads N] [--rounds N] [MODEL…]
+#       Texts (for a cross-encoder: pairs) per second of evaluators, and milliseconds of one alone, beside ONNX Runtime and
+#       sentence-transformers on the same weights.
+#       Both install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source=bench/peers.sh
+. "$POQ_ROOT/scripts/bench/peers.sh"
 cd "$POQ_ROOT"
 
 what="${1:-}"
@@ -17,9 +26,35 @@ gas)
     build_programs poq-bench-gas
     exec "$CARGO_TARGET_DIR/release/poq-bench-gas" "$@"
     ;;
+generate | score)
+    peers=(with)
+    arguments=()
+    for argument in "$@"; do
+        if [[ "$argument" == --alone ]]; then peers=(); else arguments+=("$argument"); fi
+    done
+    build_programs poq-models poq-bench-models
+    models=()
+    if [[ "$what" == generate ]]; then
+        program=llama_cpp_peer.py
+        released=(--dir "$POQ_CACHE/bench-models" --manifest scripts/bench/released.toml)
+        models=("${released[@]}")
+        "$CARGO_TARGET_DIR/release/poq-models" "${released[@]}" install >&2
+        "$CARGO_TARGET_DIR/release/poq-models" install qa >&2
+    else
+        program=encoder_peer.py
+        mapfile -t encoders < <("$CARGO_TARGET_DIR/release/poq-models" list | awk '$2 ~ /encoder$/ {print $1}')
+        "$CARGO_TARGET_DIR/release/poq-models" install "${encoders[@]}" qa >&2
+    fi
+    if ((${#peers[@]})); then
+        python="$(peers_python)"
+        peers=(--python "$python" --peer "scripts/bench/$program")
+    fi
+    exec "$CARGO_TARGET_DIR/release/poq-bench-models" "$what" ${models[@]+"${models[@]}"} ${peers[@]+"${peers[@]}"} \
+        ${arguments[@]+"${arguments[@]}"}
+    ;;
 -h | --help | "")
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: gas)" ;;
+*) die "unknown benchmark '$what' (known: gas, generate, score)" ;;
 esac
