@@ -12,6 +12,7 @@ use std::time::Duration;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use poq_inference::data::TaskKind;
 use poq_simulator::Attack;
 use serde::{Deserialize, Serialize};
 
@@ -210,6 +211,12 @@ pub struct NodeConfig {
     pub role: RoleName,
     /// The model's name, as the model manifest spells it.
     pub model: String,
+    /// Of an evaluator: the rubric that ships with this build for a kind of answer, `qa` or `summarisation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rubric: Option<TaskKind>,
+    /// Of an evaluator: a file with a rubric of one's own.
+    #[serde(default, deserialize_with = "relative_optional", skip_serializing_if = "Option::is_none")]
+    pub rubric_file: Option<PathBuf>,
     /// Its own operator key file, where it is not the common one.
     #[serde(default, deserialize_with = "relative_optional")]
     pub key: Option<PathBuf>,
@@ -516,7 +523,23 @@ impl WorkerConfig {
                 "is not set, and neither is keys.operator",
                 "name the operator's key file",
             )?;
-            for (field, path) in [("key", &node.key), ("password_file", &node.password_file)] {
+            self.ensure(
+                node.role == RoleName::Evaluator || (node.rubric.is_none() && node.rubric_file.is_none()),
+                key("rubric"),
+                "is set for an inference node, which scores nothing",
+                "leave it out",
+            )?;
+            self.ensure(
+                node.rubric.is_none() || node.rubric_file.is_none(),
+                key("rubric"),
+                "is set beside rubric_file",
+                "choose one of the two",
+            )?;
+            for (field, path) in [
+                ("key", &node.key),
+                ("password_file", &node.password_file),
+                ("rubric_file", &node.rubric_file),
+            ] {
                 self.ensure_file(key(field), path.as_deref())?;
             }
         }
@@ -838,6 +861,8 @@ mod tests {
                 id: 1,
                 role: RoleName::Inference,
                 model: "m".into(),
+                rubric: None,
+                rubric_file: None,
                 key: None,
                 password_file: None,
             }],

@@ -62,11 +62,13 @@ pub enum Declined {
     Draining,
     /// It plays a dishonest node that stays away.
     Adversary,
+    /// The task kind prescribes another rubric than the node scores by.
+    Rubric,
 }
 
 impl Declined {
     /// Every reason.
-    pub const ALL: [Declined; 7] = [
+    pub const ALL: [Declined; 8] = [
         Declined::TooLate,
         Declined::Input,
         Declined::Prompt,
@@ -74,6 +76,7 @@ impl Declined {
         Declined::Empty,
         Declined::Draining,
         Declined::Adversary,
+        Declined::Rubric,
     ];
 
     /// The label.
@@ -86,6 +89,7 @@ impl Declined {
             Declined::Empty => "empty",
             Declined::Draining => "draining",
             Declined::Adversary => "adversary",
+            Declined::Rubric => "rubric",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The models that a worker's nodes run: loaded from verified files, or handed in.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use poq_inference::quality::QualityScorer;
+use poq_inference::data::TaskKind;
+use poq_inference::quality::rubric::load_rubric_scorer;
+use poq_inference::quality::{QualityScorer, Rubric};
 use poq_inference::{
     default_models_dir, load_generator, load_scorer, Generator, Health, LoadOptions, Manifest, ModelHandle,
     ModelStore, ModelThread, Role, ThreadOptions,
@@ -74,6 +77,14 @@ impl NodeModel {
         }
     }
 
+    /// The hash of the rubric that it scores by, where it does.
+    async fn rubric(&self) -> poq_inference::Result<Option<[u8; 32]>> {
+        match self {
+            NodeModel::Generator(_) => Ok(None),
+            NodeModel::Scorer(handle) => handle.call(|model| Ok(model.rubric_hash().map(|h| h.0))).await,
+        }
+    }
+
     /// The digest of the loaded model, which must be the registered one.
     async fn digest(&self) -> poq_inference::Result<[u8; 32]> {
         match self {
@@ -89,12 +100,21 @@ pub(crate) struct Loaded {
     pub(crate) name: String,
     pub(crate) model: NodeModel,
     pub(crate) digest: [u8; 32],
+    /// The hash of the rubric that it scores by, of an evaluator that has one.
+    pub(crate) rubric: Option<[u8; 32]>,
+}
+
+/// What tells one loaded model from another.
+type Key = (RoleName, String, Option<TaskKind>, Option<PathBuf>);
+
+fn key(node: &NodeConfig) -> Key {
+    (node.role, node.model.clone(), node.rubric, node.rubric_file.clone())
 }
 
 /// All models of a worker. Owns the threads that it started.
 #[derive(Default)]
 pub(crate) struct ModelSet {
-    loaded: HashMap<(RoleName, String), Loaded>,
+    loaded: HashMap<Key, Loaded>,
     threads: Vec<Thread>,
 }
 
@@ -116,7 +136,7 @@ impl ModelSet {
         let mut set = ModelSet::default();
         let mut store = None;
         for node in nodes {
-            let key = (node.role, node.model.clone());
+            let key = key(node);
             if set.loaded.contains_key(&key) {
                 continue;
             }
@@ -137,21 +157,22 @@ impl ModelSet {
                         About::Model(node.model.clone()),
                         format!("the model `{}` is being loaded", node.model),
                     );
-                    let (thread, model) = start(node.role, node.model.clone(), store.clone()).await?;
+                    let (thread, model) = start(node, store.clone()).await?;
                     set.threads.push(thread);
                     model
                 }
             };
             let digest = model.digest().await.map_err(failed)?;
+            let rubric = model.rubric().await.map_err(failed)?;
             board.clear(&About::Model(node.model.clone()));
             tracing::info!(model = %node.model, digest = %format!("0x{}", hex::encode(digest)), "model loaded");
-            set.loaded.insert(key, Loaded { name: node.model.clone(), model, digest });
+            set.loaded.insert(key, Loaded { name: node.model.clone(), model, digest, rubric });
         }
         Ok(set)
     }
 
     pub(crate) fn of(&self, node: &NodeConfig) -> Option<&Loaded> {
-        self.loaded.get(&(node.role, node.model.clone()))
+        self.loaded.get(&key(node))
     }
 
     /// States which models do not work.
@@ -199,8 +220,15 @@ fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
     Err(Error::Node { node: node.id, problem })
 }
 
-async fn start(role: RoleName, name: String, store: ModelStore) -> Result<(Thread, NodeModel)> {
+async fn start(node: &NodeConfig, store: ModelStore) -> Result<(Thread, NodeModel)> {
+    let (role, name) = (node.role, node.model.clone());
     let model = name.clone();
+    let rubric = match (&node.rubric_file, node.rubric) {
+        (Some(path), _) => Some(Rubric::from_path(path)),
+        (None, kind) => kind.map(|kind| Ok(Rubric::builtin(kind))),
+    };
+    let failed = |source| Error::Model { model: node.model.clone(), source };
+    let rubric = rubric.transpose().map_err(failed)?.map(Arc::new);
     let started = tokio::task::spawn_blocking(move || {
         let options = ThreadOptions { queue: QUEUE, ..ThreadOptions::default() };
         let load = LoadOptions::default();
@@ -214,7 +242,11 @@ async fn start(role: RoleName, name: String, store: ModelStore) -> Result<(Threa
             }
             RoleName::Evaluator => {
                 let file = name.clone();
-                let thread = ModelThread::spawn(&name, options, move || load_scorer(&store, &file, &load))?;
+                let thread = ModelThread::spawn(&name, options, move || match &rubric {
+                    Some(rubric) => load_rubric_scorer(&store, rubric.clone(), &file, &load)
+                        .map(|scorer| Box::new(scorer) as Box<dyn QualityScorer>),
+                    None => load_scorer(&store, &file, &load),
+                })?;
                 let model = NodeModel::Scorer(thread.handle());
                 Ok((Thread::Scorer(thread), model))
             }

@@ -127,6 +127,11 @@ pub(crate) enum Command {
     /// Runs a development chain in this process and serves it on a websocket. Its state is gone when it stops.
     #[cfg(feature = "embedded")]
     Devnet(DevnetArgs),
+    /// Lists, checks and names rubrics: how evaluators score.
+    #[command(subcommand)]
+    Rubric(RubricCommand),
+    /// Measures quality signals: runs models, scores what they answer, reports which score can be trusted.
+    Experiment(poq_experiments::cli::ExperimentArgs),
     /// Simulates networks, honest and attacked, on the contract's own arithmetic.
     Simulate(poq_simulator::cli::SimulateArgs),
     /// Runs a whole network with real models: request, answer, score, settle, claim; then checks every unit of money.
@@ -684,6 +689,32 @@ pub(crate) struct WithdrawArgs {
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) signer: Signer,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq rubric …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RubricCommand {
+    /// Lists the rubrics that ship with this build, with the hashes that a task kind names them by.
+    List(RubricListArgs),
+    /// Checks a rubric's file and shows its hash, its profiles and its weights.
+    Show(RubricShowArgs),
+}
+
+/// `poq rubric list`.
+#[derive(Args, Debug)]
+pub(crate) struct RubricListArgs {
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq rubric show`.
+#[derive(Args, Debug)]
+pub(crate) struct RubricShowArgs {
+    /// The rubric's file, or `qa` or `summarisation` for one that ships with this build.
+    #[arg(value_name = "FILE|KIND")]
+    pub(crate) rubric: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }

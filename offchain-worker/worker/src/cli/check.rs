@@ -7,8 +7,9 @@ use crate::cli::deploy::{artifact, find_upwards};
 use crate::cli::output::table;
 use crate::cli::worker::chain_overrides;
 use poq_chain::signer::ss58;
-use poq_chain::types::{NodeStatus, Role};
-use poq_chain::{to_account32, AccountId32, Client, Options};
+use poq_chain::types::{KindId, NodeStatus, Role};
+use poq_chain::{to_account32, AccountId32, Client, Options, View};
+use poq_inference::quality::Rubric;
 use poq_inference::{Manifest, ModelStore};
 use poq_worker::config::{self, NodeConfig, RoleName};
 use poq_worker::WorkerConfig;
@@ -311,6 +312,34 @@ async fn contract_there(findings: &mut Findings, client: &Client, args: &CheckAr
     Ok(())
 }
 
+/// Whether an evaluator scores by the rubric that its task kind prescribes.
+async fn rubric(findings: &mut Findings, view: &View, node: &NodeConfig, kind: KindId) -> anyhow::Result<()> {
+    let what = format!("node {}: rubric", node.id);
+    let own = match (&node.rubric_file, node.rubric) {
+        (Some(path), _) => Rubric::from_path(path).and_then(|rubric| rubric.hash()).map(Some),
+        (None, Some(kind)) => Rubric::builtin(kind).hash().map(Some),
+        (None, None) => Ok(None),
+    };
+    let own = match own {
+        Ok(own) => own.map(|hash| hash.0),
+        Err(error) => {
+            findings.bad(what, error.into());
+            return Ok(());
+        }
+    };
+    let prescribed = view.kind(kind).await?.map_or([0; 32], |kind| kind.params.rubric_hash);
+    findings.check(
+        prescribed == [0; 32] || own == Some(prescribed),
+        what,
+        own.map_or_else(|| "none, and none is prescribed".into(), |own| format!("0x{}", hex::encode(own))),
+        format!(
+            "its task kind prescribes 0x{}; set `rubric` or `rubric_file` to that one (`poq rubric list`)",
+            hex::encode(prescribed)
+        ),
+    );
+    Ok(())
+}
+
 async fn registration(
     findings: &mut Findings,
     client: &Client,
@@ -349,6 +378,10 @@ async fn registration(
             format!("it is registered with another model ({})", found.info.model),
         ),
         Err(error) => findings.bad(what("model"), error.into()),
+    }
+
+    if node.role == RoleName::Evaluator {
+        rubric(findings, &view, node, found.node.kind).await?;
     }
 
     let endpoint = &found.info.endpoint;

@@ -23,6 +23,7 @@ mod output;
 mod owner;
 mod params;
 mod params_file;
+mod rubric;
 mod send;
 mod signal;
 mod task;
@@ -52,6 +53,10 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Owner(command) => owner::run(command).await,
         Command::Advance(args) => advance::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Rubric(command) => rubric::run(command),
+        Command::Experiment(args) => {
+            tokio::task::spawn_blocking(move || args.execute()).await?.map_err(Into::into)
+        }
         Command::Keys(command) => keys::run(command),
         #[cfg(feature = "embedded")]
         Command::Devnet(args) => devnet::run(args).await,

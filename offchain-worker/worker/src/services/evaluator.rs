@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use poq_blobs::{BlobId, FetchClass, FetchError, ReportBlob, Slot};
 use poq_chain::types::{Hash, Millis, NodeId, OutputSlot, Purpose, Ratio, Score, TaskView};
-use poq_inference::quality::Query;
+use poq_inference::quality::{Output, Query};
+use poq_inference::ModelDigest;
 use poq_journal::{commitment_of, Duty, Payload, Record};
 
 use super::fetch::{self, InputError};
@@ -14,6 +15,7 @@ use super::operator::{Job, Operator};
 use super::Ctx;
 use crate::error::{Error, Result};
 use crate::failpoint::hit;
+use crate::health::About;
 use crate::metrics::{self, Declined};
 use crate::models::Loaded;
 use crate::models::ScorerHandle;
@@ -50,6 +52,11 @@ pub(crate) async fn score(
         );
         return Ok(Job::Declined(Declined::TooLate, text));
     }
+    if let Some(text) = other_rubric(ctx, loaded, view).await? {
+        // All scores of a task are on one scale, or its consensus means nothing.
+        operator.ctx.board.set(About::Duty(duty.task, duty.node), format!("{duty}: {text}"));
+        return Ok(Job::Declined(Declined::Rubric, text));
+    }
     let patience = patience(drawn_at, deadline, ctx.config.limits.fetch_patience_percent).min(done_by);
 
     // Input and outputs at the same time: they come from different machines.
@@ -73,13 +80,13 @@ pub(crate) async fn score(
         }
     };
 
-    let texts: Vec<String> = outputs
-        .iter()
-        .filter_map(|output| match output {
-            Fetched::Text(text) => Some(text.clone()),
-            Fetched::Unavailable(_) => None,
-        })
-        .collect();
+    let mut texts = Vec::new();
+    for (slot, fetched) in view.task.outputs.iter().zip(&outputs) {
+        if let Fetched::Text(text) = fetched {
+            let model = registered_model(ctx, slot.node).await?;
+            texts.push(Output { text: text.clone(), model });
+        }
+    }
     let qualities = if texts.is_empty() {
         Vec::new()
     } else {
@@ -134,6 +141,30 @@ pub(crate) async fn score(
         metrics::output_unavailable(reason);
     }
     Ok(Job::Prepared)
+}
+
+/// Why this evaluator must not score the task: its kind prescribes another rubric.
+async fn other_rubric(ctx: &Ctx, loaded: &Loaded, view: &TaskView) -> Result<Option<String>> {
+    let params = ctx.client.view().await?.params(view.task.kind, view.task.version).await?;
+    Ok(params.and_then(|params| rubric_problem(params.rubric_hash, loaded.rubric)))
+}
+
+/// What is wrong where a kind prescribes `prescribed` (all zero for nothing) and a node scores by `own`.
+pub(super) fn rubric_problem(prescribed: Hash, own: Option<Hash>) -> Option<String> {
+    if prescribed == [0; 32] || own == Some(prescribed) {
+        return None;
+    }
+    let own = own.map_or_else(|| "none".into(), |own| format!("0x{}", hex::encode(own)));
+    Some(format!(
+        "the task kind prescribes the rubric 0x{} and this node scores by {own}: set `rubric` or `rubric_file` of the node to that \
+         one (`poq rubric list` tells the hashes of those that ship with this build)",
+        hex::encode(prescribed)
+    ))
+}
+
+/// The model that an inference node is registered with: a claim that a rubric may weigh.
+async fn registered_model(ctx: &Ctx, node: NodeId) -> Result<Option<ModelDigest>> {
+    Ok(ctx.client.view().await?.node(node).await?.map(|found| ModelDigest(found.node.model_digest)))
 }
 
 /// The kind's past consensus values, the oldest first.
@@ -195,12 +226,12 @@ async fn run(
     ctx: &Ctx,
     model: &ScorerHandle,
     query: Query,
-    texts: Vec<String>,
+    texts: Vec<Output>,
     done_by: Millis,
 ) -> poq_inference::Result<Vec<f64>> {
     loop {
         let begun = Instant::now();
-        match model.score(query.clone(), texts.clone()).await {
+        match model.score_outputs(query.clone(), texts.clone()).await {
             Ok(qualities) => {
                 metrics::model_ran(model.name(), "score", begun.elapsed());
                 return Ok(qualities);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use poq_chain::types::{KindParams, NodeStatus, NodeView, Role};
 use poq_chain::{to_account32, View};
 
+use super::evaluator::rubric_problem;
 use super::operator::{NodeRun, Operator};
 use super::{class_label, Ctx, Served};
 use crate::config::RoleName;
@@ -118,6 +119,9 @@ fn check(
             .then(|| registered_operator.to_string()),
         account: &operator.name,
         digest_fits: node.model_digest == run.loaded.digest,
+        rubric_problem: params
+            .filter(|_| registered == RoleName::Evaluator)
+            .and_then(|params| rubric_problem(params.rubric_hash, run.loaded.rubric)),
         model: &run.config.model,
         registered_model: &found.info.model,
         draining: node.status == NodeStatus::Draining,
@@ -139,6 +143,7 @@ struct Facts<'a> {
     foreign_operator: Option<String>,
     account: &'a str,
     digest_fits: bool,
+    rubric_problem: Option<String>,
     model: &'a str,
     registered_model: &'a str,
     draining: bool,
@@ -171,6 +176,9 @@ fn describe(facts: &Facts<'_>) -> Option<String> {
              that one, or register a node for this one",
             facts.registered_model, facts.model
         ));
+    }
+    if let Some(problem) = &facts.rubric_problem {
+        return Some(format!("node {id} cannot score: {problem}"));
     }
     if facts.draining {
         return Some(format!(
@@ -206,6 +214,7 @@ mod tests {
             foreign_operator: None,
             account: "5F",
             digest_fits: true,
+            rubric_problem: None,
             model: "a",
             registered_model: "a",
             draining: false,
@@ -229,6 +238,10 @@ mod tests {
             (Facts { registered: RoleName::Evaluator, ..facts() }, "[[nodes]]"),
             (Facts { foreign_operator: Some("5G".into()), ..facts() }, "--operator 5F"),
             (Facts { digest_fits: false, ..facts() }, "another model"),
+            (
+                Facts { rubric_problem: rubric_problem([1; 32], Some([2; 32])), ..facts() },
+                "prescribes the rubric 0x0101",
+            ),
             (Facts { draining: true, ..facts() }, "poq node resume 7"),
             (Facts { bonded: 9, ..facts() }, "poq node stake 7"),
             (Facts { free: 0, ..facts() }, "poq node stake 7"),

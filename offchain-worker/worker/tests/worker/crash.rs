@@ -59,6 +59,8 @@ async fn child() {
             id: node.id,
             role: node.role,
             model: node.model,
+            rubric: None,
+            rubric_file: None,
             key: None,
             password_file: None,
         });

@@ -63,6 +63,8 @@ impl Node {
                 Role::Evaluator => RoleName::Evaluator,
             },
             model: self.model.clone(),
+            rubric: None,
+            rubric_file: None,
             key: None,
             password_file: None,
         }

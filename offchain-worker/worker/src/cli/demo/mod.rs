@@ -30,6 +30,8 @@ use poq_chain::types::{
     GlobalParams, NodeId, Phase, Registration, Role, TaskId, TaskInput, TaskView, MAX_BATCH,
 };
 use poq_chain::{messages, to_ink, AccountId32, At, Client, ContractError, Outcome};
+use poq_inference::data::TaskKind;
+use poq_inference::quality::Rubric;
 use poq_inference::{Manifest, ModelStore, QaItem};
 use poq_worker::config::{AdversaryConfig, NodeConfig, RoleName};
 use poq_worker::{Deps, Worker, WorkerConfig, WorkerHandle};
@@ -169,7 +171,8 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     let session = Session::new(client.clone());
     ledger.contract(client.clone()).await?;
     ledger.follow(deployed.block.number).await?;
-    let params = cast::kind_params(unit, panel);
+    let mut params = cast::kind_params(unit, panel);
+    params.rubric_hash = Rubric::builtin(TaskKind::Qa).hash()?.0;
     client.submitter(cast.deployer.keys.clone()).send(messages::set_kind(KIND, params.clone())).await?;
     progress.line(&format!("contract: {}", session.address(&deployed.address)));
 
@@ -411,7 +414,16 @@ fn node_config(player: &Player) -> NodeConfig {
         Role::Inference => RoleName::Inference,
         Role::Evaluator => RoleName::Evaluator,
     };
-    NodeConfig { id: player.id, role, model: player.model.into(), key: None, password_file: None }
+    NodeConfig {
+        id: player.id,
+        role,
+        model: player.model.into(),
+        // The kind prescribes it.
+        rubric: (role == RoleName::Evaluator).then_some(TaskKind::Qa),
+        rubric_file: None,
+        key: None,
+        password_file: None,
+    }
 }
 
 async fn stop(workers: Vec<Running>) -> anyhow::Result<()> {
