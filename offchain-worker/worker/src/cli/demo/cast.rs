@@ -93,7 +93,7 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
 
 /// The fee of a task: somewhat above the smallest.
 pub(super) fn fee(unit: u128, outputs: u8, panel: u8) -> u128 {
-    unit / 6 * u128::from(panel) + unit / 2 * u128::from(outputs)
+    unit * u128::from(panel) / 6 + unit * u128::from(outputs) / 2
 }
 
 /// Somebody with a key.
