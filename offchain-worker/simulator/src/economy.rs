@@ -84,12 +84,12 @@ pub struct Setting {
 }
 
 impl Default for Setting {
-    /// The shipped parameters: two answers, a panel of five, 10 UNIT per task, blocks of one second, one fault in 200 duties.
+    /// The shipped parameters: two answers, a panel of nine, 10 UNIT per task, blocks of one second, one fault in 200 duties.
     fn default() -> Setting {
         Setting {
             params: KindParams::default(),
             outputs: 2,
-            panel: 5,
+            panel: 9,
             fee: 10 * UNIT,
             block_ms: 1_000,
             fault_rate: 0.005,
@@ -905,6 +905,7 @@ impl<'a> Economy<'a> {
     /// period, which would keep them waiting, is not simulated: that favours them.
     fn register_anew(&mut self) {
         let Some(below) = self.attack.and_then(Attack::registers_anew_below) else { return };
+        let below = below * float(self.setting.params.trust_initial);
         for index in 0..self.report.entries.len() {
             let id = self.report.entries[index].node;
             let node = self.nodes[id as usize];

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `scenarios.json` | the papers' findings and ours, each reproduced or not, with its numbers |
-//! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × four sets of rules |
+//! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × five sets of rules |
 //! | `deviation.csv` | what attackers gain over behaving honestly themselves, same network, same luck |
 //! | `rules.csv` | how every set of rules holds against its worst attack (from `sweep.csv`) |
 //! | `panel.csv`, `panel.svg` | what K does |
@@ -19,11 +19,11 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
 use crate::population::{Crowd, Role};
-use crate::rules::{RuleSet, AGGREGATIONS, MERITS, RULE_SETS, TRUSTS};
+use crate::rules::{Regime, RuleSet, AGGREGATIONS, MERITS, RECOMMENDED, RULE_SETS, TRUSTS};
 use crate::run::{run_all, Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::stats::{estimate, Estimate};
-use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Regime, Row, GOLD_NOISE};
+use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row, GOLD_NOISE};
 use crate::world::{Spread, World};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -104,7 +104,7 @@ pub(crate) fn with_rules(rules: &RuleSet) -> Setting {
         panel: Setting::default().panel,
         aggregation: rules.aggregation,
         merit: rules.merit,
-        regime: Regime { trust: rules.trust, gold: rules.gold },
+        regime: rules.regime,
     };
     cell.setting(&Setting::default())
 }
@@ -162,7 +162,7 @@ impl Report<'_> {
         Ok(findings)
     }
 
-    /// Every attack under four sets of rules.
+    /// Every attack under five sets of rules.
     fn attacks(&self) -> Result<()> {
         let mut cells = Vec::new();
         let mut jobs = Vec::new();
@@ -194,7 +194,7 @@ impl Report<'_> {
                         panel: Setting::default().panel,
                         aggregation: rules.aggregation,
                         merit: rules.merit,
-                        regime: Regime { trust: rules.trust, gold: rules.gold },
+                        regime: rules.regime,
                     },
                     summary: summary.clone(),
                 }
@@ -248,10 +248,10 @@ impl Report<'_> {
                         title: attack.to_string(),
                         lines: lines(spread, *attack, Metric::ProfitRatio),
                         range: (-0.5, 3.0),
+                        guides: &[0.5, 1.0],
                     })
                     .collect(),
                 columns: 5,
-                guides: &[0.5, 1.0],
             }
             .draw(&self.folder.join(format!("attacks-profit-{}.svg", spread.name())))?;
             Multiples {
@@ -265,10 +265,10 @@ impl Report<'_> {
                         title: attack.to_string(),
                         lines: lines(spread, *attack, Metric::AbsoluteError),
                         range: (0.0, 0.25),
+                        guides: &[0.05],
                     })
                     .collect(),
                 columns: 5,
-                guides: &[0.05],
             }
             .draw(&self.folder.join(format!("attacks-error-{}.svg", spread.name())))?;
         }
@@ -383,6 +383,7 @@ impl Report<'_> {
             title: title.into(),
             lines,
             range: (0.0, high),
+            guides: &[],
         };
         Multiples {
             title: "What the size of the panel does, quality Beta(4, 2)",
@@ -396,7 +397,6 @@ impl Report<'_> {
                 panel("profit ratio, 30 % boosting", lines(true, &metric(Metric::ProfitRatio)), 1.2),
             ],
             columns: 3,
-            guides: &[0.05, 1.0],
         }
         .draw(&self.folder.join("panel.svg"))
     }
@@ -453,7 +453,7 @@ impl Report<'_> {
                     lines.push(line(false, |p| p.1));
                     lines.push(line(true, |p| p.2));
                 }
-                Panel { title: attack.to_string(), lines, range: (0.0, 1.02) }
+                Panel { title: attack.to_string(), lines, range: (0.0, 1.02), guides: &[] }
             })
             .collect();
         Multiples {
@@ -461,7 +461,6 @@ impl Report<'_> {
             axes: "mean trust over rounds; thick: honest evaluators, thin: attackers",
             panels,
             columns: 4,
-            guides: &[],
         }
         .draw(&self.folder.join("trust.svg"))
     }
@@ -475,7 +474,7 @@ impl Report<'_> {
         let mut paper_setting = with_rules(&RULE_SETS[0]);
         (paper_setting.outputs, paper_setting.panel) = (1, 3);
         let settings = [
-            ("standard", &self.worlds[0], with_rules(&RULE_SETS[3]), crowd),
+            ("standard", &self.worlds[0], with_rules(&RECOMMENDED), crowd),
             ("arXiv 2512.16317", &paper, paper_setting, paper_crowd),
         ];
         let header = names(&[
@@ -565,7 +564,7 @@ impl Report<'_> {
                 for ratio in [0.3, 0.45] {
                     for (axis, golds) in &axes {
                         for gold in golds {
-                            let mut setting = with_rules(&RULE_SETS[3]);
+                            let mut setting = with_rules(&RECOMMENDED);
                             setting.gold = *gold;
                             keys.push((spread, attack, ratio, *axis, *gold));
                             jobs.push(Job {
@@ -635,6 +634,7 @@ impl Report<'_> {
                         title: format!("{what} / {words} ({})", spread.name()),
                         lines,
                         range,
+                        guides: if metric == Metric::ProfitRatio { &[0.5, 1.0] } else { &[0.05] },
                     });
                 }
             }
@@ -644,7 +644,6 @@ impl Report<'_> {
             axes: "profit ratio of attackers (dashed: 1 and 0.5) and error of the consensus (dashed: 0.05)",
             panels,
             columns: 6,
-            guides: &[0.05, 0.5, 1.0],
         }
         .draw(&self.folder.join("gold.svg"))
     }
@@ -660,10 +659,7 @@ impl Report<'_> {
             merits: MERITS.map(|(_, rule)| rule).into(),
             regimes: TRUSTS
                 .iter()
-                .map(|(name, trust)| Regime {
-                    trust: *trust,
-                    gold: if *name == "anchored" { 0.1 } else { 0.0 },
-                })
+                .map(|(name, trust)| Regime::of(*trust, if *name == "anchored" { 0.1 } else { 0.0 }))
                 .collect(),
         };
         let bar = self.bar("sweep", grid.cells().len());

@@ -28,8 +28,31 @@ pub const TRUSTS: [Named<TrustRule>; 4] = [
     ("multiplicative", TrustRule::Multiplicative { eta: Ratio::from_permille(100) }),
     ("centred", TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) }),
     ("relative-merit", TrustRule::RelativeMerit { rate: Ratio::from_permille(50) }),
-    ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(200) }),
+    ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(50) }),
 ];
+
+/// A trust rule with what goes along with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regime {
+    /// The rule.
+    pub trust: TrustRule,
+    /// The trust of a new evaluator, in permille.
+    pub initial: u32,
+    /// The share of tasks that are gold.
+    pub gold: f64,
+}
+
+impl Regime {
+    /// A rule with the trust that newcomers should have under it: a half where trust says little, a fifth where it says what
+    /// an evaluator has shown, so that a new name is worth less than an old one.
+    pub const fn of(trust: TrustRule, gold: f64) -> Regime {
+        let initial = match trust {
+            TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => 500,
+            TrustRule::RelativeMerit { .. } | TrustRule::Anchored { .. } => 200,
+        };
+        Regime { trust, initial, gold }
+    }
+}
 
 /// A set of rules that tables and plots compare.
 #[derive(Clone, Copy, Debug)]
@@ -41,42 +64,48 @@ pub struct RuleSet {
     /// The merit rule.
     pub merit: MeritRule,
     /// The trust rule.
-    pub trust: TrustRule,
-    /// The share of gold tasks.
-    pub gold: f64,
+    pub regime: Regime,
 }
 
-/// The papers' rules, the best that looks at closeness, the information rule with and without gold tasks.
-pub const RULE_SETS: [RuleSet; 4] = [
+/// The papers' rules; the best that look at closeness alone; the information rule without auditors, and with (recommended);
+/// closeness with auditors.
+pub const RULE_SETS: [RuleSet; 5] = [
     RuleSet {
         name: "papers: closeness, multiplicative, mean",
         aggregation: Aggregation::Mean,
         merit: MERITS[0].1,
-        trust: TRUSTS[0].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[0].1, 0.0),
     },
     RuleSet {
         name: "closeness, centred, weighted median",
         aggregation: Aggregation::TrustWeightedMedian,
         merit: MERITS[0].1,
-        trust: TRUSTS[1].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[1].1, 0.0),
     },
     RuleSet {
         name: "information, relative merit, median",
         aggregation: Aggregation::Median,
         merit: MERITS[1].1,
-        trust: TRUSTS[2].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[2].1, 0.0),
     },
     RuleSet {
         name: "information, anchored, median, 10 % gold",
         aggregation: Aggregation::Median,
         merit: MERITS[1].1,
-        trust: TRUSTS[3].1,
-        gold: 0.1,
+        regime: Regime::of(TRUSTS[3].1, 0.1),
+    },
+    RuleSet {
+        name: "closeness, anchored, median, 10 % gold",
+        aggregation: Aggregation::Median,
+        merit: MERITS[0].1,
+        regime: Regime::of(TRUSTS[3].1, 0.1),
     },
 ];
+
+/// The recommended rules without auditors.
+pub const UNAUDITED: RuleSet = RULE_SETS[2];
+/// The recommended rules.
+pub const RECOMMENDED: RuleSet = RULE_SETS[3];
 
 /// The choice of this name.
 ///

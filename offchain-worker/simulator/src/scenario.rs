@@ -4,15 +4,16 @@
 //! shows that the finding follows from what is, not that the numbers agree.
 
 use crate::attack::Attack;
-use crate::economy::{float, Economy, Gold, Setting};
+use crate::economy::{float, Economy, Setting};
 use crate::error::Result;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
+use crate::report::with_rules;
 use crate::rng::Streams;
+use crate::rules::{RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
 use crate::stats::{estimate, Estimate};
-use crate::sweep::GOLD_NOISE;
 use crate::world::{Spread, World};
 use poq_core::aggregate::{aggregate, Weighted};
 use poq_core::settlement::Conduct;
@@ -446,13 +447,14 @@ fn signal_and_robustness(effort: Effort) -> Result<Finding> {
 fn constant_capture(effort: Effort) -> Result<Finding> {
     let world = World::standard(Spread::Wide)?;
     let crowd = Crowd::default().attacked(Attack::Constant(0.0), 0.3);
-    let mut closeness = Setting { outputs: 1, ..Setting::default() };
+    // One answer per task and small panels, where the design's sketch saw it.
+    let mut closeness = Setting { outputs: 1, panel: 5, ..Setting::default() };
     closeness.params.aggregation = Aggregation::TrustWeightedMedian;
     closeness.params.merit = MeritRule::Closeness;
     closeness.params.trust =
         TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) };
     let by_closeness = summary(&world, closeness.clone(), crowd, effort)?;
-    let information = Setting { outputs: 1, ..Setting::default() };
+    let information = Setting { outputs: 1, panel: 5, ..with_rules(&UNAUDITED) };
     let by_information = summary(&world, information, crowd, effort)?;
     let numbers = |of: &Summary| {
         [
@@ -497,12 +499,8 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
     for spread in Spread::ALL {
         let world = World::standard(spread)?;
         let crowd = Crowd::default().attacked(Attack::SharedSignal(1.0), 0.45);
-        let without = summary(&world, Setting::default(), crowd, effort)?;
-        let mut anchored = Setting::default();
-        anchored.params.trust = TrustRule::Anchored { rate: Ratio::from_permille(200) };
-        anchored.params.audit_ms = 60_000;
-        anchored.gold = Gold { share: 0.1, noise: GOLD_NOISE, abused: 0.0 };
-        let with = summary(&world, anchored, crowd, effort)?;
+        let without = summary(&world, with_rules(&UNAUDITED), crowd, effort)?;
+        let with = summary(&world, with_rules(&RECOMMENDED), crowd, effort)?;
         let numbers = [
             evidence("pay without gold tasks", without.get(Metric::PayRatio)),
             evidence("error of the consensus without", without.get(Metric::AbsoluteError)),
@@ -511,11 +509,23 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
         ];
         claims.push(Claim {
             claim: match spread {
-                Spread::Wide => "45 % who share a random number per output capture a network that looks only at scores, and earn less than half of honest pay where one task in ten is gold (Beta(4, 2))",
-                Spread::Narrow => "the same where quality varies little (Beta(18, 2))",
+                Spread::Wide => "45 % who share a random number per output can capture a network that looks only at scores, and earn less than a quarter of honest pay where one task in ten is gold (Beta(4, 2))",
+                Spread::Narrow => "where quality varies little (Beta(18, 2)) they capture it, and earn less than honest evaluators where one task in ten is gold",
             },
-            reproduced: without.mean(Metric::PayRatio) > 1.0 && with.mean(Metric::PayRatio) < 0.5,
-            remark: None,
+            reproduced: match spread {
+                // Some replications are captured, some are not.
+                Spread::Wide => {
+                    without.get(Metric::PayRatio).is_some_and(|e| e.mean > 1.0)
+                        && with.mean(Metric::PayRatio) < 0.25
+                }
+                Spread::Narrow => {
+                    without.mean(Metric::PayRatio) > 1.0 && with.mean(Metric::PayRatio) < 1.0
+                }
+            },
+            remark: match spread {
+                Spread::Wide => None,
+                Spread::Narrow => Some("the truth's noise (0.1) exceeds the spread of quality (0.07): gold tasks can hardly tell anybody apart there. With noise 0.05 the share falls to about a sixth"),
+            },
             evidence: numbers.into_iter().flatten().collect(),
         });
     }

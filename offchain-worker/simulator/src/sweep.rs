@@ -5,22 +5,13 @@ use crate::economy::{Gold, Setting};
 use crate::error::{Error, Result};
 use crate::measure::{Metric, Summary};
 use crate::population::Crowd;
-use crate::rules::{aggregation_name, merit_name, trust_name};
+use crate::rules::{aggregation_name, merit_name, trust_name, Regime};
 use crate::run::{run_all, Effort, Job};
 use crate::world::{Spread, World};
-use poq_core::{Aggregation, MeritRule, TrustRule};
+use poq_core::{Aggregation, MeritRule, Ratio};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// A trust rule with the share of gold tasks that it gets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Regime {
-    /// The rule.
-    pub trust: TrustRule,
-    /// The share of tasks that are gold.
-    pub gold: f64,
-}
 
 /// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
 pub const GOLD_NOISE: f64 = 0.1;
@@ -80,6 +71,7 @@ impl Cell {
         setting.params.aggregation = self.aggregation;
         setting.params.merit = self.merit;
         setting.params.trust = self.regime.trust;
+        setting.params.trust_initial = Ratio::from_permille(self.regime.initial);
         setting.gold = Gold { share: self.regime.gold, noise: GOLD_NOISE, abused: 0.0 };
         // Auditors need time, or nobody waits for them.
         setting.params.audit_ms = if self.regime.gold > 0.0 { 60_000 } else { 0 };
