@@ -4,7 +4,6 @@ use crate::economy::Setting;
 use crate::error::Result;
 use crate::papers;
 use crate::population::Crowd;
-use crate::report::with_rules;
 use crate::rules::RULE_SETS;
 use crate::run::{Effort, Job};
 use crate::world::{Spread, World};
@@ -45,7 +44,7 @@ fn seconds(job: &Job<'_>, rounds: u64) -> Result<f64> {
 
 /// The papers' setting: five language models, three scoring models, closeness, multiplicative trust, the mean.
 pub(crate) fn papers_job(world: &World) -> Job<'_> {
-    let mut setting = with_rules(&RULE_SETS[0]);
+    let mut setting = RULE_SETS[0].setting();
     (setting.outputs, setting.panel) = (1, 3);
     Job { world, setting, crowd: Crowd { inference: 5, evaluators: 9, ..Crowd::default() } }
 }

@@ -10,10 +10,10 @@ use crate::measure::{Metric, Summary};
 use crate::papers;
 use crate::population::Crowd;
 use crate::report;
-use crate::rules::{named, Regime, AGGREGATIONS, MERITS, TRUSTS};
+use crate::rules::{named, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
 use crate::run::{Effort, Job};
 use crate::scenario::{self, Finding};
-use crate::sweep::{write_csv, Grid, GOLD_NOISE};
+use crate::sweep::{write_csv, Grid};
 use crate::world::{ParametricSpec, Spread, World};
 use clap::{Args, Subcommand};
 use comfy_table::{presets, Table};
@@ -139,7 +139,7 @@ impl RuleArgs {
             params.trust_initial = quantise(trust);
         }
         if self.gold > 0.0 {
-            params.audit_ms = params.audit_ms.max(60_000);
+            params.audit_ms = params.audit_ms.max(AUDIT_MS);
         }
         Ok(Setting {
             params,

@@ -19,11 +19,11 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
 use crate::population::{Crowd, Role};
-use crate::rules::{Regime, RuleSet, AGGREGATIONS, MERITS, RECOMMENDED, RULE_SETS, TRUSTS};
+use crate::rules::{Regime, RuleSet, AGGREGATIONS, GOLD_NOISE, MERITS, RECOMMENDED, RULE_SETS, TRUSTS};
 use crate::run::{run_all, Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::stats::{estimate, Estimate};
-use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row, GOLD_NOISE};
+use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row};
 use crate::world::{Spread, World};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -56,11 +56,11 @@ impl Scale {
 
     fn quick(seed: u64) -> Scale {
         Scale {
-            tables: Effort { rounds: 1_000, replications: 2, seed },
+            tables: Effort { rounds: 600, replications: 3, seed },
             sweep: Effort { rounds: 500, replications: 1, seed },
             ratios: &[0.1, 0.3, 0.45],
             panels: &[3, 5, 9, 15],
-            sweep_panels: &[5, 9],
+            sweep_panels: &[9],
             sweep_ratios: &[0.3],
         }
     }
@@ -93,20 +93,6 @@ struct Report<'a> {
     /// In the order of [`Spread::ALL`].
     worlds: Vec<World>,
     progress: bool,
-}
-
-/// A setting with a set of rules.
-pub(crate) fn with_rules(rules: &RuleSet) -> Setting {
-    let cell = Cell {
-        spread: Spread::Wide,
-        attack: Attack::CopyCat,
-        ratio: 0.0,
-        panel: Setting::default().panel,
-        aggregation: rules.aggregation,
-        merit: rules.merit,
-        regime: rules.regime,
-    };
-    cell.setting(&Setting::default())
 }
 
 fn interval(summary: &Summary, metric: Metric) -> Option<(f64, f64, f64)> {
@@ -173,7 +159,7 @@ impl Report<'_> {
                         cells.push((spread, attack, *ratio, index));
                         jobs.push(Job {
                             world,
-                            setting: with_rules(rules),
+                            setting: rules.setting(),
                             crowd: Crowd::default().attacked(attack, *ratio),
                         });
                     }
@@ -291,7 +277,7 @@ impl Report<'_> {
         let bar = self.bar("deviations", Spread::ALL.len() * Attack::ALL.len() * RULE_SETS.len());
         for (spread, world) in Spread::ALL.into_iter().zip(&self.worlds) {
             for rules in &RULE_SETS {
-                let job = |crowd: Crowd| Job { world, setting: with_rules(rules), crowd };
+                let job = |crowd: Crowd| Job { world, setting: rules.setting(), crowd };
                 let honest = job(Crowd::default()).outcomes(self.scale.tables)?;
                 for attack in Attack::ALL {
                     bar.inc(1);
@@ -317,7 +303,7 @@ impl Report<'_> {
                         keys.push((spread, rules.name, *panel, crowd.attack.is_some()));
                         jobs.push(Job {
                             world,
-                            setting: Setting { panel: *panel, ..with_rules(rules) },
+                            setting: Setting { panel: *panel, ..rules.setting() },
                             crowd,
                         });
                     }
@@ -421,7 +407,7 @@ impl Report<'_> {
             for rules in &rules {
                 keys.push((attack, rules.name));
                 let crowd = Crowd::default().attacked(attack, 0.3);
-                jobs.push(Job { world, setting: with_rules(rules), crowd });
+                jobs.push(Job { world, setting: rules.setting(), crowd });
             }
         }
         let bar = self.bar("trust over time", jobs.len());
@@ -471,10 +457,10 @@ impl Report<'_> {
             Crowd { inference: 12, evaluators: 24, ..Crowd::default() }.attacked(Attack::Boosting(0.4), 0.25);
         let paper = World::parametric(papers::cost_aware())?;
         let paper_crowd = Crowd { inference: 5, evaluators: 9, ..Crowd::default() };
-        let mut paper_setting = with_rules(&RULE_SETS[0]);
+        let mut paper_setting = RULE_SETS[0].setting();
         (paper_setting.outputs, paper_setting.panel) = (1, 3);
         let settings = [
-            ("standard", &self.worlds[0], with_rules(&RECOMMENDED), crowd),
+            ("standard", &self.worlds[0], RECOMMENDED.setting(), crowd),
             ("arXiv 2512.16317", &paper, paper_setting, paper_crowd),
         ];
         let header = names(&[
@@ -564,7 +550,7 @@ impl Report<'_> {
                 for ratio in [0.3, 0.45] {
                     for (axis, golds) in &axes {
                         for gold in golds {
-                            let mut setting = with_rules(&RECOMMENDED);
+                            let mut setting = RECOMMENDED.setting();
                             setting.gold = *gold;
                             keys.push((spread, attack, ratio, *axis, *gold));
                             jobs.push(Job {

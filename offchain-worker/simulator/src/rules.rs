@@ -1,5 +1,6 @@
 //! The protocol's rules by name, with the numbers that they are usually swept with.
 
+use crate::economy::{Gold, Setting};
 use poq_core::{Aggregation, MeritRule, Ratio, TrustRule};
 
 /// A named choice of a rule.
@@ -52,7 +53,20 @@ impl Regime {
         };
         Regime { trust, initial, gold }
     }
+
+    /// Sets what goes along with the rule; auditors get time where there are any.
+    pub(crate) fn apply(&self, setting: &mut Setting) {
+        setting.params.trust = self.trust;
+        setting.params.trust_initial = Ratio::from_permille(self.initial);
+        setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
+        setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
+    }
 }
+
+/// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
+pub const GOLD_NOISE: f64 = 0.1;
+/// The time that an auditor has.
+pub const AUDIT_MS: u64 = 60_000;
 
 /// A set of rules that tables and plots compare.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +79,17 @@ pub struct RuleSet {
     pub merit: MeritRule,
     /// The trust rule.
     pub regime: Regime,
+}
+
+impl RuleSet {
+    /// The default setting under these rules.
+    pub fn setting(&self) -> Setting {
+        let mut setting = Setting::default();
+        setting.params.aggregation = self.aggregation;
+        setting.params.merit = self.merit;
+        self.regime.apply(&mut setting);
+        setting
+    }
 }
 
 /// The papers' rules; the best that look at closeness alone; the information rule without auditors, and with (recommended);

@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
-use crate::report::with_rules;
 use crate::rng::Streams;
 use crate::rules::{RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
@@ -359,14 +358,15 @@ fn trust_saturation(effort: Effort) -> Result<Finding> {
         numbers.extend(evidence(format!("{name}: trust of noisy ones"), of.get(Metric::AttackerTrust)));
         all.push((distance.map_or(f64::NAN, |d| d.mean), of));
     }
-    let saturated = all[0].1.mean(Metric::Capped) > 0.99 && all[0].0 < 1e-6;
+    // One that has just erred is below the cap for a task or two.
+    let saturated = all[0].1.mean(Metric::AttackerTrust) > 0.99 && all[0].0 < 0.001;
     // Nobody attacks: does the rule leave everybody alone?
     let mut setting = papers_rules(Aggregation::TrustWeightedMean, 9);
     setting.params.trust = rules[1].1;
     let peaceful = summary(&world, setting, Crowd::default(), effort)?;
     let alive = |index: usize| {
         let (distance, of): &(f64, Summary) = &all[index];
-        *distance > 0.001 && of.mean(Metric::AttackerTrust) < 0.8 * of.mean(Metric::HonestTrust)
+        *distance > 0.005 && of.mean(Metric::AttackerTrust) < 0.8 * of.mean(Metric::HonestTrust)
     };
     Ok(Finding {
         scenario: "trust-saturation",
@@ -454,7 +454,7 @@ fn constant_capture(effort: Effort) -> Result<Finding> {
     closeness.params.trust =
         TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) };
     let by_closeness = summary(&world, closeness.clone(), crowd, effort)?;
-    let information = Setting { outputs: 1, panel: 5, ..with_rules(&UNAUDITED) };
+    let information = Setting { outputs: 1, panel: 5, ..UNAUDITED.setting() };
     let by_information = summary(&world, information, crowd, effort)?;
     let numbers = |of: &Summary| {
         [
@@ -499,8 +499,8 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
     for spread in Spread::ALL {
         let world = World::standard(spread)?;
         let crowd = Crowd::default().attacked(Attack::SharedSignal(1.0), 0.45);
-        let without = summary(&world, with_rules(&UNAUDITED), crowd, effort)?;
-        let with = summary(&world, with_rules(&RECOMMENDED), crowd, effort)?;
+        let without = summary(&world, UNAUDITED.setting(), crowd, effort)?;
+        let with = summary(&world, RECOMMENDED.setting(), crowd, effort)?;
         let numbers = [
             evidence("pay without gold tasks", without.get(Metric::PayRatio)),
             evidence("error of the consensus without", without.get(Metric::AbsoluteError)),

@@ -1,20 +1,17 @@
 //! Sweeps: every combination of attack, ratio, panel size and rules, each with its measures.
 
 use crate::attack::Attack;
-use crate::economy::{Gold, Setting};
+use crate::economy::Setting;
 use crate::error::{Error, Result};
 use crate::measure::{Metric, Summary};
 use crate::population::Crowd;
 use crate::rules::{aggregation_name, merit_name, trust_name, Regime};
 use crate::run::{run_all, Effort, Job};
 use crate::world::{Spread, World};
-use poq_core::{Aggregation, MeritRule, Ratio};
+use poq_core::{Aggregation, MeritRule};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
-pub const GOLD_NOISE: f64 = 0.1;
 
 /// What is swept over.
 #[derive(Clone, Debug)]
@@ -70,11 +67,7 @@ impl Cell {
         setting.panel = self.panel;
         setting.params.aggregation = self.aggregation;
         setting.params.merit = self.merit;
-        setting.params.trust = self.regime.trust;
-        setting.params.trust_initial = Ratio::from_permille(self.regime.initial);
-        setting.gold = Gold { share: self.regime.gold, noise: GOLD_NOISE, abused: 0.0 };
-        // Auditors need time, or nobody waits for them.
-        setting.params.audit_ms = if self.regime.gold > 0.0 { 60_000 } else { 0 };
+        self.regime.apply(&mut setting);
         setting
     }
 }
