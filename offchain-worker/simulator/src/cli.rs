@@ -268,6 +268,9 @@ struct ReportArgs {
     /// A fraction of the rounds and combinations: under a minute, for a look.
     #[arg(long)]
     quick: bool,
+    /// Rounds per replication, instead of 5,000 (the sweep: 1,500).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -341,7 +344,15 @@ pub fn run(args: SimulateArgs) -> Result<()> {
         Command::Sweep(command) => sweep(command, args.seed),
         Command::Scenario(command) => scenarios(command, args.seed),
         Command::Report(command) => {
-            let findings = report::write(&command.out, command.quick, args.seed, interactive())?;
+            let findings = report::write(
+                &command.out,
+                report::Options {
+                    quick: command.quick,
+                    rounds: command.rounds,
+                    seed: args.seed,
+                    progress: interactive(),
+                },
+            )?;
             print_findings(&findings);
             println!("written: {}", command.out.display());
             Ok(())

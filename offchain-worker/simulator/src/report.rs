@@ -66,14 +66,31 @@ impl Scale {
     }
 }
 
-/// Writes the whole report into `folder`, which is made where it does not exist. `quick` takes a fraction of the rounds and
-/// of the combinations: for a look, not for conclusions.
+/// What is asked of a report.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A fraction of the rounds and of the combinations: for a look, not for conclusions.
+    pub quick: bool,
+    /// Rounds per replication instead of the scale's own, in the sweep too.
+    pub rounds: Option<u64>,
+    /// What all random numbers come from.
+    pub seed: u64,
+    /// Whether to show progress on standard error.
+    pub progress: bool,
+}
+
+/// Writes the whole report into `folder`, which is made where it does not exist.
 ///
 /// # Errors
 /// Files that cannot be written; bugs that the books found.
-pub fn write(folder: &Path, quick: bool, seed: u64, progress: bool) -> Result<Vec<Finding>> {
+pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
+    let Options { quick, rounds, seed, progress } = options;
+    let mut scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
+    if let Some(rounds) = rounds {
+        scale.tables.rounds = rounds;
+        scale.sweep.rounds = rounds;
+    }
     let worlds = Spread::ALL.iter().map(|s| World::standard(*s)).collect::<Result<Vec<_>>>()?;
     let report = Report { folder, scale, worlds, progress };
     let findings = report.scenarios()?;
