@@ -77,6 +77,10 @@ pub enum Error {
     TransferFailed,
     /// Returned if an amount or a counter would overflow. Nobody has that much money.
     Overflow,
+    /// Returned if the caller is no auditor, has bonded too little, or has a node of its own on the task's panel.
+    NotAuditor,
+    /// Returned if the opening does not match the task's commitments, has nothing to compare, or is too long.
+    BadOpening,
 }
 
 /// The result of a message.
@@ -151,6 +155,13 @@ impl Error {
             Error::Insolvent => "the contract does not have that much beyond what it owes",
             Error::TransferFailed => "the chain refused the transfer out of the contract",
             Error::Overflow => "an amount or a counter would overflow",
+            Error::NotAuditor => {
+                "only an appointed auditor with a full bond may do this, and not where a node of its own is on the panel"
+            }
+            Error::BadOpening => {
+                "the opening does not match the task's commitments, holds no output, or is longer than 256 bytes of reference \
+                 and 2,048 bytes per output"
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What happened, with every number. Each event has its signature as its only topic: a topic costs a database write.
 
-use crate::types::{GlobalParams, Penalty, RefundReason, Role, Seat};
+use crate::types::{Auditor, BondChange, GlobalParams, Opening, Penalty, RefundReason, Role, Seat};
 use ink::prelude::{string::String, vec::Vec};
 use ink::primitives::AccountId;
 use poq_core::commitment::{Hash, Salt};
@@ -197,6 +197,28 @@ pub struct TaskSettled {
     pub settlement: Settlement,
 }
 
+/// Emitted when an auditor opened a gold task's reference; the task is settled by it in the same message.
+#[ink::event]
+pub struct TaskAudited {
+    /// The task.
+    pub task: TaskId,
+    /// The auditor.
+    pub auditor: AccountId,
+    /// What it opened: the reference and the outputs, for everybody to read and to check.
+    pub opening: Opening,
+}
+
+/// Emitted when an auditor was appointed, bonded, was dismissed or slashed, resigned, or got its bond back.
+#[ink::event]
+pub struct AuditorChanged {
+    /// The auditor's account.
+    pub account: AccountId,
+    /// Its record after the change.
+    pub auditor: Auditor,
+    /// What happened to its bond.
+    pub change: BondChange,
+}
+
 /// Emitted when a task was refunded.
 #[ink::event]
 pub struct TaskRefunded {
@@ -243,30 +265,23 @@ pub struct KindSet {
     pub params: KindParams,
 }
 
-/// Emitted when the global parameters changed.
+/// Emitted when the contract's owner changed something for future tasks, or is another one.
 #[ink::event]
-pub struct GlobalSet {
-    /// The parameters.
-    pub params: GlobalParams,
+pub struct Administered {
+    /// What.
+    pub what: Administration,
 }
 
-/// Emitted when new tasks were paused or resumed.
-#[ink::event]
-pub struct PauseSet {
+/// What the contract's owner changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub enum Administration {
+    /// The global parameters.
+    Global(GlobalParams),
     /// Whether new tasks are refused.
-    pub paused: bool,
-}
-
-/// Emitted when the owner proposed another.
-#[ink::event]
-pub struct OwnerProposed {
-    /// Who may accept.
-    pub proposed: AccountId,
-}
-
-/// Emitted when the proposed owner accepted.
-#[ink::event]
-pub struct OwnerChanged {
-    /// The new owner.
-    pub owner: AccountId,
+    Paused(bool),
+    /// Who may accept the ownership.
+    Proposed(AccountId),
+    /// The owner: the proposed one accepted.
+    Owner(AccountId),
 }

@@ -53,6 +53,7 @@ pub mod poq {
     use poq_core::settlement::{
         settle, unsettled_penalty, Conduct, EvaluatorInput, OutputInput, Population, SettlementInput,
     };
+    use poq_core::text::token_f1;
     use poq_core::units::{KindId, NodeId, Ratio, Score, TaskId};
 
     /// The longest unbonding period and archive time: 90 days, in milliseconds.
@@ -95,6 +96,8 @@ pub mod poq {
         tasks: Mapping<TaskId, Task>,
         /// What accounts own.
         accounts: Mapping<AccountId, Account>,
+        /// Who may open references.
+        auditors: Mapping<AccountId, Auditor>,
     }
 
     /// Kind, role, weight class and index: a place in a draw's pool.
@@ -136,6 +139,7 @@ pub mod poq {
                 members: Mapping::default(),
                 tasks: Mapping::default(),
                 accounts: Mapping::default(),
+                auditors: Mapping::default(),
             })
         }
 
@@ -265,7 +269,7 @@ pub mod poq {
             let mut record = self.load(node)?;
             record.free = add(record.free, amount)?;
             self.liabilities.stakes = add(self.liabilities.stakes, amount)?;
-            self.save_placed(node, record)?;
+            self.save_placed(node, record, false)?;
             self.env().emit_event(Staked { node, amount });
             Ok(())
         }
@@ -289,12 +293,7 @@ pub mod poq {
             record.unbonding = add(record.unbonding, amount)?;
             record.unbonds_at = self.env().block_timestamp().saturating_add(self.global.unbonding_ms);
             let unbonds_at = record.unbonds_at;
-            let kind = self.kinds.get(record.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(record.kind, kind.version)?;
-            if record.bonded() > 0 && record.bonded() < params.stake_min {
-                return Err(Error::StakeBelowMinimum);
-            }
-            self.save_placed_in(node, record, kind, &params)?;
+            self.save_placed(node, record, true)?;
             self.env().emit_event(Unstaked { node, amount, unbonds_at });
             Ok(())
         }
@@ -388,7 +387,7 @@ pub mod poq {
             check_batch(nodes.len())?;
             for node in nodes {
                 let record = self.load(node)?;
-                self.save_placed(node, record)?;
+                self.save_placed(node, record, false)?;
             }
             Ok(())
         }
@@ -523,6 +522,7 @@ pub mod poq {
                     redrawn: false,
                     draw_ms: params.draw_ms,
                     reveal_ms: params.reveal_ms,
+                    audit_ms: params.audit_ms,
                     quorum: params.quorum_of(panel),
                     outputs: drawn.iter().map(slot).collect(),
                     panel: vec![seat; usize::from(panel)],
@@ -737,6 +737,88 @@ pub mod poq {
             Ok(results)
         }
 
+        // --- auditors ------------------------------------------------------------------------------------------------
+
+        /// Adds the transferred value to the caller's bond as an auditor.
+        ///
+        /// # Events
+        /// `AuditorChanged`.
+        ///
+        /// # Errors
+        /// `NotAuditor` where the owner has not appointed it.
+        #[ink(message, payable)]
+        #[inline(never)]
+        pub fn bond(&mut self) -> Result<()> {
+            let caller = self.env().caller();
+            let auditor = self.load_auditor(&caller)?;
+            if !auditor.appointed {
+                return Err(Error::NotAuditor);
+            }
+            self.change_auditor(caller, auditor, BondChange::Added(self.env().transferred_value()))
+        }
+
+        /// Gives an auditor its bond back, in two calls: the first resigns, the second pays once the unbonding period is over.
+        /// Returns what was paid.
+        ///
+        /// # Events
+        /// `AuditorChanged`.
+        ///
+        /// # Errors
+        /// `NotAuditor`, `StillUnbonding`, `TransferFailed`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn withdraw_bond(&mut self) -> Result<Balance> {
+            let caller = self.env().caller();
+            let mut auditor = self.load_auditor(&caller)?;
+            let now = self.env().block_timestamp();
+            if auditor.appointed {
+                auditor.appointed = false;
+                auditor.unbonds_at = now.saturating_add(self.global.unbonding_ms);
+                self.change_auditor(caller, auditor, BondChange::None)?;
+                return Ok(0);
+            }
+            if now < auditor.unbonds_at {
+                return Err(Error::StillUnbonding);
+            }
+            self.change_auditor(caller, auditor, BondChange::Paid(auditor.bond))?;
+            self.auditors.remove(caller);
+            self.pay(caller, auditor.bond)?;
+            Ok(auditor.bond)
+        }
+
+        /// Settles a gold task by its reference: merit and trust of its panel are measured against token F1 of reference and
+        /// outputs. From the last reveal until somebody settles the task, at least the kind's `audit_ms`.
+        ///
+        /// # Events
+        /// `TaskAudited`, `TaskSettled`.
+        ///
+        /// # Errors
+        /// `NotAuditor`, `NoTask`, `TooEarly`, `WrongPhase` where it is final, `BadOpening`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn settle_audited(&mut self, task: TaskId, opening: Opening) -> Result<()> {
+            let caller = self.env().caller();
+            let mut auditor = self.load_auditor(&caller)?;
+            if !auditor.appointed || auditor.bond < self.global.audit_bond {
+                return Err(Error::NotAuditor);
+            }
+            let record = self.tasks.get(task).ok_or(Error::NoTask)?;
+            if record.phase.is_final() {
+                return Err(Error::WrongPhase);
+            }
+            if !record.clock().can_audit(self.env().block_timestamp(), self.env().block_number()) {
+                return Err(Error::TooEarly);
+            }
+            if record.panel.iter().any(|seat| self.nodes.get(seat.node).is_some_and(|n| is_of(&n, &caller))) {
+                return Err(Error::NotAuditor);
+            }
+            let truth = self.truth(task, &record, &caller, &opening)?;
+            auditor.audits = auditor.audits.saturating_add(1);
+            self.auditors.insert(caller, &auditor);
+            self.env().emit_event(TaskAudited { task, auditor: caller, opening });
+            self.settle_step(task, record, Some(truth))
+        }
+
         // --- anyone --------------------------------------------------------------------------------------------------
 
         /// Draws a task's panel, in a later block than the last output commitment.
@@ -827,7 +909,7 @@ pub mod poq {
         /// Sets the parameters that are not a kind's.
         ///
         /// # Events
-        /// `GlobalSet`.
+        /// `Administered`.
         ///
         /// # Errors
         /// `NotContractOwner`, `BadAmount` for a period of zero or above 90 days.
@@ -837,14 +919,14 @@ pub mod poq {
             self.only_owner()?;
             Self::check_global(&global)?;
             self.global = global;
-            self.env().emit_event(GlobalSet { params: global });
+            self.administered(Administration::Global(global));
             Ok(())
         }
 
         /// Refuses or accepts new tasks. Never touches claims, refunds or settlements.
         ///
         /// # Events
-        /// `PauseSet`.
+        /// `Administered`.
         ///
         /// # Errors
         /// `NotContractOwner`.
@@ -853,14 +935,34 @@ pub mod poq {
         pub fn set_paused(&mut self, paused: bool) -> Result<()> {
             self.only_owner()?;
             self.paused = paused;
-            self.env().emit_event(PauseSet { paused });
+            self.administered(Administration::Paused(paused));
             Ok(())
+        }
+
+        /// Appoints an auditor, or dismisses one; `slash` is taken from its bond to the treasury.
+        ///
+        /// # Events
+        /// `AuditorChanged`.
+        ///
+        /// # Errors
+        /// `NotContractOwner`, `Overflow` above the bond.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn set_auditor(&mut self, auditor: AccountId, appointed: bool, slash: Balance) -> Result<()> {
+            self.only_owner()?;
+            let mut record = self.auditors.get(auditor).unwrap_or_default();
+            if appointed != record.appointed {
+                let until = self.env().block_timestamp().saturating_add(self.global.unbonding_ms);
+                record.unbonds_at = if appointed { 0 } else { until };
+                record.appointed = appointed;
+            }
+            self.change_auditor(auditor, record, BondChange::Slashed(slash))
         }
 
         /// Proposes another owner, who becomes it by accepting.
         ///
         /// # Events
-        /// `OwnerProposed`.
+        /// `Administered`.
         ///
         /// # Errors
         /// `NotContractOwner`.
@@ -869,14 +971,14 @@ pub mod poq {
         pub fn propose_owner(&mut self, proposed: AccountId) -> Result<()> {
             self.only_owner()?;
             self.proposed = Some(proposed);
-            self.env().emit_event(OwnerProposed { proposed });
+            self.administered(Administration::Proposed(proposed));
             Ok(())
         }
 
         /// The proposed owner accepts.
         ///
         /// # Events
-        /// `OwnerChanged`.
+        /// `Administered`.
         ///
         /// # Errors
         /// `NotProposed`.
@@ -889,7 +991,7 @@ pub mod poq {
             }
             self.owner = caller;
             self.proposed = None;
-            self.env().emit_event(OwnerChanged { owner: caller });
+            self.administered(Administration::Owner(caller));
             Ok(())
         }
 
@@ -921,39 +1023,22 @@ pub mod poq {
 
         // --- queries -------------------------------------------------------------------------------------------------
 
-        /// The contract's owner.
+        /// What the contract is and owes at a glance.
         #[ink(message)]
         #[inline(never)]
-        pub fn owner(&self) -> AccountId {
-            self.owner
-        }
-
-        /// Who may accept the ownership.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn proposed_owner(&self) -> Option<AccountId> {
-            self.proposed
-        }
-
-        /// Whether new tasks are refused.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn paused(&self) -> bool {
-            self.paused
-        }
-
-        /// The parameters that are not a kind's.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn global_params(&self) -> GlobalParams {
-            self.global
-        }
-
-        /// The kinds that exist.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn kinds(&self) -> Vec<KindId> {
-            self.kind_ids.get_or_default()
+        pub fn overview(&self) -> Overview {
+            Overview {
+                owner: self.owner,
+                proposed: self.proposed,
+                paused: self.paused,
+                global: self.global,
+                kinds: self.kind_ids.get_or_default(),
+                nodes: self.last_node,
+                tasks: self.last_task,
+                entropy: self.entropy,
+                balance: self.spendable(),
+                liabilities: self.liabilities,
+            }
         }
 
         /// A kind with its newest parameters.
@@ -970,15 +1055,6 @@ pub mod poq {
         #[inline(never)]
         pub fn params(&self, kind: KindId, version: u32) -> Option<KindParams> {
             self.params.get((kind, version)).map(|Params(params)| params)
-        }
-
-        /// What a task of a kind costs at least, and what that is split into.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn quote(&self, kind: KindId, outputs: u8, panel: u8) -> Option<Quote> {
-            let params = self.kind(kind)?.params;
-            let fee_min = params.fee_min(outputs, panel)?;
-            Some(Quote::new(fee_min, params.split(fee_min, outputs, panel)?))
         }
 
         /// A node.
@@ -999,13 +1075,6 @@ pub mod poq {
                 id = id.saturating_add(1);
             }
             views
-        }
-
-        /// The highest node number given.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn node_count(&self) -> NodeId {
-            self.last_node
         }
 
         /// A task, open or uncollected.
@@ -1032,13 +1101,6 @@ pub mod poq {
                 id = id.saturating_add(1);
             }
             views
-        }
-
-        /// The highest task number given.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn task_count(&self) -> TaskId {
-            self.last_task
         }
 
         /// The open tasks of a node.
@@ -1082,32 +1144,11 @@ pub mod poq {
             Balances { nodes: record.nodes, tasks: record.tasks, ..sums }
         }
 
-        /// What the contract owes, by name.
+        /// An auditor, appointed or still bonded.
         #[ink(message)]
         #[inline(never)]
-        pub fn liabilities(&self) -> Liabilities {
-            self.liabilities
-        }
-
-        /// Whether the contract can pay what it owes.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn solvency(&self) -> Solvency {
-            let balance = self.spendable();
-            let owed = self.liabilities.total();
-            Solvency {
-                balance,
-                liabilities: self.liabilities,
-                surplus: balance.saturating_sub(owed),
-                solvent: balance >= owed,
-            }
-        }
-
-        /// The draws' entropy as of now.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn entropy(&self) -> Digest {
-            self.entropy
+        pub fn auditor(&self, account: AccountId) -> Option<Auditor> {
+            self.auditors.get(account)
         }
 
         // --- helpers: duties -----------------------------------------------------------------------------------------
@@ -1226,8 +1267,7 @@ pub mod poq {
             } else {
                 seat.state = SeatState::Mismatched;
             }
-            task.phase = phase;
-            task.deadline = deadline;
+            (task.phase, task.deadline) = task.clock().after_reveal(now);
             self.tasks.insert(reveal.task, &task);
             Ok(Revealed {
                 task: reveal.task,
@@ -1250,7 +1290,7 @@ pub mod poq {
                 Step::Done => return Err(Error::WrongPhase),
                 step if only.is_some_and(|only| only != step) => return Err(Error::WrongPhase),
                 Step::Draw => self.draw_step(id, task)?,
-                Step::Settle => self.settle_step(id, task)?,
+                Step::Settle => self.settle_step(id, task, None)?,
                 Step::Redraw => self.release_step(id, task)?,
                 Step::RefundUndelivered => self.refund_step(id, task, RefundReason::Undelivered)?,
                 Step::RefundUndrawn => self.refund_step(id, task, RefundReason::Undrawn)?,
@@ -1323,7 +1363,12 @@ pub mod poq {
         }
 
         #[inline(never)]
-        fn settle_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
+        fn settle_step(
+            &mut self,
+            id: TaskId,
+            mut task: Task,
+            truth: Option<Vec<Option<Ratio>>>,
+        ) -> Result<()> {
             let now = self.env().block_timestamp();
             let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
             let params = self.load_params(task.kind, task.version)?;
@@ -1358,6 +1403,7 @@ pub mod poq {
                     })
                     .collect(),
                 population: kind.population.clone(),
+                truth,
             };
             let settlement = settle(&params, &input).ok_or(Error::Overflow)?;
 
@@ -1398,8 +1444,8 @@ pub mod poq {
             self.liabilities.claimable = add(self.liabilities.claimable, credited)?;
             self.liabilities.refunds = add(self.liabilities.refunds, settlement.refund)?;
             self.liabilities.stakes = sub(self.liabilities.stakes, settlement.slashed)?;
-            self.liabilities.treasury =
-                add(self.liabilities.treasury, add(settlement.protocol_fee, settlement.slashed)?)?;
+            let to_treasury = add(add(settlement.protocol_fee, settlement.forfeited)?, settlement.slashed)?;
+            self.liabilities.treasury = add(self.liabilities.treasury, to_treasury)?;
             for (slot, settled) in task.outputs.iter_mut().zip(&settlement.outputs) {
                 slot.quality = Score::from(settled.quality);
             }
@@ -1414,6 +1460,74 @@ pub mod poq {
                 input,
                 settlement,
             });
+            Ok(())
+        }
+
+        /// What each output of a gold task is worth against its reference, once everything opens what it should.
+        #[inline(never)]
+        fn truth(
+            &self,
+            id: TaskId,
+            task: &Task,
+            auditor: &AccountId,
+            opening: &Opening,
+        ) -> Result<Vec<Option<Ratio>>> {
+            let contract = self.env().account_id();
+            let opens = |preimage: &[u8], commitment: &Digest| {
+                if blake2(preimage) == *commitment {
+                    Ok(())
+                } else {
+                    Err(Error::BadOpening)
+                }
+            };
+            if !opening.is_bounded(task.outputs.len()) {
+                return Err(Error::BadOpening);
+            }
+            let hash = blake2(&opening.reference);
+            let preimage = commitment::reference(contract.as_ref(), auditor.as_ref(), &hash, &opening.salt);
+            opens(&preimage, &task.reference_commitment)?;
+            let mut truth = Vec::with_capacity(task.outputs.len());
+            for (slot, opened) in task.outputs.iter().zip(&opening.outputs) {
+                let mut measured = None;
+                if let Some((text, salt)) = opened {
+                    let preimage = commitment::output(contract.as_ref(), id, slot.node, &blake2(text), salt);
+                    opens(&preimage, &slot.commitment)?;
+                    measured = Some(token_f1(&opening.reference, text));
+                }
+                truth.push(measured);
+            }
+            Ok(truth)
+        }
+
+        fn load_auditor(&self, account: &AccountId) -> Result<Auditor> {
+            self.auditors.get(account).ok_or(Error::NotAuditor)
+        }
+
+        /// Stores an auditor's record with a change of its bond, and says so.
+        #[inline(never)]
+        fn change_auditor(
+            &mut self,
+            account: AccountId,
+            mut auditor: Auditor,
+            change: BondChange,
+        ) -> Result<()> {
+            let bonds = &mut self.liabilities.bonds;
+            match change {
+                BondChange::None => {}
+                BondChange::Added(amount) => {
+                    auditor.bond = add(auditor.bond, amount)?;
+                    *bonds = add(*bonds, amount)?;
+                }
+                BondChange::Slashed(amount) | BondChange::Paid(amount) => {
+                    auditor.bond = sub(auditor.bond, amount)?;
+                    *bonds = sub(*bonds, amount)?;
+                }
+            }
+            if let BondChange::Slashed(amount) = change {
+                self.liabilities.treasury = add(self.liabilities.treasury, amount)?;
+            }
+            self.auditors.insert(account, &auditor);
+            self.env().emit_event(AuditorChanged { account, auditor, change });
             Ok(())
         }
 
@@ -1664,22 +1778,17 @@ pub mod poq {
             }
         }
 
-        fn save_placed(&mut self, id: NodeId, node: Node) -> Result<()> {
-            let kind = self.kinds.get(node.kind).ok_or(Error::NoKind)?;
+        /// Stores a node where its stake and trust belong; with `staked`, only if its stake is nothing or at least the minimum.
+        #[inline(never)]
+        fn save_placed(&mut self, id: NodeId, node: Node, staked: bool) -> Result<()> {
+            let mut kind = self.kinds.get(node.kind).ok_or(Error::NoKind)?;
             let params = self.load_params(node.kind, kind.version)?;
-            self.save_placed_in(id, node, kind, &params)
-        }
-
-        fn save_placed_in(
-            &mut self,
-            id: NodeId,
-            node: Node,
-            mut kind: Kind,
-            params: &KindParams,
-        ) -> Result<()> {
+            if staked && node.bonded() > 0 && node.bonded() < params.stake_min {
+                return Err(Error::StakeBelowMinimum);
+            }
             let (kind_id, before) = (node.kind, node.place);
             let mut loaded = [(id, node)];
-            self.relocate(&mut loaded, 0, &mut kind, params)?;
+            self.relocate(&mut loaded, 0, &mut kind, &params)?;
             if loaded.iter().any(|(_, node)| node.place != before) {
                 self.kinds.insert(kind_id, &kind);
             }
@@ -1703,11 +1812,17 @@ pub mod poq {
         fn set_status(&mut self, node: NodeId, status: NodeStatus, change: NodeChange) -> Result<()> {
             let mut record = self.owned(node)?;
             record.status = status;
-            self.save_placed(node, record)?;
+            self.save_placed(node, record, false)?;
             self.changed(node, change);
             Ok(())
         }
 
+        #[inline(never)]
+        fn administered(&self, what: Administration) {
+            self.env().emit_event(Administered { what });
+        }
+
+        #[inline(never)]
         fn changed(&self, node: NodeId, change: NodeChange) {
             self.env().emit_event(NodeChanged { node, change });
         }
@@ -1740,7 +1855,7 @@ pub mod poq {
 
         fn check_global(global: &GlobalParams) -> Result<()> {
             let good = |ms: u64| ms > 0 && ms <= QUARTER_MS;
-            if good(global.unbonding_ms) && good(global.archive_ms) {
+            if good(global.unbonding_ms) && good(global.archive_ms) && global.audit_bond > 0 {
                 Ok(())
             } else {
                 Err(Error::BadAmount)

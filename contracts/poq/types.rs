@@ -4,9 +4,10 @@ use ink::prelude::{string::String, vec::Vec};
 use ink::primitives::AccountId;
 use poq_core::commitment::{Hash, Salt};
 use poq_core::draw::Pool;
-use poq_core::params::{FeeSplit, KindParams};
+use poq_core::params::{KindParams, UNIT};
 use poq_core::phase::{Clock, Phase, Step};
 use poq_core::settlement::Population;
+use poq_core::text::{MAX_AUDITED, MAX_REFERENCE};
 use poq_core::units::{Balance, KindId, Millis, NodeId, Ratio, Score, Signed, TaskId};
 
 /// The most open tasks that a node can be drawn for at a time.
@@ -284,6 +285,8 @@ pub struct Task {
     pub draw_ms: Millis,
     /// How long the panel has to reveal, of the parameters.
     pub reveal_ms: Millis,
+    /// How long an auditor has after that, of the parameters.
+    pub audit_ms: Millis,
     /// How many reveals a settlement needs.
     pub quorum: u8,
     /// The inference nodes.
@@ -308,6 +311,7 @@ impl Task {
             deadline: self.deadline,
             draw_ms: self.draw_ms,
             reveal_ms: self.reveal_ms,
+            audit_ms: self.audit_ms,
             outputs: u8::try_from(self.outputs.len()).unwrap_or(u8::MAX),
             delivered: u8::try_from(self.outputs.iter().filter(|o| o.committed_at > 0).count())
                 .unwrap_or(u8::MAX),
@@ -360,6 +364,57 @@ pub struct Reveal {
     pub report_hash: Hash,
     /// The salt of the commitment.
     pub salt: Salt,
+}
+
+/// The opening of a gold task: its reference, and the outputs that it is held against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub struct Opening {
+    /// The reference answer's bytes; at most 256.
+    pub reference: Vec<u8>,
+    /// The salt of the task's `reference_commitment`.
+    pub salt: Salt,
+    /// Per output, in the task's order, its bytes (at most 2,048) and the salt of its commitment; `None` for one that was not
+    /// delivered, is longer, or that the auditor could not get.
+    pub outputs: Vec<Option<(Vec<u8>, Salt)>>,
+}
+
+impl Opening {
+    /// Whether every part is within its bound, and there is an output to hold against the reference.
+    pub fn is_bounded(&self, outputs: usize) -> bool {
+        self.reference.len() <= MAX_REFERENCE
+            && self.outputs.len() == outputs
+            && self.outputs.iter().any(Option::is_some)
+            && self.outputs.iter().flatten().all(|(text, _)| text.len() <= MAX_AUDITED)
+    }
+}
+
+/// An account that may open references. Appointed by the contract's owner, and bonded. Of constant size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub struct Auditor {
+    /// Whether it may: what the owner gives and takes.
+    pub appointed: bool,
+    /// What it has bonded.
+    pub bond: Balance,
+    /// Once dismissed or resigned: when the bond can be withdrawn.
+    pub unbonds_at: Millis,
+    /// How many tasks it has settled by their reference.
+    pub audits: u32,
+}
+
+/// What happened to an auditor's bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub enum BondChange {
+    /// Nothing.
+    None,
+    /// This much came in.
+    Added(Balance),
+    /// This much went to the treasury.
+    Slashed(Balance),
+    /// This much was paid back.
+    Paid(Balance),
 }
 
 /// What a kind remembers, hot.
@@ -437,6 +492,8 @@ pub struct Liabilities {
     pub refunds: Balance,
     /// Rewards that nobody has claimed.
     pub claimable: Balance,
+    /// Auditors' bonds.
+    pub bonds: Balance,
     /// Protocol fees and slashed stake that the owner has not withdrawn.
     pub treasury: Balance,
 }
@@ -448,7 +505,47 @@ impl Liabilities {
             .saturating_add(self.escrow)
             .saturating_add(self.refunds)
             .saturating_add(self.claimable)
+            .saturating_add(self.bonds)
             .saturating_add(self.treasury)
+    }
+}
+
+/// What the contract is and owes at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[ink::scale_derive(Encode, Decode, TypeInfo)]
+pub struct Overview {
+    /// Sets parameters for future tasks and withdraws the treasury.
+    pub owner: AccountId,
+    /// Who may accept the ownership.
+    pub proposed: Option<AccountId>,
+    /// Whether new tasks are refused.
+    pub paused: bool,
+    /// The parameters that are not a kind's.
+    pub global: GlobalParams,
+    /// The kinds that exist.
+    pub kinds: Vec<KindId>,
+    /// The highest node number given.
+    pub nodes: NodeId,
+    /// The highest task number given.
+    pub tasks: TaskId,
+    /// The draws' entropy as of now.
+    pub entropy: Hash,
+    /// What the contract can spend: its free balance without the existential deposit; storage deposits are held apart.
+    pub balance: Balance,
+    /// What it owes.
+    pub liabilities: Liabilities,
+}
+
+impl Overview {
+    /// Whether the contract can pay what it owes.
+    pub fn solvency(&self) -> Solvency {
+        let owed = self.liabilities.total();
+        Solvency {
+            balance: self.balance,
+            liabilities: self.liabilities,
+            surplus: self.balance.saturating_sub(owed),
+            solvent: self.balance >= owed,
+        }
     }
 }
 
@@ -476,12 +573,18 @@ pub struct GlobalParams {
     /// From a task's end until anyone may collect it for its requester (the refund goes to the requester, the storage
     /// deposit to whoever cleans up).
     pub archive_ms: Millis,
+    /// What an auditor must have bonded to open references; above zero.
+    pub audit_bond: Balance,
 }
 
 impl Default for GlobalParams {
     fn default() -> Self {
         const DAY: Millis = 24 * 60 * 60 * 1_000;
-        GlobalParams { unbonding_ms: DAY, archive_ms: DAY.saturating_mul(30) }
+        GlobalParams {
+            unbonding_ms: DAY,
+            archive_ms: DAY.saturating_mul(30),
+            audit_bond: UNIT.saturating_mul(100),
+        }
     }
 }
 
@@ -507,7 +610,7 @@ pub struct Penalty {
     pub amount: Balance,
 }
 
-/// What the fee is split into, for queries.
+/// The smallest fee, and what it is split into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[ink::scale_derive(Encode, Decode, TypeInfo)]
 pub struct Quote {
@@ -522,14 +625,17 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// Of a fee and its split.
-    pub fn new(fee_min: Balance, split: FeeSplit) -> Quote {
-        Quote {
+    /// The smallest fee for so many outputs and evaluators under these parameters, and its split; `None` where no fee is enough.
+    /// Pure arithmetic on what the contract tells: no message of the contract does it.
+    pub fn of(params: &KindParams, outputs: u8, panel: u8) -> Option<Quote> {
+        let fee_min = params.fee_min(outputs, panel)?;
+        let split = params.split(fee_min, outputs, panel)?;
+        Some(Quote {
             fee_min,
             protocol_fee: split.protocol_fee,
             inference_slot: split.inference_slot,
             evaluator_slot: split.evaluator_slot,
-        }
+        })
     }
 }
 
@@ -550,7 +656,15 @@ mod layout {
         )*};
     }
 
-    leaf!(super::Node, super::NodeInfo, super::Task, super::Kind, super::Account, super::Params);
+    leaf!(
+        super::Node,
+        super::NodeInfo,
+        super::Task,
+        super::Kind,
+        super::Account,
+        super::Params,
+        super::Auditor
+    );
 }
 
 /// A kind's parameters as stored; a type of this crate, so that it has a storage layout.

@@ -56,6 +56,8 @@ pub struct SandboxConfig {
     pub endowments: Vec<(AccountId, Balance)>,
     /// How many blocks before the last finalized one keep a readable state. Default: 256, as on a node.
     pub history_blocks: u32,
+    /// What kind of chain it says it is. Default: `Development`.
+    pub chain_type: &'static str,
 }
 
 impl Default for SandboxConfig {
@@ -67,6 +69,7 @@ impl Default for SandboxConfig {
             finality: Finality::Instant,
             endowments: Vec::new(),
             history_blocks: 256,
+            chain_type: "Development",
         }
     }
 }

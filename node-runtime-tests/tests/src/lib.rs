@@ -9,8 +9,8 @@ use ink::env::DefaultEnvironment;
 use parity_scale_codec::{Decode, Encode};
 use poq_contract::errors::Error;
 use poq_contract::types::{
-    Balances, GlobalParams, Kind, Liabilities, NodeView, Registration, Reveal, Role, Solvency, TaskInput,
-    TaskView,
+    Auditor, Balances, GlobalParams, Kind, Liabilities, NodeView, Overview, Quote, Registration, Reveal,
+    Role, Solvency, TaskInput, TaskView,
 };
 use poq_core::commitment::{self, Hash};
 use poq_core::phase::Step;
@@ -88,6 +88,8 @@ pub struct World {
     pub contract: AccountId32,
     /// The contract's owner.
     pub owner: Pair,
+    /// Who may have bonds.
+    pub auditors: Vec<Pair>,
     keys: u64,
 }
 
@@ -110,7 +112,10 @@ type Res<T> = Result<T, Box<dyn std::error::Error>>;
 impl World {
     /// A contract with one kind of these parameters.
     pub fn with(params: &KindParams) -> Res<World> {
-        World::with_global(params, GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000 })
+        World::with_global(
+            params,
+            GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000, audit_bond: 100 * UNIT },
+        )
     }
 
     /// A contract with one kind of the default parameters.
@@ -124,7 +129,8 @@ impl World {
         let owner = dev::alice();
         let data = [ink::selector_bytes!("new").to_vec(), global.encode()].concat();
         let placed = chain.instantiate(&owner, 0, Code::Upload(wasm()), data, vec![])?;
-        let mut world = World { chain, contract: placed.address, owner: owner.clone(), keys: 100 };
+        let mut world =
+            World { chain, contract: placed.address, owner: owner.clone(), auditors: Vec::new(), keys: 100 };
         world.send(&owner, 0, call().set_kind(KIND, params.clone()))??;
         Ok(world)
     }
@@ -222,6 +228,17 @@ impl World {
     ) -> Res<Result<TaskId, Error>> {
         let message = call().request_task(KIND, outputs, panel, input(), [7; 32]);
         Ok(self.send(requester, fee, message)?.map(|sent| sent.value))
+    }
+
+    /// What the contract is and owes.
+    pub fn overview(&self) -> Res<Overview> {
+        self.read(call().overview())
+    }
+
+    /// The smallest fee of the test kind.
+    pub fn quote(&self, outputs: u8, panel: u8) -> Res<Quote> {
+        let params = self.read(call().kind(KIND))?.ok_or("the kind is gone")?.params;
+        Quote::of(&params, outputs, panel).ok_or_else(|| "no fee is enough".into())
     }
 
     /// A task that must be there.
@@ -375,7 +392,7 @@ impl World {
 
     /// Every task that there is.
     pub fn all_tasks(&self) -> Res<Vec<TaskView>> {
-        let last = self.read(call().task_count())?;
+        let last = self.overview()?.tasks;
         let mut all = Vec::new();
         for id in 1..=last {
             all.extend(self.read(call().task(id))?);
@@ -383,9 +400,28 @@ impl World {
         Ok(all)
     }
 
+    /// An auditor with a full bond.
+    pub fn auditor(&mut self) -> Res<Pair> {
+        let auditor = self.account()?;
+        self.auditors.push(auditor.clone());
+        let owner = self.owner.clone();
+        self.send(&owner, 0, call().set_auditor(ink_of(&auditor), true, 0))??;
+        self.send(&auditor, 100 * UNIT, call().bond())??;
+        Ok(auditor)
+    }
+
+    fn bonds(&self) -> Res<Balance> {
+        let mut sum = 0;
+        for auditor in &self.auditors {
+            let record: Option<Auditor> = self.read(call().auditor(ink_of(auditor)))?;
+            sum += record.map_or(0, |record| record.bond);
+        }
+        Ok(sum)
+    }
+
     /// The contract's books: liabilities by name equal what the records say, and the balance covers them.
     pub fn check_books(&self) -> Res<()> {
-        let solvency: Solvency = self.read(call().solvency())?;
+        let solvency: Solvency = self.overview()?.solvency();
         let owed = solvency.liabilities;
         if !solvency.solvent {
             return Err(format!("the contract is insolvent: {solvency:?}").into());
@@ -398,6 +434,7 @@ impl World {
             escrow: sum(&mut tasks.iter().filter(|t| !t.task.phase.is_final()).map(|t| t.task.fee)),
             refunds: sum(&mut tasks.iter().filter(|t| t.task.phase.is_final()).map(|t| t.task.refund)),
             claimable: sum(&mut nodes.iter().map(|n| n.node.claimable)),
+            bonds: self.bonds()?,
             treasury: owed.treasury,
         };
         if records != owed {

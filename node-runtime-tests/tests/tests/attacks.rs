@@ -314,7 +314,7 @@ fn the_owner_cannot_touch_tasks_in_flight_nor_other_peoples_money() -> Res {
     );
     world.score(id, &nodes.1, |_| vec![800])?;
     world.settle(id)?;
-    assert_eq!(world.read(call().liabilities())?.treasury, 200_000_000_000, "2 %, as when it was requested");
+    assert_eq!(world.overview()?.liabilities.treasury, 200_000_000_000, "2 %, as when it was requested");
     for node in &nodes.1 {
         world.send(&node.owner, 0, call().claim(node.id))??;
     }
@@ -332,7 +332,7 @@ fn money_sent_without_a_message_is_surplus_and_the_only_thing_beyond_the_treasur
         value: 3 * UNIT,
     });
     world.chain.submit_call(&dev::bob(), gift)?.ok()?;
-    assert_eq!(world.read(call().solvency())?.surplus, 3 * UNIT);
+    assert_eq!(world.overview()?.solvency().surplus, 3 * UNIT);
     let too_much = world.send(&owner, 0, call().withdraw_treasury(ink_of(&owner), 3 * UNIT + 1))?;
     assert_eq!(too_much.unwrap_err(), Error::Insolvent);
     world.send(&owner, 0, call().withdraw_treasury(ink_of(&owner), 3 * UNIT))??;
@@ -344,14 +344,14 @@ fn dust_fees_are_refused_and_rounding_has_an_owner() -> Res {
     let mut world = World::new()?;
     let nodes = world.nodes(1, 3)?;
     let requester = world.account()?;
-    let fee = world.read(call().quote(KIND, 1, 3))?.unwrap().fee_min + 7;
+    let fee = world.quote(1, 3)?.fee_min + 7;
     assert_eq!(world.request(&requester, 1, 3, 1)?, Err(Error::FeeTooSmall));
     let id = world.request(&requester, 1, 3, fee)??;
     world.commit_outputs(id, &nodes.0)?;
     world.draw(id)?;
     world.score(id, &nodes.1, |node| vec![333 + node])?;
     world.settle(id)?;
-    let owed = world.read(call().liabilities())?;
+    let owed = world.overview()?.liabilities;
     assert_eq!(owed.claimable + owed.refunds + owed.treasury, fee);
     Ok(())
 }

@@ -28,7 +28,7 @@ fn nobody_delivers_the_fee_goes_back_and_the_node_loses_a_little() -> Res {
     let node = world.view(nodes.0[0].id)?.node;
     assert_eq!(node.slashed, params().missed_penalty.of(UNIT));
     assert_eq!((node.locked, node.open_count()), (0, 0));
-    assert_eq!(world.read(call().liabilities())?.treasury, node.slashed);
+    assert_eq!(world.overview()?.liabilities.treasury, node.slashed);
     assert_eq!(world.advance(id)?, Err(Error::WrongPhase));
     Ok(())
 }
@@ -184,7 +184,10 @@ fn an_output_after_its_deadline_is_refused() -> Res {
 
 #[test]
 fn uncollected_tasks_can_be_cleaned_up_by_anybody_after_the_archive_time() -> Res {
-    let mut world = World::with_global(&params(), GlobalParams { unbonding_ms: 1_000, archive_ms: 50_000 })?;
+    let mut world = World::with_global(
+        &params(),
+        GlobalParams { unbonding_ms: 1_000, archive_ms: 50_000, audit_bond: 1 },
+    )?;
     let nodes = world.nodes(1, 3)?;
     let requester = world.account()?;
     let id = world.round(&requester, &nodes, 1, 3, |_| vec![800])?;

@@ -78,7 +78,7 @@ fn a_draw_costs_the_same_in_a_large_registry() -> Res {
 fn a_query_needs_little_gas() -> Res {
     let world = World::new()?;
     let nobody = poq_sandbox::AccountId32::new([9; 32]);
-    let dry = world.chain.dry_call(&nobody, &world.contract, 0, None, None, encode(call().owner()))?;
+    let dry = world.chain.dry_call(&nobody, &world.contract, 0, None, None, encode(call().overview()))?;
     let ref_time = dry.gas_consumed.ref_time();
     println!("owner(): {ref_time} ref_time");
     assert!(ref_time < BLOCK / 500);

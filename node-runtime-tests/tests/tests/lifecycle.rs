@@ -37,7 +37,7 @@ fn one_answer_three_evaluators_from_request_to_claim() -> Res {
     let task = world.task(id)?.task;
     assert_eq!(task.phase, Phase::Settled);
     assert_eq!(task.outputs[0].quality, Score::of(Ratio::from_permille(800)));
-    let owed = world.read(call().liabilities())?;
+    let owed = world.overview()?.liabilities;
     assert_eq!(owed.treasury, 200_000_000_000);
     assert_eq!(owed.escrow, 0);
     assert_eq!(owed.claimable + owed.refunds + owed.treasury, 10 * UNIT);
@@ -62,12 +62,12 @@ fn one_answer_three_evaluators_from_request_to_claim() -> Res {
     assert!(world.free(&requester)? < before - 10 * UNIT + refund, "fees of extrinsics were paid");
 
     // Nothing is left but the treasury and the stakes.
-    let owed = world.read(call().liabilities())?;
+    let owed = world.overview()?.liabilities;
     assert_eq!((owed.escrow, owed.refunds, owed.claimable), (0, 0, 0));
     let owner = world.owner.clone();
     let to = world.account()?;
     world.send(&owner, 0, call().withdraw_treasury(ink_of(&to), owed.treasury))??;
-    assert_eq!(world.read(call().liabilities())?.treasury, 0);
+    assert_eq!(world.overview()?.liabilities.treasury, 0);
     Ok(())
 }
 
@@ -175,11 +175,11 @@ fn settled_tasks_feed_the_kinds_memory() -> Res {
 #[test]
 fn anybody_reads_everything_without_a_key() -> Res {
     let world = World::new()?;
-    assert_eq!(world.read(call().owner())?, ink_of(&dev::alice()));
-    assert_eq!(world.read(call().kinds())?, vec![poq_runtime_tests::KIND]);
-    let quote = world.read(call().quote(1, 1, 3))?.unwrap();
+    assert_eq!(world.overview()?.owner, ink_of(&dev::alice()));
+    assert_eq!(world.overview()?.kinds, vec![poq_runtime_tests::KIND]);
+    let quote = world.quote(1, 3)?;
     assert!(quote.fee_min > 0);
-    assert!(world.read(call().solvency())?.solvent);
+    assert!(world.overview()?.solvency().solvent);
     assert_eq!(world.balances(&dev::ferdie())?, Default::default());
     Ok(())
 }

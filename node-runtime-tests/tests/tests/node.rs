@@ -86,7 +86,7 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
         Artifact::load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.wasm"))
             .unwrap();
     let owner = client.submitter(keys("//Alice"));
-    let global = GlobalParams { unbonding_ms: 1_000, archive_ms: 3_600_000 };
+    let global = GlobalParams { unbonding_ms: 1_000, archive_ms: 3_600_000, audit_bond: UNIT };
     let deployed = find_or_deploy(&owner, &artifact, global, b"test").await.unwrap();
     assert!(deployed.created);
     let again = find_or_deploy(&owner, &artifact, global, b"test").await.unwrap();

@@ -27,7 +27,7 @@ fn registration(world: &World, kind: u16) -> Registration {
 fn strangers_may_not_do_the_owners_work() -> Res {
     let mut world = World::new()?;
     let stranger = world.account()?;
-    let global = GlobalParams { unbonding_ms: 1, archive_ms: 1 };
+    let global = GlobalParams { unbonding_ms: 1, archive_ms: 1, audit_bond: 1 };
     let refused = Error::NotContractOwner;
     assert_eq!(world.send(&stranger, 0, call().set_kind(2, KindParams::default()))?.unwrap_err(), refused);
     assert_eq!(world.send(&stranger, 0, call().set_global(global))?.unwrap_err(), refused);
@@ -46,10 +46,10 @@ fn ownership_moves_in_two_steps() -> Res {
     let mut world = World::new()?;
     let (owner, next) = (world.owner.clone(), world.account()?);
     world.send(&owner, 0, call().propose_owner(ink_of(&next)))??;
-    assert_eq!(world.read(call().owner())?, ink_of(&owner));
+    assert_eq!(world.overview()?.owner, ink_of(&owner));
     world.send(&next, 0, call().accept_ownership())??;
-    assert_eq!(world.read(call().owner())?, ink_of(&next));
-    assert_eq!(world.read(call().proposed_owner())?, None);
+    assert_eq!(world.overview()?.owner, ink_of(&next));
+    assert_eq!(world.overview()?.proposed, None);
     assert_eq!(world.send(&owner, 0, call().set_paused(true))?.unwrap_err(), Error::NotContractOwner);
     Ok(())
 }
@@ -73,7 +73,7 @@ fn bad_parameters_are_refused_by_rule() -> Res {
     refuse(KindParams { panel_max: 16, ..good() }, ParamsError::PanelSize)?;
     refuse(KindParams { unrevealed_penalty: Ratio::ZERO, ..good() }, ParamsError::Penalties)?;
     assert_eq!(world.kind()?.version, 1);
-    let global = GlobalParams { unbonding_ms: 0, archive_ms: 1 };
+    let global = GlobalParams { unbonding_ms: 0, archive_ms: 1, audit_bond: 1 };
     assert_eq!(world.send(&owner, 0, call().set_global(global))?.unwrap_err(), Error::BadAmount);
     Ok(())
 }
@@ -139,7 +139,7 @@ fn requesting() -> Res {
     let requester = world.account()?;
     assert_eq!(world.request(&requester, 1, 3, 10 * UNIT)?, Err(Error::TooFewNodes));
     world.nodes(1, 3)?;
-    let quote = world.read(call().quote(KIND, 1, 3))?.unwrap();
+    let quote = world.quote(1, 3)?;
     assert_eq!(world.request(&requester, 1, 3, quote.fee_min - 1)?, Err(Error::FeeTooSmall));
     assert_eq!(world.request(&requester, 0, 3, 10 * UNIT)?, Err(Error::PanelSize));
     assert_eq!(world.request(&requester, 5, 3, 10 * UNIT)?, Err(Error::PanelSize));

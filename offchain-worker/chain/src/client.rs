@@ -240,6 +240,16 @@ impl Client {
         &self.inner.chain
     }
 
+    /// What kind of chain the node says it is: `Development`, `Local`, `Live`, or a name of its own.
+    ///
+    /// # Errors
+    /// Where the node cannot be asked.
+    pub async fn chain_type(&self) -> Result<String> {
+        let answer: serde_json::Value = self.inner.transport.read("system_chainType", rpc_params![]).await?;
+        // A chain of its own kind answers with an object.
+        Ok(answer.as_str().map_or_else(|| answer.to_string(), str::to_owned))
+    }
+
     /// The node in use: its URL, or `in-process`.
     pub fn endpoint(&self) -> String {
         self.inner.transport.endpoint()

@@ -26,14 +26,9 @@ pub fn scores(
     blake2(&commitment::scores(&contract.0, task, node, scores, report_hash, salt))
 }
 
-/// A requester's commitment to a reference answer.
-pub fn reference(
-    contract: &AccountId32,
-    requester: &AccountId32,
-    reference_hash: &Hash,
-    salt: &Salt,
-) -> Hash {
-    blake2(&commitment::reference(&contract.0, &requester.0, reference_hash, salt))
+/// A request's commitment to a reference answer that `auditor` can open.
+pub fn reference(contract: &AccountId32, auditor: &AccountId32, reference_hash: &Hash, salt: &Salt) -> Hash {
+    blake2(&commitment::reference(&contract.0, &auditor.0, reference_hash, salt))
 }
 
 /// The salt of one commitment, derived from a node's own secret.

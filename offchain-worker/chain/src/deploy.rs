@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn the_constructor_is_encoded_as_the_contract_reads_it() {
-        let global = GlobalParams { unbonding_ms: 1, archive_ms: 2 };
-        let expected = (ink::selector_bytes!("new"), 1u64, 2u64).encode();
+        let global = GlobalParams { unbonding_ms: 1, archive_ms: 2, audit_bond: 3 };
+        let expected = (ink::selector_bytes!("new"), 1u64, 2u64, 3u128).encode();
         assert_eq!(constructor(global), expected);
     }
 

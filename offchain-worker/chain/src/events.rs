@@ -7,9 +7,9 @@ use crate::types::{NodeId, TaskId};
 use ink::env::Event;
 use parity_scale_codec::DecodeAll;
 pub use poq_contract::events::{
-    Claimed, Collected, GlobalSet, KindSet, NodeChange, NodeChanged, NodeRegistered, OutputsCommitted,
-    OwnerChanged, OwnerProposed, PanelDrawn, PanelReleased, PauseSet, Revealed, ScoresCommitted,
-    ScoresRevealed, StakeWithdrawn, Staked, TaskRefunded, TaskRequested, TaskSettled, TreasuryWithdrawn,
+    Administered, Administration, AuditorChanged, Claimed, Collected, KindSet, NodeChange, NodeChanged,
+    NodeRegistered, OutputsCommitted, PanelDrawn, PanelReleased, Revealed, ScoresCommitted, ScoresRevealed,
+    StakeWithdrawn, Staked, TaskAudited, TaskRefunded, TaskRequested, TaskSettled, TreasuryWithdrawn,
     Unstaked,
 };
 use serde_json::{json, Value};
@@ -113,6 +113,10 @@ poq_events! {
     PanelReleased(PanelReleased) { task, panel, penalties }
     /// A task was settled.
     TaskSettled(Box<TaskSettled>) { task, requester, kind, version, output_nodes, panel_nodes, input, settlement }
+    /// An auditor opened a gold task's reference.
+    TaskAudited(Box<TaskAudited>) { task, auditor, opening }
+    /// An auditor was appointed, bonded, was dismissed or slashed, resigned, or got its bond back.
+    AuditorChanged(AuditorChanged) { account, auditor, change }
     /// A task was refunded.
     TaskRefunded(Box<TaskRefunded>) { task, requester, reason, refund, penalties }
     /// A final task was collected.
@@ -121,14 +125,8 @@ poq_events! {
     TreasuryWithdrawn(TreasuryWithdrawn) { to, amount }
     /// A kind got new parameters.
     KindSet(Box<KindSet>) { kind, version, params }
-    /// The global parameters changed.
-    GlobalSet(GlobalSet) { params }
-    /// New tasks were paused or resumed.
-    PauseSet(PauseSet) { paused }
-    /// The owner proposed another.
-    OwnerProposed(OwnerProposed) { proposed }
-    /// The proposed owner accepted.
-    OwnerChanged(OwnerChanged) { owner }
+    /// The contract's owner changed something for future tasks, or is another one.
+    Administered(Administered) { what }
 }
 
 impl PoqEvent {
@@ -139,6 +137,7 @@ impl PoqEvent {
             PoqEvent::PanelDrawn(e) => Some(e.task),
             PoqEvent::PanelReleased(e) => Some(e.task),
             PoqEvent::TaskSettled(e) => Some(e.task),
+            PoqEvent::TaskAudited(e) => Some(e.task),
             PoqEvent::TaskRefunded(e) => Some(e.task),
             PoqEvent::Collected(e) => Some(e.task),
             PoqEvent::OutputsCommitted(_) | PoqEvent::ScoresCommitted(_) | PoqEvent::ScoresRevealed(_) => {

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::events::{Emitted, FinalEvent, Outcome, PoqEvent, TaskRefunded, TaskSettled};
 use crate::json::ToJson;
 use crate::types::{
-    Balance, Conduct, EvaluatorInput, KindId, KindParams, NodeId, NodeView, OutputInput, Population,
-    RefundReason, Role, Salt, Score, Seat, SeatState, Settlement, SettlementInput, Task, TaskId, RING,
+    token_f1, Balance, Conduct, EvaluatorInput, KindId, KindParams, NodeId, NodeView, OutputInput,
+    Population, RefundReason, Role, Salt, Score, Seat, SeatState, Settlement, SettlementInput, Task, TaskId,
+    RING,
 };
 use crate::view::View;
 use poq_core::commitment::Hash;
@@ -115,7 +116,7 @@ pub struct NodeLine {
     pub trust: Option<(u32, u32)>,
 }
 
-/// Where the fee went. Σ payouts + protocol fee + refund = fee.
+/// Where the fee went. Σ payouts + protocol fee + forfeited + refund = fee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// What was paid into escrow.
@@ -127,6 +128,9 @@ pub struct Totals {
     /// To the treasury, out of the fee.
     #[serde(serialize_with = "decimal")]
     pub protocol_fee: Balance,
+    /// To the treasury, out of a gold task's fee: what its evaluators did not earn.
+    #[serde(serialize_with = "decimal")]
+    pub forfeited: Balance,
     /// Back to the requester.
     #[serde(serialize_with = "decimal")]
     pub refund: Balance,
@@ -316,6 +320,7 @@ impl<'a> Replay<'a> {
         self.input_against_task(&event);
         self.input_against_standing(&event).await?;
         self.input_against_reveals().await?;
+        self.truth_against_opening(&event)?;
         self.outcome_against_nodes(event.output_nodes.iter().chain(&event.panel_nodes).copied().collect())
             .await?;
         self.outcome_against_kind(&event).await?;
@@ -326,6 +331,7 @@ impl<'a> Replay<'a> {
             fee: event.input.fee,
             paid,
             protocol_fee: event.settlement.protocol_fee,
+            forfeited: event.settlement.forfeited,
             refund: event.settlement.refund,
             slashed: event.settlement.slashed,
         };
@@ -348,7 +354,7 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Σ payouts + protocol fee + refund = fee, and Σ slashed = slashed. Returns what was paid to nodes.
+    /// Σ payouts + protocol fee + forfeited + refund = fee, and Σ slashed = slashed. Returns what was paid to nodes.
     fn conservation(&mut self, event: &TaskSettled) -> Balance {
         let outputs = event.settlement.outputs.iter().map(|o| (o.payout, o.slashed));
         let panel = event.settlement.panel.iter().map(|e| (e.payout, e.slashed));
@@ -356,8 +362,10 @@ impl<'a> Replay<'a> {
             outputs.chain(panel).fold((0u128, 0u128), |(paid, slashed), (payout, slash)| {
                 (paid.saturating_add(payout), slashed.saturating_add(slash))
             });
-        let spent =
-            paid.saturating_add(event.settlement.protocol_fee).saturating_add(event.settlement.refund);
+        let spent = paid
+            .saturating_add(event.settlement.protocol_fee)
+            .saturating_add(event.settlement.forfeited)
+            .saturating_add(event.settlement.refund);
         self.compare(
             "the sums",
             &json!({ "fee": event.input.fee.to_json(), "slashed": slashed.to_json() }),
@@ -551,6 +559,65 @@ impl<'a> Replay<'a> {
         Ok(openings)
     }
 
+    /// The truth that a gold task was settled by, against what the auditor opened, and that against the commitments.
+    fn truth_against_opening(&mut self, event: &TaskSettled) -> Result<()> {
+        let Some(truth) = &event.input.truth else { return Ok(()) };
+        let check = "the truth, computed again from the reference and the outputs that the auditor opened";
+        let contract = self.client.contract()?;
+        let audited = self.events.iter().find_map(|emitted| match &emitted.event {
+            PoqEvent::TaskAudited(audited) if audited.task == self.task => {
+                Some((to_account32(&audited.auditor), audited.opening.clone()))
+            }
+            _ => None,
+        });
+        let Some((auditor, opening)) = audited else {
+            self.differences.push(Difference {
+                check: check.into(),
+                what: "opening".into(),
+                expected: json!("an event that tells what was opened, in the block of the settlement"),
+                found: Value::Null,
+            });
+            return Ok(());
+        };
+        let measured: Vec<_> = opening
+            .outputs
+            .iter()
+            .map(|opened| opened.as_ref().map(|(output, _)| token_f1(&opening.reference, output)))
+            .collect();
+        let (mut expected, mut found) = (json!({ "truth": measured }), json!({ "truth": truth }));
+        match &self.record {
+            None => self.skip(
+                "the auditor's opening, against the task's commitments",
+                "the task was collected in the block that it was settled in",
+            ),
+            Some(task) => {
+                let reference = commit::blake2(&opening.reference);
+                let commitments: Vec<_> = task
+                    .outputs
+                    .iter()
+                    .zip(&opening.outputs)
+                    .map(|(slot, opened)| {
+                        let (output, salt) = opened.as_ref()?;
+                        Some(commit::output(&contract, self.task, slot.node, &commit::blake2(output), salt))
+                    })
+                    .collect();
+                let kept: Vec<_> = task
+                    .outputs
+                    .iter()
+                    .zip(&opening.outputs)
+                    .map(|(slot, opened)| opened.as_ref().map(|_| slot.commitment))
+                    .collect();
+                expected["reference"] =
+                    commit::reference(&contract, &auditor, &reference, &opening.salt).to_json();
+                found["reference"] = task.reference_commitment.to_json();
+                expected["outputs"] = commitments.to_json();
+                found["outputs"] = kept.to_json();
+            }
+        }
+        self.compare(check, &expected, &found);
+        Ok(())
+    }
+
     /// How the nodes' records changed over the block, against all that the block's events say of them.
     async fn outcome_against_nodes(&mut self, nodes: Vec<NodeId>) -> Result<()> {
         let check = "the changes of the nodes' records over the block";
@@ -681,7 +748,14 @@ impl<'a> Replay<'a> {
             recorded: None,
             recomputed: None,
             nodes: lines.collect(),
-            totals: Totals { fee: event.refund, paid: 0, protocol_fee: 0, refund: event.refund, slashed },
+            totals: Totals {
+                fee: event.refund,
+                paid: 0,
+                protocol_fee: 0,
+                forfeited: 0,
+                refund: event.refund,
+                slashed,
+            },
             checks: self.checks,
             differences: self.differences,
         })
@@ -963,6 +1037,7 @@ mod tests {
             panel: Vec::new(),
             protocol_fee: 0,
             slashed: 0,
+            forfeited: 0,
             refund: 0,
             consensus: Some(poq_core::Ratio::ONE),
             reference: poq_core::Ratio::from_permille(7),

@@ -3,13 +3,13 @@
 
 use crate::account::{to_account32, InkAccountId};
 use crate::types::{
-    Account, Balances, Clock, Commit, GlobalParams, Kind, KindParams, KindView, Liabilities, Node, NodeInfo,
-    NodeStatus, NodeUpdate, NodeView, OutputSlot, Penalty, Phase, Place, Population, Quote, RefundReason,
-    Registration, Reveal, Role, Score, Seat, SeatState, Settlement, SettlementInput, Solvency, Step, Task,
-    TaskInput, TaskView,
+    Account, Auditor, Balances, BondChange, Clock, Commit, GlobalParams, Kind, KindParams, KindView,
+    Liabilities, Node, NodeInfo, NodeStatus, NodeUpdate, NodeView, Opening, OutputSlot, Overview, Penalty,
+    Phase, Place, Population, Quote, RefundReason, Registration, Reveal, Role, Score, Seat, SeatState,
+    Settlement, SettlementInput, Solvency, Step, Task, TaskInput, TaskView,
 };
 use poq_contract::errors::Error as ContractError;
-use poq_contract::events::{NodeChange, Revealed};
+use poq_contract::events::{Administration, NodeChange, Revealed};
 use poq_core::draw::Pool;
 use poq_core::Ratio;
 use serde_json::{json, Value};
@@ -131,6 +131,49 @@ named! {
     NodeChange { Configured => "configured", Draining => "draining", Resumed => "resumed", Deregistered => "deregistered" }
 }
 
+impl ToJson for Administration {
+    fn to_json(&self) -> Value {
+        match self {
+            Administration::Global(params) => json!({ "global": params.to_json() }),
+            Administration::Paused(paused) => json!({ "paused": paused }),
+            Administration::Proposed(account) => json!({ "proposed": account.to_json() }),
+            Administration::Owner(account) => json!({ "owner": account.to_json() }),
+        }
+    }
+}
+
+impl ToJson for BondChange {
+    fn to_json(&self) -> Value {
+        match self {
+            BondChange::None => Value::Null,
+            BondChange::Added(amount) => json!({ "added": amount.to_json() }),
+            BondChange::Slashed(amount) => json!({ "slashed": amount.to_json() }),
+            BondChange::Paid(amount) => json!({ "paid": amount.to_json() }),
+        }
+    }
+}
+
+impl ToJson for Opening {
+    fn to_json(&self) -> Value {
+        let Opening { reference, salt, outputs } = self;
+        let bytes = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let outputs: Vec<Value> = outputs
+            .iter()
+            .map(|opened| match opened {
+                Some((output, salt)) => {
+                    json!({ "text": text(output), "bytes": bytes(output), "salt": salt.to_json() })
+                }
+                None => Value::Null,
+            })
+            .collect();
+        json!({
+            "reference": { "text": text(reference), "bytes": bytes(reference), "salt": salt.to_json() },
+            "outputs": outputs,
+        })
+    }
+}
+
 impl ToJson for ContractError {
     fn to_json(&self) -> Value {
         json!({ "name": format!("{self:?}"), "explanation": self.to_string() })
@@ -164,8 +207,8 @@ fields! {
     TaskInput { hash, url }
     Task {
         requester, kind, version, phase, fee, inference_slot, evaluator_slot, inference_at_risk, evaluator_at_risk, input,
-        reference_commitment, requested_at, deadline, fixed_at_block, drawn_at, redrawn, draw_ms, reveal_ms, quorum,
-        outputs, panel, refund, final_block
+        reference_commitment, requested_at, deadline, fixed_at_block, drawn_at, redrawn, draw_ms, reveal_ms, audit_ms,
+        quorum, outputs, panel, refund, final_block
     }
     TaskView { id, task, step }
     Commit { task, node, commitment }
@@ -175,14 +218,16 @@ fields! {
     KindView { kind, params }
     Account { nodes, tasks, collected }
     Balances { staked_free, staked_locked, unbonding, pending, claimable, withdrawn, slashed, nodes, tasks }
-    Liabilities { stakes, escrow, refunds, claimable, treasury }
+    Liabilities { stakes, escrow, refunds, claimable, bonds, treasury }
+    Overview { owner, proposed, paused, global, kinds, nodes, tasks, entropy, balance, liabilities }
     Solvency { balance, liabilities, surplus, solvent }
-    GlobalParams { unbonding_ms, archive_ms }
+    GlobalParams { unbonding_ms, archive_ms, audit_bond }
+    Auditor { appointed, bond, unbonds_at, audits }
     Penalty { node, amount }
     Quote { fee_min, protocol_fee, inference_slot, evaluator_slot }
     Clock {
-        phase, deadline, draw_ms, reveal_ms, outputs, delivered, panel, committed, revealed, mismatched, quorum, redrawn,
-        fixed_at_block
+        phase, deadline, draw_ms, reveal_ms, audit_ms, outputs, delivered, panel, committed, revealed, mismatched, quorum,
+        redrawn, fixed_at_block
     }
 }
 

@@ -4,15 +4,15 @@
 use crate::account::to_ink;
 use crate::events::PoqEvent;
 use crate::types::{
-    Balance, Commit, GlobalParams, Hash, KindId, KindParams, NodeId, NodeUpdate, Registration, Reveal, Step,
-    TaskId, TaskInput,
+    Balance, BondChange, Commit, GlobalParams, Hash, KindId, KindParams, NodeId, NodeUpdate, Opening,
+    Registration, Reveal, Step, TaskId, TaskInput,
 };
 use ink::env::call::utils::{ReturnType, Set};
 use ink::env::call::{Call, CallBuilder, ExecutionInput, FromAccountId};
 use ink::env::{DefaultEnvironment, Environment};
 use parity_scale_codec::{Decode, Encode};
 use poq_contract::errors::Error as ContractError;
-use poq_contract::events::NodeChange;
+use poq_contract::events::{Administration, NodeChange};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use subxt::utils::AccountId32;
@@ -298,7 +298,35 @@ pub fn advance(tasks: Vec<TaskId>) -> Message<Vec<Result<Step, ContractError>>> 
     })
 }
 
+// -------------------------------------------------------------------------------------------------- auditors
+
+/// Adds to the signer's bond as an auditor.
+pub fn bond(amount: Balance) -> Message<()> {
+    Message::new("bond", encode(contract().bond()))
+        .paying(amount)
+        .told_by(event!(AuditorChanged, e, e.change == BondChange::Added(amount) => ()))
+}
+
+/// Resigns as an auditor; called again once the unbonding period is over, pays the bond back. Returns how much was paid.
+pub fn withdraw_bond() -> Message<Balance> {
+    Message::new("withdraw_bond", encode(contract().withdraw_bond()))
+}
+
+/// Settles a gold task by its reference.
+pub fn settle_audited(task: TaskId, opening: Opening) -> Message<()> {
+    Message::new("settle_audited", encode(contract().settle_audited(task, opening)))
+        .idempotent()
+        .timed(refused_early)
+        .told_by(event!(TaskAudited, e, e.task == task => ()))
+}
+
 // -------------------------------------------------------------------------------------------------- the owner
+
+/// Appoints an auditor or dismisses one, and takes something from its bond.
+pub fn set_auditor(auditor: &AccountId32, appointed: bool, slash: Balance) -> Message<()> {
+    Message::new("set_auditor", encode(contract().set_auditor(to_ink(auditor), appointed, slash)))
+        .told_by(event!(AuditorChanged, e, e.change == BondChange::Slashed(slash) => ()))
+}
 
 /// Sets a kind's parameters for future tasks. Returns their version.
 pub fn set_kind(kind: KindId, params: KindParams) -> Message<u32> {
@@ -310,27 +338,28 @@ pub fn set_kind(kind: KindId, params: KindParams) -> Message<u32> {
 pub fn set_global(params: GlobalParams) -> Message<()> {
     Message::new("set_global", encode(contract().set_global(params)))
         .idempotent()
-        .told_by(event!(GlobalSet, _e, true => ()))
+        .told_by(event!(Administered, e, e.what == Administration::Global(params) => ()))
 }
 
 /// Refuses new tasks, or takes them again.
 pub fn set_paused(paused: bool) -> Message<()> {
     Message::new("set_paused", encode(contract().set_paused(paused)))
         .idempotent()
-        .told_by(event!(PauseSet, e, e.paused == paused => ()))
+        .told_by(event!(Administered, e, e.what == Administration::Paused(paused) => ()))
 }
 
 /// Proposes another owner.
 pub fn propose_owner(proposed: &AccountId32) -> Message<()> {
-    Message::new("propose_owner", encode(contract().propose_owner(to_ink(proposed))))
+    let proposed = to_ink(proposed);
+    Message::new("propose_owner", encode(contract().propose_owner(proposed)))
         .idempotent()
-        .told_by(event!(OwnerProposed, _e, true => ()))
+        .told_by(event!(Administered, e, e.what == Administration::Proposed(proposed) => ()))
 }
 
 /// Accepts the ownership.
 pub fn accept_ownership() -> Message<()> {
     Message::new("accept_ownership", encode(contract().accept_ownership()))
-        .told_by(event!(OwnerChanged, _e, true => ()))
+        .told_by(event!(Administered, e, matches!(e.what, Administration::Owner(_)) => ()))
 }
 
 /// Pays out of the treasury.
@@ -412,6 +441,15 @@ mod tests {
         );
         expect(draw_panel(1), selector_bytes!("draw_panel"), 1u64);
         expect(settle(1), selector_bytes!("settle"), 1u64);
+        let opening = Opening {
+            reference: b"Denver".to_vec(),
+            salt: [1; 32],
+            outputs: vec![Some((b"Denver won".to_vec(), [2; 32])), None],
+        };
+        expect(bond(5), selector_bytes!("bond"), ());
+        expect(withdraw_bond(), selector_bytes!("withdraw_bond"), ());
+        expect(settle_audited(1, opening.clone()), selector_bytes!("settle_audited"), (1u64, opening));
+        expect(set_auditor(&account, true, 3), selector_bytes!("set_auditor"), ([8u8; 32], true, 3u128));
         expect(advance(vec![1]), selector_bytes!("advance"), vec![1u64]);
         expect(set_kind(7, params.clone()), selector_bytes!("set_kind"), (7u16, params));
         expect(set_global(global), selector_bytes!("set_global"), global);

@@ -5,8 +5,8 @@ use crate::client::{Block, Client};
 use crate::error::{Error, Result};
 use crate::messages::{contract, encode, Encoded};
 use crate::types::{
-    Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView, Quote,
-    Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
+    Auditor, Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView,
+    Overview, Quote, Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
 };
 use ink::primitives::LangError;
 use parity_scale_codec::{Decode, DecodeAll};
@@ -45,12 +45,20 @@ impl View {
         decode_return(&self.contract, name, returned.reverted, &returned.data)
     }
 
-    /// Who sets the parameters.
+    /// What the contract is and owes at a glance.
     ///
     /// # Errors
     /// As of every query: `ContractAbsent`, `NotOurContract`, `Pruned`, or where the node cannot be asked.
+    pub async fn overview(&self) -> Result<Overview> {
+        self.query("overview", encode(contract().overview())).await
+    }
+
+    /// Who sets the parameters.
+    ///
+    /// # Errors
+    /// As of every query.
     pub async fn owner(&self) -> Result<AccountId32> {
-        Ok(to_account32(&self.query("owner", encode(contract().owner())).await?))
+        Ok(to_account32(&self.overview().await?.owner))
     }
 
     /// Who may accept the ownership.
@@ -58,8 +66,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn proposed_owner(&self) -> Result<Option<AccountId32>> {
-        let proposed = self.query("proposed_owner", encode(contract().proposed_owner())).await?;
-        Ok(proposed.as_ref().map(to_account32))
+        Ok(self.overview().await?.proposed.as_ref().map(to_account32))
     }
 
     /// Whether new tasks are refused.
@@ -67,7 +74,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn paused(&self) -> Result<bool> {
-        self.query("paused", encode(contract().paused())).await
+        Ok(self.overview().await?.paused)
     }
 
     /// The global parameters.
@@ -75,7 +82,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn global_params(&self) -> Result<GlobalParams> {
-        self.query("global_params", encode(contract().global_params())).await
+        Ok(self.overview().await?.global)
     }
 
     /// A kind with its newest parameters.
@@ -91,7 +98,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn kinds(&self) -> Result<Vec<KindId>> {
-        self.query("kinds", encode(contract().kinds())).await
+        Ok(self.overview().await?.kinds)
     }
 
     /// A version of a kind's parameters.
@@ -107,7 +114,11 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn quote(&self, kind: KindId, outputs: u8, panel: u8) -> Result<Option<Quote>> {
-        self.query("quote", encode(contract().quote(kind, outputs, panel))).await
+        let Some(view) = self.kind(kind).await? else { return Ok(None) };
+        let params = view.params;
+        let taken = (1..=params.outputs_max).contains(&outputs)
+            && (params.panel_min..=params.panel_max).contains(&panel);
+        Ok(taken.then(|| Quote::of(&params, outputs, panel)).flatten())
     }
 
     /// A node.
@@ -149,7 +160,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn node_count(&self) -> Result<NodeId> {
-        self.query("node_count", encode(contract().node_count())).await
+        Ok(self.overview().await?.nodes)
     }
 
     /// A task; `None` where it never was, or was collected.
@@ -193,7 +204,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn task_count(&self) -> Result<TaskId> {
-        self.query("task_count", encode(contract().task_count())).await
+        Ok(self.overview().await?.tasks)
     }
 
     /// The numbers of the tasks that a node has open duties or stake in.
@@ -224,12 +235,20 @@ impl View {
         self.query("balances", encode(contract().balances(to_ink(account)))).await
     }
 
+    /// An auditor, appointed or still bonded; `None` for any other account.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn auditor(&self, account: &AccountId32) -> Result<Option<Auditor>> {
+        self.query("auditor", encode(contract().auditor(to_ink(account)))).await
+    }
+
     /// What the contract owes.
     ///
     /// # Errors
     /// As of every query.
     pub async fn liabilities(&self) -> Result<Liabilities> {
-        self.query("liabilities", encode(contract().liabilities())).await
+        Ok(self.overview().await?.liabilities)
     }
 
     /// Whether the contract can pay what it owes.
@@ -237,7 +256,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn solvency(&self) -> Result<Solvency> {
-        self.query("solvency", encode(contract().solvency())).await
+        Ok(self.overview().await?.solvency())
     }
 
     /// The entropy that the next draw starts from.
@@ -245,7 +264,7 @@ impl View {
     /// # Errors
     /// As of every query.
     pub async fn entropy(&self) -> Result<Hash> {
-        self.query("entropy", encode(contract().entropy())).await
+        Ok(self.overview().await?.entropy)
     }
 }
 

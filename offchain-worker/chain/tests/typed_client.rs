@@ -186,7 +186,7 @@ async fn deploying_twice_finds_the_first() {
     let refused = deploy(
         &alice,
         &artifact,
-        poq_chain::types::GlobalParams { unbonding_ms: u64::MAX, archive_ms: 1 },
+        poq_chain::types::GlobalParams { unbonding_ms: u64::MAX, archive_ms: 1, audit_bond: 1 },
         b"c",
     )
     .await;

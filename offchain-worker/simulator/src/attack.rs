@@ -280,7 +280,7 @@ pub(crate) struct View<'a> {
 
 /// When an evaluator that has committed reveals.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Reveal {
+pub enum Reveal {
     /// As soon as it may.
     Always,
     /// Never.
@@ -291,15 +291,15 @@ pub(crate) enum Reveal {
 
 /// What a dishonest evaluator does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Whether it commits at all.
-    pub(crate) commits: bool,
+    pub commits: bool,
     /// Whether it reveals.
-    pub(crate) reveal: Reveal,
+    pub reveal: Reveal,
     /// How long it waits at least before it commits.
-    pub(crate) at_least_ms: Millis,
+    pub at_least_ms: Millis,
     /// Whether it ran its scoring model, which costs.
-    pub(crate) looked: bool,
+    pub looked: bool,
 }
 
 /// Plans a dishonest evaluator's duty: fills `scores`, one per output.

@@ -15,6 +15,7 @@ pub mod economy;
 pub mod error;
 pub mod fit;
 pub mod ledger;
+pub mod live;
 pub mod log;
 pub mod measure;
 pub mod papers;

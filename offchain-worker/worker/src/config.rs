@@ -12,6 +12,7 @@ use std::time::Duration;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use poq_simulator::Attack;
 use serde::{Deserialize, Serialize};
 
 /// The longest text that the contract stores (endpoint, model name), in bytes.
@@ -282,6 +283,30 @@ impl Default for LimitsConfig {
     }
 }
 
+/// What dishonest nodes do: for test networks, to see what an attack earns. A worker with this section refuses to run on a chain
+/// that does not call itself a development chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdversaryConfig {
+    /// The attack, as `poq simulate` spells it: `boosting`, `noise=0.3`, `never-reveal`, …
+    pub attack: String,
+    /// Which of this worker's nodes it corrupts. They collude.
+    pub nodes: BTreeSet<u32>,
+    /// What their coins are tossed with: colluders in other processes agree where it is the same.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl AdversaryConfig {
+    /// The attack by its name.
+    ///
+    /// # Errors
+    /// What is wrong with the name or its strength.
+    pub fn parse(&self) -> Result<Attack, String> {
+        self.attack.parse()
+    }
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -322,6 +347,9 @@ pub struct WorkerConfig {
     pub limits: LimitsConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Test networks only: what dishonest nodes do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adversary: Option<AdversaryConfig>,
     /// The nodes that this process runs.
     pub nodes: Vec<NodeConfig>,
     /// Where this configuration came from, for error messages.
@@ -341,6 +369,7 @@ impl Default for WorkerConfig {
             keeper: KeeperConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
+            adversary: None,
             nodes: Vec::new(),
             origin: "configuration".into(),
         }
@@ -421,7 +450,8 @@ impl WorkerConfig {
         }
         self.validate_keys(given)?;
         self.validate_blobs()?;
-        self.validate_limits()
+        self.validate_limits()?;
+        self.validate_adversary()
     }
 
     fn validate_chain(&self) -> Result<(), ConfigError> {
@@ -537,6 +567,23 @@ impl WorkerConfig {
             "is above 90",
             "leave time to score and to commit: 75 is the default",
         )
+    }
+
+    fn validate_adversary(&self) -> Result<(), ConfigError> {
+        let Some(adversary) = &self.adversary else { return Ok(()) };
+        if let Err(problem) = adversary.parse() {
+            let advice = "`poq simulate sweep --help` lists the attacks";
+            self.ensure(false, "adversary.attack", format!("does not parse: {problem}"), advice)?;
+        }
+        for node in &adversary.nodes {
+            self.ensure(
+                self.nodes.iter().any(|run| run.id == *node),
+                "adversary.nodes",
+                format!("names node {node}, which this worker does not run"),
+                "name nodes of [[nodes]] only",
+            )?;
+        }
+        Ok(())
     }
 
     fn ensure(

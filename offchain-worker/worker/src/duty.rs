@@ -131,6 +131,7 @@ pub(crate) mod tests {
             redrawn: false,
             draw_ms: 50,
             reveal_ms: 50,
+            audit_ms: 0,
             quorum: 2,
             outputs,
             panel,

@@ -60,17 +60,20 @@ pub enum Declined {
     Empty,
     /// The worker is stopping.
     Draining,
+    /// It plays a dishonest node that stays away.
+    Adversary,
 }
 
 impl Declined {
     /// Every reason.
-    pub const ALL: [Declined; 6] = [
+    pub const ALL: [Declined; 7] = [
         Declined::TooLate,
         Declined::Input,
         Declined::Prompt,
         Declined::Model,
         Declined::Empty,
         Declined::Draining,
+        Declined::Adversary,
     ];
 
     /// The label.
@@ -82,6 +85,7 @@ impl Declined {
             Declined::Model => "model",
             Declined::Empty => "empty",
             Declined::Draining => "draining",
+            Declined::Adversary => "adversary",
         }
     }
 }

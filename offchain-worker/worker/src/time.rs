@@ -44,6 +44,19 @@ impl ChainClock {
         }
     }
 
+    /// Waits until the chain's time has come to `at`.
+    pub async fn sleep_until(&self, at: Millis) {
+        let mut blocks = self.client.best_watch();
+        loop {
+            let left = self.until(at);
+            if left.is_zero() {
+                return;
+            }
+            // The chain's time may jump with any block.
+            let _ = tokio::time::timeout(left.min(Duration::from_secs(1)), blocks.changed()).await;
+        }
+    }
+
     /// How long until `deadline`; zero when it has passed.
     pub fn until(&self, deadline: Millis) -> Duration {
         Duration::from_millis(deadline.saturating_sub(self.now()))

@@ -22,6 +22,7 @@ use crate::health::{About, Board, Readiness};
 use crate::metrics;
 use crate::models::{ModelSet, Models};
 use crate::services::access::ChainAccess;
+use crate::services::adversary::Adversary;
 use crate::services::operator::{NodeRun, Operator};
 use crate::services::{fetch, http, janitor, keeper, registry, watcher, Ctx};
 use crate::supervisor::{Stop, Supervisor};
@@ -396,6 +397,11 @@ impl Boot {
             "connected"
         );
 
+        let adversary = match &config.adversary {
+            Some(adversary) => Some(Adversary::new(adversary, &client).await?),
+            None => None,
+        };
+
         board.set(starting.clone(), "the journal is being opened");
         let path = config.data_dir.join(JOURNAL_FILE);
         let opened = tokio::task::spawn_blocking(move || Journal::open(path, identity)).await;
@@ -428,6 +434,7 @@ impl Boot {
             board: board.clone(),
             stop: stop.clone(),
             client: client.clone(),
+            adversary,
             config,
         });
 

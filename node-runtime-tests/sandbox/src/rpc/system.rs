@@ -11,7 +11,9 @@ pub(super) fn register(module: &mut RpcModule<Shared>) -> Result<(), RegisterMet
     module.register_method("system_name", |_, _, _| "PoQ sandbox")?;
     module.register_method("system_version", |_, _, _| env!("CARGO_PKG_VERSION"))?;
     module.register_method("system_chain", |_, _, _| "Development")?;
-    module.register_method("system_chainType", |_, _, _| "Development")?;
+    module.register_method("system_chainType", |_, shared, _| {
+        shared.with(|sandbox| sandbox.config().chain_type)
+    })?;
     module.register_method(
         "system_properties",
         |_, _, _| json!({ "ss58Format": 42, "tokenDecimals": 12, "tokenSymbol": "UNIT" }),

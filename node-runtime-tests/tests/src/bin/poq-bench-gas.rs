@@ -2,9 +2,10 @@
 //! cost of a draw against the size of the registry. Run by `scripts/bench.sh gas`.
 
 use clap::Parser;
-use poq_contract::types::{Commit, Registration, Reveal, Role};
+use poq_contract::types::{Commit, Opening, Registration, Reveal, Role};
+use poq_core::commitment;
 use poq_core::units::{NodeId, TaskId};
-use poq_runtime_tests::{call, encode, ink_of, input, Pair, TestNode, World, KIND};
+use poq_runtime_tests::{blake2, call, encode, ink_of, input, Pair, TestNode, World, KIND};
 use poq_sandbox::{account_of, call_of, dev, runtime, ExtrinsicReport, RuntimeCall, Weight, UNIT};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
@@ -129,6 +130,15 @@ fn run(options: &Options) -> Res<()> {
         );
     }
 
+    println!("settling a gold task by its reference (3 evaluators, texts of a few dozen bytes)");
+    let mut audits = Map::new();
+    for (name, outputs) in [("n1k3", 1u8), ("n3k3", 3)] {
+        let cost = audit(outputs)?;
+        println!("  N={outputs}: {} ref_time, {} proof", cost.ref_time, cost.proof_size);
+        audits.insert(name.into(), json!({ "ref_time": cost.ref_time, "proof_size": cost.proof_size }));
+    }
+    println!();
+
     println!("draw of a panel of 3 against the number of registered evaluators (mean of 8 draws)");
     let mut draws = Map::new();
     for size in [10usize, 1_000, 10_000].into_iter().filter(|size| *size <= options.registry) {
@@ -143,6 +153,7 @@ fn run(options: &Options) -> Res<()> {
             "rounds_per_block_single": single,
             "batch": BATCH,
             "draw_ref_time": draws,
+            "settle_audited": audits,
             "rounds": rounds,
         });
         std::fs::write(path, serde_json::to_string_pretty(&all)?)
@@ -263,6 +274,34 @@ fn steps(world: &mut World, keeper: &Pair, ids: &[TaskId], draw: bool) -> Res<Co
             return Ok(Cost::of(&sent.report, sent.deposit));
         }
     };
+    Ok(Cost::of(&sent.report, sent.deposit))
+}
+
+/// An auditor's settlement of one task.
+fn audit(outputs: u8) -> Res<Cost> {
+    const REFERENCE: &[u8] = b"the Denver Broncos";
+    const TEXT: &[u8] = b"It was the Denver Broncos who won Super Bowl 50.";
+    const SALT: [u8; 32] = [6; 32];
+    let mut world = World::new()?;
+    let nodes = world.nodes(outputs, 3)?;
+    let (requester, auditor) = (world.account()?, world.auditor()?);
+    world.round(&requester, &nodes, outputs, 3, |_| vec![500; usize::from(outputs)])?;
+    let contract: [u8; 32] = *world.contract.as_ref();
+    let account: [u8; 32] = *account_of(&auditor).as_ref();
+    let committed = blake2(&commitment::reference(&contract, &account, &blake2(REFERENCE), &SALT));
+    let message = call().request_task(KIND, outputs, 3, input(), committed);
+    let id = world.send(&requester, 30 * UNIT, message)??.value;
+    let mut opened = Vec::new();
+    for slot in world.task(id)?.task.outputs {
+        let node = World::find(&nodes.0, slot.node)?.clone();
+        let preimage = commitment::output(&contract, id, node.id, &blake2(TEXT), &SALT);
+        world.send(&node.operator, 0, call().commit_output(id, node.id, blake2(&preimage)))??;
+        opened.push(Some((TEXT.to_vec(), SALT)));
+    }
+    world.draw(id)?;
+    world.score(id, &nodes.1, |_| vec![600; usize::from(outputs)])?;
+    let opening = Opening { reference: REFERENCE.to_vec(), salt: SALT, outputs: opened };
+    let sent = world.send(&auditor, 0, call().settle_audited(id, opening))??;
     Ok(Cost::of(&sent.report, sent.deposit))
 }
 

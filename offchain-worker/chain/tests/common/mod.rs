@@ -101,7 +101,7 @@ impl World {
 }
 
 pub(crate) fn global() -> GlobalParams {
-    GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000 }
+    GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000, audit_bond: 1_000_000_000_000 }
 }
 
 pub(crate) fn registration(role: Role, index: u8, account: &AccountId32) -> Registration {

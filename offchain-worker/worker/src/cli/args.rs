@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Requests, follows and collects tasks.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Appoints auditors, bonds, and opens the references of gold tasks.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Recomputes every number of every reward of a task from chain data and compares it with what the chain paid.
     Explain(ExplainArgs),
     /// Shows an account's money: free, staked, locked, unbonding, pending, claimable and withdrawn. Needs no key.
@@ -124,6 +127,8 @@ pub(crate) enum Command {
     /// Runs a development chain in this process and serves it on a websocket. Its state is gone when it stops.
     #[cfg(feature = "embedded")]
     Devnet(DevnetArgs),
+    /// Simulates networks, honest and attacked, on the contract's own arithmetic.
+    Simulate(poq_simulator::cli::SimulateArgs),
     /// Runs a whole network with real models: request, answer, score, settle, claim; then checks every unit of money.
     Demo(DemoArgs),
 }
@@ -421,10 +426,18 @@ pub(crate) struct RequestArgs {
     /// The fee: 1.5 in the chain's unit, or 1500u in the smallest one; the smallest that is accepted where it is not given.
     #[arg(long, value_name = "AMOUNT")]
     pub(crate) fee: Option<Amount>,
-    /// A file with a reference answer (a gold task). Only its salted hash goes to the chain; the salt is written to
-    /// standard output, and is needed to open it. Without it the request carries random bytes, which nobody can tell apart.
+    /// A file with a reference answer (a gold task). Only its salted hash goes to the chain; what opens it is written to the
+    /// ticket. Without it the request carries random bytes, which nobody can tell apart.
     #[arg(long, value_name = "FILE")]
     pub(crate) reference: Option<PathBuf>,
+    /// The auditor that will open the reference; the key's account where it is not given. A request that is to be told from
+    /// others by nobody comes from another account than the auditor's.
+    #[arg(long, value_name = "ACCOUNT", value_parser = account, requires = "reference")]
+    pub(crate) auditor: Option<AccountId32>,
+    /// Where to write what opens the reference, for `poq audit open`; gold-task-N.json where it is not given. Only its owner
+    /// can read it.
+    #[arg(long, value_name = "FILE", requires = "reference")]
+    pub(crate) ticket: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) hosting: HostingArgs,
     /// Waits until the task is final, then prints its answers.
@@ -675,6 +688,105 @@ pub(crate) struct WithdrawArgs {
     pub(crate) output: Output,
 }
 
+/// `poq audit …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Shows an auditor: appointed or not, its bond, how many tasks it has settled.
+    Show(AuditorArgs),
+    /// Appoints an auditor; it then has to bond. The contract's owner does.
+    Appoint(AppointArgs),
+    /// Dismisses an auditor, and takes part of its bond to the treasury where it abused its role. The contract's owner does.
+    Dismiss(DismissArgs),
+    /// Adds to the key's bond as an auditor; without an amount, what is missing.
+    Bond(BondArgs),
+    /// Resigns as an auditor; given again once the unbonding period is over, pays the bond back.
+    Unbond(SignArgs),
+    /// Opens a gold task's reference: fetches the outputs and settles the task by it.
+    Open(OpenArgs),
+}
+
+/// `poq audit show`.
+#[derive(Args, Debug)]
+pub(crate) struct AuditorArgs {
+    /// The auditor's account.
+    #[arg(value_parser = account)]
+    pub(crate) account: AccountId32,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq audit appoint`.
+#[derive(Args, Debug)]
+pub(crate) struct AppointArgs {
+    /// The account that is to be an auditor.
+    #[arg(value_parser = account)]
+    pub(crate) account: AccountId32,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq audit dismiss`.
+#[derive(Args, Debug)]
+pub(crate) struct DismissArgs {
+    /// The auditor's account.
+    #[arg(value_parser = account)]
+    pub(crate) account: AccountId32,
+    /// What to take from its bond: 1.5 in the chain's unit, or 1500u in the smallest one.
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    pub(crate) slash: Amount,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq audit bond`.
+#[derive(Args, Debug)]
+pub(crate) struct BondArgs {
+    /// The amount: 1.5 in the chain's unit, or 1500u in the smallest one.
+    pub(crate) amount: Option<Amount>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `poq audit open`.
+#[derive(Args, Debug)]
+pub(crate) struct OpenArgs {
+    /// The ticket that `poq task request --reference` wrote.
+    pub(crate) ticket: PathBuf,
+    /// The key file of the account that requested the task, which nodes serve its outputs to; the auditor's own where it is
+    /// not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) requester_key_file: Option<PathBuf>,
+    /// The file with the requester's keystore's password.
+    #[arg(long, value_name = "FILE", requires = "requester_key_file")]
+    pub(crate) requester_password_file: Option<PathBuf>,
+    /// Waits until the task's scores are revealed.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at the most.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// `poq owner …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OwnerCommand {
@@ -811,6 +923,10 @@ pub(crate) struct DemoArgs {
     /// Decides which questions are asked.
     #[arg(long, env = "POQ_DEMO_SEED", value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, …), and
+    /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
+    #[arg(long, value_name = "ATTACK")]
+    pub(crate) attack: Option<poq_simulator::Attack>,
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,

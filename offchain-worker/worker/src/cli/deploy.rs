@@ -50,7 +50,10 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
     let session = args.connection.chain().await?;
     let submitter = session.submitter(&args.signer)?;
     let file = from_file.unwrap_or_else(|| defaults(DEFAULT_KIND, &session.unit));
-    let mut global = file.global.map_or_else(GlobalParams::default, global_for_chain);
+    let mut global = match &file.global {
+        Some(global) => global_for_chain(global, &session.unit)?,
+        None => GlobalParams::default(),
+    };
     global.unbonding_ms = args.unbonding_ms.unwrap_or(global.unbonding_ms);
     global.archive_ms = args.archive_ms.unwrap_or(global.archive_ms);
     // Everything that can be wrong with the file is found before anything is paid for.

@@ -90,6 +90,7 @@ fn text(explanation: &Explanation, unit: &Unit) -> String {
         ("fee", unit.show(totals.fee)),
         ("  to nodes", unit.show(totals.paid)),
         ("  to the treasury", unit.show(totals.protocol_fee)),
+        ("  to the treasury, of a gold task's scores", unit.show(totals.forfeited)),
         ("  back to the requester", unit.show(totals.refund)),
         ("slashed, to the treasury", unit.show(totals.slashed)),
     ]));

@@ -3,6 +3,7 @@
 mod advance;
 mod amount;
 mod args;
+mod audit;
 mod balance;
 mod check;
 mod claim;
@@ -42,6 +43,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Node(command) => node::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Task(command) => task::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Balance(args) => balance::run(args).await,
         Command::Claim(args) => claim::run(args).await,
@@ -53,6 +55,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(command),
         #[cfg(feature = "embedded")]
         Command::Devnet(args) => devnet::run(args).await,
+        Command::Simulate(args) => {
+            tokio::task::spawn_blocking(move || poq_simulator::cli::run(args)).await?.map_err(Into::into)
+        }
         Command::Demo(args) => demo::run(args).await,
     }
 }

@@ -1,11 +1,11 @@
 //! `poq params`: the contract's parameters.
 
-use crate::cli::amount::Unit;
+use crate::cli::amount::{Amount, Unit};
 use crate::cli::args::{ParamsCommand, ParamsSetArgs, ParamsShowArgs};
 use crate::cli::connect::Session;
 use crate::cli::exit::Refused;
 use crate::cli::output::write_out;
-use crate::cli::params_file::{show as kind_for_people, GlobalFile, ParamsFile};
+use crate::cli::params_file::{show as kind_for_people, GlobalFile, ParamsFile, ParamsFileError};
 use anyhow::Context;
 use poq_chain::types::{GlobalParams, KindId, KindParams};
 use poq_chain::{messages, Submitter};
@@ -26,18 +26,27 @@ pub(crate) async fn run(command: ParamsCommand) -> anyhow::Result<()> {
 /// The shipped defaults: one kind.
 pub(crate) fn defaults(kind: KindId, unit: &Unit) -> ParamsFile {
     ParamsFile {
-        global: Some(global_for_people(GlobalParams::default())),
+        global: Some(global_for_people(GlobalParams::default(), unit)),
         kinds: [(kind, kind_for_people(&KindParams::default(), unit))].into(),
     }
 }
 
-fn global_for_people(params: GlobalParams) -> GlobalFile {
-    GlobalFile { unbonding_ms: params.unbonding_ms, archive_ms: params.archive_ms }
+fn global_for_people(params: GlobalParams, unit: &Unit) -> GlobalFile {
+    GlobalFile {
+        unbonding_ms: params.unbonding_ms,
+        archive_ms: params.archive_ms,
+        audit_bond: Some(unit.number(params.audit_bond)),
+    }
 }
 
 /// The contract's form of the file's.
-pub(crate) fn global_for_chain(file: GlobalFile) -> GlobalParams {
-    GlobalParams { unbonding_ms: file.unbonding_ms, archive_ms: file.archive_ms }
+pub(crate) fn global_for_chain(file: &GlobalFile, unit: &Unit) -> Result<GlobalParams, ParamsFileError> {
+    let refused = |source| ParamsFileError::NotAnAmount { name: "global.audit_bond".into(), source };
+    let audit_bond = match &file.audit_bond {
+        Some(amount) => amount.parse::<Amount>().and_then(|a| a.resolve(unit.decimals)).map_err(refused)?,
+        None => GlobalParams::default().audit_bond,
+    };
+    Ok(GlobalParams { unbonding_ms: file.unbonding_ms, archive_ms: file.archive_ms, audit_bond })
 }
 
 async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
@@ -51,7 +60,7 @@ async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
     let kinds = match args.kind {
         Some(kind) => vec![kind],
         None => {
-            file.global = Some(global_for_people(view.global_params().await?));
+            file.global = Some(global_for_people(view.global_params().await?, &session.unit));
             view.kinds().await?
         }
     };
@@ -98,7 +107,8 @@ impl Plan {
     /// Compares the file with the chain. Nothing is sent.
     pub(crate) async fn new(session: &Session, file: &ParamsFile) -> anyhow::Result<Plan> {
         let view = session.client.view().await?;
-        let global = file.global.map(global_for_chain);
+        let global =
+            file.global.as_ref().map(|global| global_for_chain(global, &session.unit)).transpose()?;
         let global = match global {
             Some(new) if view.global_params().await? != new => Some(new),
             _ => None,
@@ -175,8 +185,10 @@ async fn set(args: ParamsSetArgs) -> anyhow::Result<()> {
             if let Some(global) = plan.global {
                 let verb = if args.dry_run { "would be" } else { "are" };
                 lines.push(format!(
-                    "global parameters {verb} unbonding_ms = {}, archive_ms = {}",
-                    global.unbonding_ms, global.archive_ms
+                    "global parameters {verb} unbonding_ms = {}, archive_ms = {}, audit_bond = {}",
+                    global.unbonding_ms,
+                    global.archive_ms,
+                    session.unit.show(global.audit_bond)
                 ));
             }
             if lines.is_empty() {

@@ -129,13 +129,16 @@ pub(crate) enum ParamsFileError {
 }
 
 /// The contract's global parameters, in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GlobalFile {
     /// Milliseconds from unstaking to withdrawal.
     pub(crate) unbonding_ms: u64,
     /// Milliseconds from a task's end until anyone may collect it for its requester.
     pub(crate) archive_ms: u64,
+    /// What an auditor must have bonded, in the chain's unit; the shipped default where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_bond: Option<String>,
 }
 
 /// A whole parameter file.

@@ -4,6 +4,7 @@ use crate::cli::advance::step_name;
 use crate::cli::args::{
     AnswersArgs, CollectArgs, HostingArgs, RequestArgs, TaskCommand, TaskListArgs, TaskShowArgs, TaskWaitArgs,
 };
+use crate::cli::audit::{read_reference, Ticket};
 use crate::cli::connect::{load_keys, Session};
 use crate::cli::exit::{Refused, TimedOut, Usage};
 use crate::cli::host::Host;
@@ -11,9 +12,9 @@ use crate::cli::output::{pairs, table, time};
 use crate::cli::send::sent;
 use anyhow::Context;
 use bytes::Bytes;
-use poq_blobs::{BlobClient, BlobStore, ClientConfig, PromptBlob, RequestSigner, StoreLimits};
+use poq_blobs::{BlobClient, BlobStore, ClientConfig, FetchedOutput, PromptBlob, RequestSigner, StoreLimits};
 use poq_chain::json::ToJson;
-use poq_chain::types::{Phase, Score, SeatState, TaskId, TaskInput, TaskView, MAX_BATCH};
+use poq_chain::types::{OutputSlot, Phase, Score, SeatState, TaskId, TaskInput, TaskView, MAX_BATCH};
 use poq_chain::{commit, messages, to_account32, AccountId32, Keys};
 use rand::RngCore;
 use serde_json::{json, Value};
@@ -40,6 +41,7 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
         Phase::Drawing => "drawing",
         Phase::Scoring => "scoring",
         Phase::Revealing => "revealing",
+        Phase::Auditing => "auditing",
         Phase::Settled => "settled",
         Phase::Refunded => "refunded",
     }
@@ -94,10 +96,7 @@ async fn host(
 
 async fn request(args: RequestArgs) -> anyhow::Result<()> {
     let bytes = input_bytes(&args)?;
-    let reference = match &args.reference {
-        Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
-        None => None,
-    };
+    let reference = args.reference.as_deref().map(read_reference).transpose()?;
     let session = args.connection.contract().await?;
     let keys = load_keys(&args.signer.key_file, args.signer.password_file.as_deref())?;
     let submitter = session.client.submitter(keys.clone());
@@ -129,7 +128,9 @@ async fn request(args: RequestArgs) -> anyhow::Result<()> {
     // Without a reference the commitment is random bytes: nobody can tell the two apart.
     let reference_commitment = match &reference {
         Some(reference) => {
-            commit::reference(&session.client.contract()?, &keys.account(), &commit::blake2(reference), &salt)
+            let auditor = args.auditor.unwrap_or_else(|| keys.account());
+            let contract = session.client.contract()?;
+            commit::reference(&contract, &auditor, &commit::blake2(reference.as_bytes()), &salt)
         }
         None => salt,
     };
@@ -151,10 +152,27 @@ async fn request(args: RequestArgs) -> anyhow::Result<()> {
         session.unit.show(fee),
         names("node", &nodes)
     );
-    if reference.is_some() {
-        let salt = format!("0x{}", hex::encode(salt));
-        text = format!("{text}\nkeep the reference's salt, which opens it: {salt}");
-        value["reference_salt"] = json!(salt);
+    if let Some(reference) = reference {
+        let path = args.ticket.clone().unwrap_or_else(|| format!("gold-task-{task}.json").into());
+        let ticket = Ticket {
+            contract: session.address(&session.client.contract()?),
+            task,
+            auditor: session.address(&args.auditor.unwrap_or_else(|| keys.account())),
+            reference,
+            salt: format!("0x{}", hex::encode(salt)),
+        };
+        // The task is requested and paid for: what opens it must not be lost with a file that cannot be written.
+        match ticket.write(&path) {
+            Ok(()) => {
+                text = format!("{text}\n{} opens its reference: `poq audit open {0}`", path.display());
+                value["ticket"] = json!(path);
+            }
+            Err(error) => {
+                let text = format!("{error:#}; this is what opens the reference:\n{}", ticket.text()?);
+                eprintln!("error: {text}");
+                value["ticket_text"] = serde_json::to_value(&ticket)?;
+            }
+        }
     }
     if !args.wait && server.is_none() {
         return sent(&session, args.output, &receipt, value, text);
@@ -259,29 +277,42 @@ impl RequestSigner for FetchSigner {
     }
 }
 
-pub(crate) async fn fetch_answers(
+/// The outputs of a task in their order, each checked against its commitment, or why it cannot be had. `keys` are those of
+/// the task's requester.
+pub(crate) async fn fetch_outputs(
     session: &Session,
     keys: &Keys,
     view: &TaskView,
-) -> anyhow::Result<Vec<Answer>> {
+) -> anyhow::Result<Vec<Result<FetchedOutput, String>>> {
     let contract = session.client.contract()?;
     let client = BlobClient::new(ClientConfig::new(contract.0), Arc::new(FetchSigner(keys.clone())))?;
     let chain = session.client.view().await?;
-    let mut answers = Vec::new();
+    let mut outputs = Vec::new();
     for slot in &view.task.outputs {
-        let quality = slot.quality.quality().map(|quality| f64::from(quality.ppb()) / 1e9);
-        let result = match chain.node(slot.node).await? {
+        outputs.push(match chain.node(slot.node).await? {
             _ if slot.committed_at == 0 => Err("the node has not answered".into()),
             None => Err("the node is gone".into()),
             Some(node) => client
                 .fetch_output(&node.info.endpoint, view.id, slot.node, &slot.commitment)
                 .await
-                .map(|output| String::from_utf8_lossy(&output.bytes).into_owned())
                 .map_err(|e| e.to_string()),
-        };
-        answers.push(Answer { node: slot.node, quality, result });
+        });
     }
-    Ok(answers)
+    Ok(outputs)
+}
+
+pub(crate) async fn fetch_answers(
+    session: &Session,
+    keys: &Keys,
+    view: &TaskView,
+) -> anyhow::Result<Vec<Answer>> {
+    let outputs = fetch_outputs(session, keys, view).await?;
+    let answer = |(slot, output): (&OutputSlot, Result<FetchedOutput, String>)| Answer {
+        node: slot.node,
+        quality: slot.quality.quality().map(|quality| f64::from(quality.ppb()) / 1e9),
+        result: output.map(|output| String::from_utf8_lossy(&output.bytes).into_owned()),
+    };
+    Ok(view.task.outputs.iter().zip(outputs).map(answer).collect())
 }
 
 fn show_answers(answers: &[Answer]) -> String {

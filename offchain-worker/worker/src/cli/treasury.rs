@@ -29,6 +29,7 @@ async fn show(args: ReadArgs) -> anyhow::Result<()> {
                 ("escrow", unit.show(owed.escrow)),
                 ("refunds", unit.show(owed.refunds)),
                 ("claimable", unit.show(owed.claimable)),
+                ("bonds", unit.show(owed.bonds)),
                 ("treasury", unit.show(owed.treasury)),
                 ("owed in all", unit.show(owed.total())),
                 ("surplus", unit.show(solvency.surplus)),

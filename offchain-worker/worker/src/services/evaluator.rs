@@ -100,7 +100,17 @@ pub(crate) async fn score(
     };
     hit("scores_computed");
 
-    let scores = assemble(&outputs, &qualities);
+    let mut scores = assemble(&outputs, &qualities);
+    if let Some(adversary) = &ctx.adversary {
+        let ring = ring(ctx, view).await?;
+        if let Some((plan, dishonest)) = adversary.scores(duty.node, view, &scores, &ring) {
+            if !plan.commits {
+                return Ok(Job::Declined(Declined::Adversary, "it stays away".into()));
+            }
+            ctx.clock.sleep_until(drawn_at.saturating_add(plan.at_least_ms).min(done_by)).await;
+            scores = dishonest;
+        }
+    }
     let report = report(loaded, duty, view, &outputs, &scores);
     let report = report
         .encode()
@@ -124,6 +134,15 @@ pub(crate) async fn score(
         metrics::output_unavailable(reason);
     }
     Ok(Job::Prepared)
+}
+
+/// The kind's past consensus values, the oldest first.
+async fn ring(ctx: &Ctx, view: &TaskView) -> Result<Vec<Ratio>> {
+    let kind = ctx.client.view().await?.kind(view.task.kind).await?;
+    let mut entries = kind.map(|kind| kind.kind.population.ring).unwrap_or_default();
+    entries.retain(|entry| entry.settled_at > 0);
+    entries.sort_by_key(|entry| entry.settled_at);
+    Ok(entries.iter().map(|entry| entry.quality).collect())
 }
 
 /// Until when an output is waited for: a share of the panel's time to commit.

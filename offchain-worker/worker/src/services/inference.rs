@@ -65,6 +65,11 @@ pub(crate) async fn answer(
         let wanted =
             prompt.max_tokens.map_or(usize::MAX, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
         let max_tokens = wanted.clamp(1, ctx.config.limits.max_tokens);
+        let max_tokens = match &ctx.adversary {
+            // At least one token, at most all: the cast cannot truncate.
+            Some(adversary) => ((max_tokens as f64 * adversary.effort(duty.node)) as usize).max(1),
+            None => max_tokens,
+        };
         let limit = expected.is_none().then_some(done_by);
         generate(ctx, model, &prompt.context, &prompt.question, max_tokens, limit).await
     };
@@ -88,8 +93,15 @@ pub(crate) async fn answer(
         tracing::warn!(%duty, tokens = generation.completion_tokens, "cut short by the deadline");
     }
 
+    let mut text = generation.text;
+    if let Some(adversary) = &ctx.adversary {
+        text = adversary.copied(duty.node, duty.task).unwrap_or(text);
+        adversary.share(duty.node, duty.task, &text);
+        let until = view.task.requested_at.saturating_add(millis(adversary.delay(duty.node)));
+        ctx.clock.sleep_until(until.min(done_by)).await;
+    }
     let salt = operator.keys.salt(&operator.contract, duty.task, duty.node, Purpose::Output);
-    let payload = Payload::output(clip(generation.text, ctx.config.blobs.max_blob_bytes).into_bytes(), salt);
+    let payload = Payload::output(clip(text, ctx.config.blobs.max_blob_bytes).into_bytes(), salt);
     let Some(commitment) = commitment_of(&ctx.contract, &duty, &payload) else {
         return Ok(Job::Declined(Declined::Model, "the payload does not fit the duty".into()));
     };

@@ -1,6 +1,7 @@
 //! The services of a worker, one file each, and what they share.
 
 pub(crate) mod access;
+pub(crate) mod adversary;
 pub(crate) mod evaluator;
 pub(crate) mod fetch;
 pub(crate) mod http;
@@ -40,6 +41,8 @@ pub(crate) struct Ctx {
     pub(crate) models: Arc<ModelSet>,
     pub(crate) board: Arc<Board>,
     pub(crate) stop: Stop,
+    /// What dishonest nodes do, on a test network.
+    pub(crate) adversary: Option<adversary::Adversary>,
     /// One permit per task that may use a model at a time.
     pub(crate) working: Arc<Semaphore>,
 }

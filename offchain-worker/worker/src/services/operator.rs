@@ -292,6 +292,17 @@ impl Operator {
             Due::Reveal { commitment, deadline } => {
                 if let Some(record) = self.opening(memory, assigned, duty, commitment, deadline).await? {
                     if let Payload::Scores { scores, report_hash, salt, .. } = record.payload {
+                        if let Some(adversary) = &self.ctx.adversary {
+                            let now = self.ctx.clock.now();
+                            match adversary.reveals(duty.node, &assigned.view.task, &scores, now) {
+                                Some(true) => {}
+                                Some(false) => return Ok(()),
+                                None => {
+                                    memory.wake_by(Instant::now() + FIRST_PAUSE);
+                                    return Ok(());
+                                }
+                            }
+                        }
                         let reveal = Reveal { task: duty.task, node: duty.node, scores, report_hash, salt };
                         ready.push(Ready { duty, deadline, item: Item::Reveal(reveal) });
                     }

@@ -3,6 +3,7 @@
 //! One program, so that the runtime is linked once.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adversary;
 mod crash;
 mod faults;
 mod life;

@@ -13,6 +13,7 @@ use poq_blobs::{
     Access, AccessError, AccessRequest, BlobServer, BlobStore, Decision, PromptBlob, ServerConfig,
 };
 use poq_chain::deploy::{deploy, Artifact};
+use poq_chain::events::Emitted;
 use poq_chain::types::{
     GlobalParams, KindParams, NodeId, NodeView, Phase, Registration, Role, TaskId, TaskInput, TaskView,
 };
@@ -106,13 +107,17 @@ impl Net {
     }
 
     pub(crate) async fn with_params(params: KindParams) -> Net {
+        Net::on(SandboxConfig::default(), params).await
+    }
+
+    pub(crate) async fn on(config: SandboxConfig, params: KindParams) -> Net {
         static LOG: std::sync::Once = std::sync::Once::new();
         LOG.call_once(|| {
             if let Ok(filter) = std::env::var("POQ_TEST_LOG") {
                 tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             }
         });
-        let chain = SandboxNode::start(SandboxConfig::default()).unwrap();
+        let chain = SandboxNode::start(config).unwrap();
         let client = Client::from_rpc(chain.rpc_client(), None, Options::default()).await.unwrap();
         let root = keys("//Alice");
         let artifact = Artifact::load(&repository().join("contracts/artifacts/poq.contract")).unwrap();
@@ -242,11 +247,15 @@ impl Net {
         self.until(id, "settled", |task| task.task.phase == Phase::Settled).await
     }
 
+    /// Every event of the contract so far, with its block.
+    pub(crate) async fn emitted(&self) -> Vec<Emitted> {
+        let best = self.client.best().await.unwrap().number;
+        self.client.events(1, best).try_collect().await.unwrap()
+    }
+
     /// Every event of the contract so far.
     pub(crate) async fn events(&self) -> Vec<PoqEvent> {
-        let best = self.client.best().await.unwrap().number;
-        let emitted: Vec<_> = self.client.events(1, best).try_collect().await.unwrap();
-        emitted.into_iter().map(|emitted| emitted.event).collect()
+        self.emitted().await.into_iter().map(|emitted| emitted.event).collect()
     }
 
     /// A worker's configuration for some nodes, with a data folder of that name.

@@ -3,12 +3,15 @@
 use anyhow::Context;
 use poq_chain::types::{KindParams, NodeId, Ratio, Role};
 use poq_chain::{AccountId32, Keys};
+use poq_simulator::Attack;
 use std::path::{Path, PathBuf};
 
 /// The kind of task that the demonstration sets.
 pub(super) const KIND: u16 = 1;
 /// Evaluators per task.
-pub(super) const PANEL: u8 = 3;
+const PANEL: u8 = 3;
+/// Evaluators per task where some of them are dishonest: fewer could not outvote two.
+const ATTACKED_PANEL: u8 = 5;
 /// Every so many questions are answered by all three models; the others by one that is drawn.
 const ALL_ANSWER_EVERY: usize = 3;
 
@@ -31,9 +34,25 @@ const PARTS: [Part; 6] = [
     Part { role: Role::Evaluator, model: "ms-marco-minilm-l12-v2", price: 0, stake: 20_000 },
 ];
 
+/// Who is added to be dishonest where evaluators are attacked: no model of which half of the panel would be.
+const DISHONEST: [Part; 2] = [
+    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 20_000 },
+    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 20_000 },
+];
+/// Which of the inference nodes is dishonest where those are attacked: colluders need two.
+const CORRUPT: [&str; 2] = ["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"];
+
 /// The models that the demonstration needs.
 pub(super) fn models() -> Vec<&'static str> {
     PARTS.iter().map(|part| part.model).collect()
+}
+
+/// How many evaluators score a task.
+pub(super) fn panel(attack: Option<Attack>) -> u8 {
+    match attack {
+        Some(attack) if attack.evaluators() => ATTACKED_PANEL,
+        _ => PANEL,
+    }
 }
 
 /// How many inference nodes answer the question of this index.
@@ -47,7 +66,7 @@ pub(super) fn outputs(question: usize) -> u8 {
 
 /// The kind's parameters in a chain whose unit is `unit` of its smallest ones: the shipped rules, with windows wide enough
 /// for models on a slow machine, and amounts small enough for a borrowed account.
-pub(super) fn kind_params(unit: u128) -> KindParams {
+pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
     const MINUTE: u64 = 60_000;
     let mut params = KindParams {
         price_cap: unit / 5,
@@ -61,8 +80,8 @@ pub(super) fn kind_params(unit: u128) -> KindParams {
         draw_ms: 5 * MINUTE,
         commit_ms: 10 * MINUTE,
         reveal_ms: 5 * MINUTE,
-        panel_min: PANEL,
-        panel_max: PANEL,
+        panel_min: panel,
+        panel_max: panel,
         quorum: Ratio::from_permille(600),
         ..KindParams::default()
     };
@@ -73,8 +92,8 @@ pub(super) fn kind_params(unit: u128) -> KindParams {
 }
 
 /// The fee of a task: somewhat above the smallest.
-pub(super) fn fee(unit: u128, outputs: u8) -> u128 {
-    unit / 2 + unit / 2 * u128::from(outputs)
+pub(super) fn fee(unit: u128, outputs: u8, panel: u8) -> u128 {
+    unit / 6 * u128::from(panel) + unit / 2 * u128::from(outputs)
 }
 
 /// Somebody with a key.
@@ -123,6 +142,8 @@ pub(super) struct Player {
     pub(super) payee: Actor,
     /// Where its worker serves blobs.
     pub(super) port: u16,
+    /// Whether it is dishonest.
+    pub(super) dishonest: bool,
     /// Its number, once it is registered.
     pub(super) id: NodeId,
 }
@@ -141,16 +162,25 @@ pub(super) struct Cast {
 
 impl Cast {
     /// With new keys, written to `folder`.
-    pub(super) fn new(folder: &Path, questions: usize, unit: u128) -> anyhow::Result<Cast> {
+    pub(super) fn new(
+        folder: &Path,
+        questions: usize,
+        unit: u128,
+        attack: Option<Attack>,
+    ) -> anyhow::Result<Cast> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let fees: u128 = (0..questions).map(|question| fee(unit, outputs(question))).sum();
+        let fees: u128 = (0..questions).map(|question| fee(unit, outputs(question), panel(attack))).sum();
         // Transaction fees and storage deposits besides, with room to spare.
         let tasks = questions as u128;
         let mut players = Vec::new();
-        for part in &PARTS {
+        let added: &[Part] = if attack.is_some_and(Attack::evaluators) { &DISHONEST } else { &[] };
+        for (place, part) in PARTS.iter().chain(added).enumerate() {
+            let dishonest = place >= PARTS.len()
+                || (attack.is_some_and(Attack::inference) && CORRUPT.contains(&part.model));
             let stake = part.stake * unit / 1_000;
-            let of = |who: &str| format!("{} of {}", who, part.model);
+            let cheat = if place >= PARTS.len() { "dishonest " } else { "" };
+            let of = |who: &str| format!("{who} of {cheat}{}", part.model);
             players.push(Player {
                 role: part.role,
                 model: part.model,
@@ -160,6 +190,7 @@ impl Cast {
                 operator: Actor::new(folder, of("operator"), 5 * unit + tasks * unit / 4)?,
                 payee: Actor::new(folder, of("payee"), 0)?,
                 port: super::chain::free_port()?,
+                dishonest,
                 id: 0,
             });
         }
@@ -186,10 +217,10 @@ mod tests {
     #[test]
     fn the_parameters_are_valid_and_the_fees_fill_every_slot() {
         for unit in [10u128.pow(10), 10u128.pow(12), 10u128.pow(18)] {
-            let params = kind_params(unit);
-            params.validate().unwrap();
-            for outputs in [1, 3] {
-                let split = params.split(fee(unit, outputs), outputs, PANEL).unwrap();
+            for (panel, outputs) in [(PANEL, 1), (PANEL, 3), (ATTACKED_PANEL, 1), (ATTACKED_PANEL, 3)] {
+                let params = kind_params(unit, panel);
+                params.validate().unwrap();
+                let split = params.split(fee(unit, outputs, panel), outputs, panel).unwrap();
                 for part in PARTS.iter().filter(|part| part.role == Role::Inference) {
                     assert!(
                         split.inference_slot >= part.price * unit / 1_000,
@@ -204,7 +235,7 @@ mod tests {
     #[test]
     fn keys_are_written_for_everybody() {
         let folder = tempfile::tempdir().unwrap();
-        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000).unwrap();
+        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None).unwrap();
         let accounts: std::collections::BTreeSet<_> = cast.actors().iter().map(|a| a.account().0).collect();
         assert_eq!(accounts.len(), 3 + 3 * PARTS.len());
         assert!(cast.actors().iter().all(|actor| actor.file.is_file()));

@@ -68,6 +68,7 @@ pub(super) struct Ledger {
     claimed: BTreeMap<NodeId, u128>,
     paid_to: BTreeMap<[u8; 32], u128>,
     contract: Option<(Client, u128)>,
+    endings: Vec<(Block, PoqEvent)>,
 }
 
 impl Ledger {
@@ -91,6 +92,7 @@ impl Ledger {
             claimed: BTreeMap::new(),
             paid_to: BTreeMap::new(),
             contract: None,
+            endings: Vec::new(),
         })
     }
 
@@ -104,6 +106,11 @@ impl Ledger {
     /// What a node has been paid so far.
     pub(super) fn claimed(&self, node: NodeId) -> u128 {
         self.claimed.get(&node).copied().unwrap_or(0)
+    }
+
+    /// How tasks and panels ended so far, in the chain's order.
+    pub(super) fn endings(&self) -> &[(Block, PoqEvent)] {
+        &self.endings
     }
 
     /// Reads the blocks up to this number.
@@ -127,6 +134,11 @@ impl Ledger {
             if let Some((client, _)) = &self.contract {
                 for emitted in client.events_at(At::Number(number)).await.with_context(what)? {
                     self.note(&emitted.event);
+                    if let PoqEvent::TaskSettled(_) | PoqEvent::TaskRefunded(_) | PoqEvent::PanelReleased(_) =
+                        emitted.event
+                    {
+                        self.endings.push((emitted.block, emitted.event));
+                    }
                 }
             }
             self.next = number + 1;

@@ -2,6 +2,7 @@
 
 mod cast;
 mod chain;
+mod lab;
 mod ledger;
 mod progress;
 mod questions;
@@ -16,9 +17,10 @@ use crate::cli::output::write_out;
 use crate::cli::signal::stopped;
 use crate::cli::task::{fetch_answers, phase_name};
 use anyhow::{anyhow, bail, ensure, Context};
-use cast::{Actor, Cast, Player, KIND, PANEL};
+use cast::{Actor, Cast, Player, KIND};
 use chain::Ground;
 use futures::future::try_join_all;
+use lab::Comparison;
 use ledger::Ledger;
 use poq_blobs::PromptBlob;
 use poq_chain::deploy::{deploy, Artifact};
@@ -29,6 +31,7 @@ use poq_chain::types::{
 };
 use poq_chain::{messages, to_ink, AccountId32, At, Client, ContractError, Outcome};
 use poq_inference::{Manifest, ModelStore, QaItem};
+use poq_worker::config::{AdversaryConfig, NodeConfig, RoleName};
 use poq_worker::{Deps, Worker, WorkerConfig, WorkerHandle};
 use progress::Progress;
 use rand::RngCore;
@@ -140,7 +143,8 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         10u128.checked_pow(session.unit.decimals.into()).context("the chain's unit has too many decimals")?;
     progress.line(&format!("chain: {} ({})", client.chain().name, ground.describe()));
 
-    let mut cast = Cast::new(&work_dir.path().join("keys"), prepared.questions.len(), unit)?;
+    let mut cast = Cast::new(&work_dir.path().join("keys"), prepared.questions.len(), unit, args.attack)?;
+    let panel = cast::panel(args.attack);
     let funder = funder(args, work_dir.path())?;
     let accounts =
         cast.actors().into_iter().chain([&funder]).map(|actor| (actor.account(), actor.name.clone()));
@@ -159,16 +163,17 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     let session = Session::new(client.clone());
     ledger.contract(client.clone()).await?;
     ledger.follow(deployed.block.number).await?;
-    let params = cast::kind_params(unit);
-    client.submitter(cast.deployer.keys.clone()).send(messages::set_kind(KIND, params)).await?;
+    let params = cast::kind_params(unit, panel);
+    client.submitter(cast.deployer.keys.clone()).send(messages::set_kind(KIND, params.clone())).await?;
     progress.line(&format!("contract: {}", session.address(&deployed.address)));
 
     progress.stage("registering nodes");
     register(&client, &mut cast).await?;
     for player in &cast.players {
         progress.line(&format!(
-            "node {}: {} running {}, stake {}, price {}",
+            "node {}: {}{} running {}, stake {}, price {}",
             player.id,
+            if player.dishonest { "DISHONEST " } else { "" },
             crate::cli::node::role_name(player.role),
             player.model,
             session.unit.show(player.stake),
@@ -178,7 +183,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
 
     progress.stage("loading the models");
     let workers =
-        start_workers(&ground, deployed.address, &cast, work_dir.path(), &prepared.models_dir).await?;
+        start_workers(&ground, deployed.address, &cast, work_dir.path(), &prepared.models_dir, args).await?;
     progress.line(&format!("{} workers run", workers.len()));
     let host = Host::start(client.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
 
@@ -190,6 +195,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         ledger: &mut ledger,
         workers: &workers,
         unit,
+        panel,
         tally: Tally::default(),
         tasks: Vec::new(),
         complaints: BTreeMap::new(),
@@ -210,6 +216,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
 
     progress.stage("checking the money");
     ledger.follow(client.best().await?.number).await?;
+    let comparison = Comparison::of(params, ledger.endings())?;
     let nodes = cast
         .players
         .iter()
@@ -217,6 +224,8 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
             account: session.address(&player.owner.account()),
             role: player.role,
             model: player.model.into(),
+            dishonest: player.dishonest,
+            simulated: comparison.simulated(player.id),
             tally: tally.of(player.id),
             slashed: slashed.get(&player.id).copied().unwrap_or(0),
             claimed: ledger.claimed(player.id),
@@ -229,7 +238,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         give_back(&session, &cast, &funder, transfer_fee).await;
     }
 
-    let report = Report { nodes, tasks, money };
+    let report = Report { nodes, tasks, money, attack: args.attack, comparison };
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", report.json());
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -246,6 +255,13 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
         report.tasks.iter().filter(|task| !task.explain_ok).map(|task| task.id).collect();
     if !unexplained.is_empty() {
         return Err(Difference(format!("tasks {unexplained:?} were not paid what the formulas say")).into());
+    }
+    if !report.comparison.agrees() {
+        let text = format!(
+            "the simulator's books differ from the chain's; settlements that differ: tasks {:?}",
+            report.comparison.differing
+        );
+        return Err(Difference(text).into());
     }
     if report.money.difference() != 0 {
         let text = format!("the money check is off by {} smallest units", report.money.difference());
@@ -331,6 +347,7 @@ async fn start_workers(
     cast: &Cast,
     work_dir: &Path,
     models_dir: &Path,
+    args: &DemoArgs,
 ) -> anyhow::Result<Vec<Running>> {
     let config = |name: &str, key: &Path| {
         let mut config = WorkerConfig::default();
@@ -344,7 +361,24 @@ async fn start_workers(
         config
     };
     let mut configs = Vec::new();
-    for player in &cast.players {
+    if let Some(attack) = args.attack {
+        // They collude, so they run in one process and share what they see.
+        let dishonest: Vec<&Player> = cast.players.iter().filter(|player| player.dishonest).collect();
+        let Some(first) = dishonest.first() else { bail!("nobody is dishonest under {attack}") };
+        let mut config = config("dishonest", &first.operator.file);
+        config.blobs.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, first.port)));
+        config.nodes = dishonest
+            .iter()
+            .map(|player| NodeConfig { key: Some(player.operator.file.clone()), ..node_config(player) })
+            .collect();
+        config.adversary = Some(AdversaryConfig {
+            attack: attack.to_string(),
+            nodes: dishonest.iter().map(|player| player.id).collect(),
+            seed: args.seed,
+        });
+        configs.push(("the dishonest nodes".to_owned(), config));
+    }
+    for player in cast.players.iter().filter(|player| !player.dishonest) {
         let name = format!("node {}", player.id);
         let mut config = config(&name, &player.operator.file);
         config.blobs.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, player.port)));
@@ -366,8 +400,7 @@ async fn start_workers(
     .await
 }
 
-fn node_config(player: &Player) -> poq_worker::config::NodeConfig {
-    use poq_worker::config::{NodeConfig, RoleName};
+fn node_config(player: &Player) -> NodeConfig {
     let role = match player.role {
         Role::Inference => RoleName::Inference,
         Role::Evaluator => RoleName::Evaluator,
@@ -401,6 +434,7 @@ struct Round<'a> {
     ledger: &'a mut Ledger,
     workers: &'a [Running],
     unit: u128,
+    panel: u8,
     tally: Tally,
     tasks: Vec<TaskRow>,
     complaints: BTreeMap<String, Vec<String>>,
@@ -451,12 +485,12 @@ impl Round<'_> {
         let hash = self.host.put(blob.encode().context("the question")?).await?;
         let mut reference = [0u8; 32];
         rand::rng().fill_bytes(&mut reference);
-        let fee = cast::fee(self.unit, outputs);
+        let fee = cast::fee(self.unit, outputs, self.panel);
         let submitter = self.session.client.submitter(self.cast.requester.keys.clone());
         let mut tries = 0;
         loop {
             let input = TaskInput { hash, url: self.host.url().to_owned() };
-            let message = messages::request_task(KIND, outputs, PANEL, input, reference, fee);
+            let message = messages::request_task(KIND, outputs, self.panel, input, reference, fee);
             match submitter.send(message).await {
                 Ok(receipt) => return Ok(receipt.value),
                 // A draw that missed; another block draws anew.
@@ -484,7 +518,7 @@ impl Round<'_> {
             Phase::Settled | Phase::Refunded => {
                 format!(", {} back to the requester", self.session.unit.show(task.refund))
             }
-            Phase::Drawing | Phase::Revealing => String::new(),
+            Phase::Drawing | Phase::Revealing | Phase::Auditing => String::new(),
         };
         self.progress.line(&format!("task {}: {}{detail}", view.id, phase_name(task.phase)));
     }

@@ -1,10 +1,13 @@
 //! What the demonstration says at the end.
 
+use super::lab::Comparison;
 use super::ledger::Money;
 use crate::cli::amount::Unit;
 use crate::cli::output::{pairs, table};
 use poq_chain::events::TaskSettled;
 use poq_chain::types::{NodeId, Ratio, Role};
+use poq_simulator::live::Purse;
+use poq_simulator::Attack;
 use serde_json::{json, Value};
 use std::collections::BTreeMap;
 
@@ -57,6 +60,10 @@ pub(super) struct NodeRow {
     pub(super) model: String,
     /// What it did and got.
     pub(super) tally: NodeTally,
+    /// Whether it was dishonest.
+    pub(super) dishonest: bool,
+    /// What it got by the simulator's books.
+    pub(super) simulated: Purse,
     /// What it lost, in settlements and outside of them.
     pub(super) slashed: u128,
     /// What its payee was paid.
@@ -93,6 +100,10 @@ pub(super) struct Report {
     pub(super) tasks: Vec<TaskRow>,
     /// The money check.
     pub(super) money: Money,
+    /// What the dishonest nodes did.
+    pub(super) attack: Option<Attack>,
+    /// The simulator's account of the run.
+    pub(super) comparison: Comparison,
 }
 
 /// The mean of what there is, rounded down.
@@ -126,6 +137,9 @@ impl Report {
                     "mean_quality": mean(&node.tally.qualities),
                     "mean_cost": mean(&node.tally.costs),
                     "reward": node.tally.reward.to_string(),
+                    "dishonest": node.dishonest,
+                    "simulated_reward": node.simulated.earned.to_string(),
+                    "simulated_slashed": node.simulated.slashed.to_string(),
                     "slashed": node.slashed.to_string(),
                     "claimed": node.claimed.to_string(),
                 })
@@ -154,6 +168,8 @@ impl Report {
                 "balances": self.money.balances.to_string(),
                 "difference": self.money.difference().to_string(),
             },
+            "attack": self.attack.map(|attack| attack.to_string()),
+            "simulator_agrees": self.comparison.agrees(),
         })
     }
 
@@ -203,10 +219,43 @@ impl Report {
             ]);
         }
         format!(
-            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}",
+            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}\n\n{}",
             unit.symbol,
+            self.simulator_text(unit),
             self.money_text(unit)
         )
+    }
+
+    /// The run in the simulator's books, and what cheating came to.
+    fn simulator_text(&self, unit: &Unit) -> String {
+        let mut lines = vec![(
+            "simulator's books",
+            if self.comparison.agrees() {
+                "agree with the chain to the last unit".to_owned()
+            } else {
+                "DIFFER from the chain".to_owned()
+            },
+        )];
+        let Some(attack) = self.attack else { return pairs(&lines) };
+        // What one node got per task, less what it lost.
+        let per_task = |dishonest: bool| {
+            let of = |node: &&NodeRow| {
+                let role = if attack.evaluators() { Role::Evaluator } else { Role::Inference };
+                node.role == role && node.dishonest == dishonest
+            };
+            let (net, tasks) = self.nodes.iter().filter(of).fold((0i128, 0i128), |(net, tasks), node| {
+                let reward = i128::try_from(node.tally.reward).unwrap_or(i128::MAX);
+                let slashed = i128::try_from(node.slashed).unwrap_or(i128::MAX);
+                (net.saturating_add(reward).saturating_sub(slashed), tasks + i128::from(node.tally.tasks))
+            });
+            let net = net.checked_div(tasks).unwrap_or(0);
+            let sign = if net < 0 { "-" } else { "" };
+            format!("{sign}{} per task", unit.show(net.unsigned_abs()))
+        };
+        lines.push(("attack", attack.to_string()));
+        lines.push(("honest nodes of the role got", per_task(false)));
+        lines.push(("dishonest ones got", per_task(true)));
+        pairs(&lines)
     }
 
     fn money_text(&self, unit: &Unit) -> String {
