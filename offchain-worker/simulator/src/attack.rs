@@ -146,6 +146,12 @@ impl Attack {
         }
     }
 
+    /// Its strength, where it has one.
+    pub fn strength_of(self) -> Option<f64> {
+        let mut copy = self;
+        copy.strength().map(|(strength, _)| *strength)
+    }
+
     /// Whose nodes it corrupts.
     pub const fn corrupts(self) -> Corrupts {
         match self {
@@ -197,9 +203,8 @@ impl Attack {
 impl fmt::Display for Attack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        let mut copy = *self;
-        match copy.strength() {
-            Some((x, _)) => write!(f, "={x}"),
+        match self.strength_of() {
+            Some(x) => write!(f, "={x}"),
             None => Ok(()),
         }
     }

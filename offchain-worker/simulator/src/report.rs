@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `scenarios.json` | the papers' findings and ours, each reproduced or not, with its numbers |
 //! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × five sets of rules |
+//! | `strength.csv`, `strength.svg` | attacks at other strengths: is a milder one, or a wilder one, better? |
 //! | `deviation.csv` | what attackers gain over behaving honestly themselves, same network, same luck |
 //! | `rules.csv` | how every set of rules holds against its worst attack (from `sweep.csv`) |
 //! | `panel.csv`, `panel.svg` | what K does |
@@ -19,7 +20,9 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
 use crate::population::{Crowd, Role};
-use crate::rules::{Regime, RuleSet, AGGREGATIONS, GOLD_NOISE, MERITS, RECOMMENDED, RULE_SETS, TRUSTS};
+use crate::rules::{
+    Regime, RuleSet, AGGREGATIONS, GOLD_NOISE, MERITS, RECOMMENDED, RULE_SETS, TRUSTS, UNAUDITED,
+};
 use crate::run::{run_all, Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::stats::{estimate, Estimate};
@@ -50,7 +53,7 @@ impl Scale {
             ratios: &[0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
             panels: &[3, 4, 5, 6, 7, 9, 11, 13, 15],
             sweep_panels: &[3, 5, 9, 15],
-            sweep_ratios: &[0.1, 0.2, 0.3, 0.4, 0.5],
+            sweep_ratios: &[0.1, 0.2, 0.3, 0.45],
         }
     }
 
@@ -95,6 +98,7 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     let report = Report { folder, scale, worlds, progress };
     let findings = report.scenarios()?;
     report.attacks()?;
+    report.strength()?;
     report.deviation()?;
     report.panel()?;
     report.trust()?;
@@ -215,6 +219,8 @@ impl Report<'_> {
             Metric::HonestTrust,
             Metric::AttackerTrust,
             Metric::SettledShare,
+            Metric::RankTrueNet,
+            Metric::RankQualityPerTime,
         ];
         write_csv(&self.folder.join("attacks.csv"), &rows, &shown)?;
 
@@ -276,6 +282,87 @@ impl Report<'_> {
             .draw(&self.folder.join(format!("attacks-error-{}.svg", spread.name())))?;
         }
         Ok(())
+    }
+
+    /// The attacks that have a strength, at several of them, 30 % of attackers, under the recommended rules.
+    fn strength(&self) -> Result<()> {
+        let ladders: [(&str, &[Attack]); 8] = [
+            ("noise", &[0.1, 0.2, 0.3, 0.5].map(Attack::Noise)),
+            ("boosting", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::Boosting)),
+            ("sabotage", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::Sabotage)),
+            ("intermittent", &[0.05, 0.1, 0.2, 0.3, 0.5, 0.8].map(Attack::Intermittent)),
+            ("shared-signal", &[0.5, 1.0, 2.0, 4.0].map(Attack::SharedSignal)),
+            ("boost-own", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::BoostOwn)),
+            ("panel-majority", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::PanelMajority)),
+            ("sybil-split", &[1.0, 2.0, 4.0, 8.0].map(Attack::SybilSplit)),
+        ];
+        let rules = [("without gold tasks", UNAUDITED), ("10 % gold", RECOMMENDED)];
+        let mut keys = Vec::new();
+        let mut jobs = Vec::new();
+        for (spread, world) in Spread::ALL.into_iter().zip(&self.worlds) {
+            for (name, ladder) in ladders {
+                for attack in ladder {
+                    for (label, rules) in &rules {
+                        keys.push((spread, name, *attack, *label));
+                        let crowd = Crowd::default().attacked(*attack, 0.3);
+                        jobs.push(Job { world, setting: rules.setting(), crowd });
+                    }
+                }
+            }
+        }
+        let summaries = self.run("strengths", &jobs)?;
+        let metrics = [Metric::ProfitRatio, Metric::AbsoluteError, Metric::Bias, Metric::AttackerTrust];
+        let mut header = names(&["spread", "attack", "strength", "rules"]);
+        for metric in metrics {
+            header.extend(["", "_low", "_high"].map(|end| format!("{}{end}", metric.name())));
+        }
+        let rows: Vec<Vec<String>> = keys
+            .iter()
+            .zip(&summaries)
+            .map(|((spread, name, attack, label), summary)| {
+                let mut row = names(&[spread.name(), name]);
+                row.push(attack.strength_of().map_or(String::new(), short));
+                row.push((*label).to_string());
+                row.extend(metrics.iter().flat_map(|metric| columns(summary.get(*metric))));
+                row
+            })
+            .collect();
+        write_table(&self.folder.join("strength.csv"), &header, &rows)?;
+        let mut panels = Vec::new();
+        for (metric, range) in [(Metric::ProfitRatio, (-0.2, 3.0)), (Metric::AbsoluteError, (0.0, 0.15))] {
+            for (name, _) in ladders {
+                let mut lines = Vec::new();
+                for spread in Spread::ALL {
+                    for (label, _) in &rules {
+                        let points = keys
+                            .iter()
+                            .zip(&summaries)
+                            .filter(|(key, _)| key.0 == spread && key.1 == name && key.3 == *label)
+                            .filter_map(|(key, summary)| {
+                                let (mean, low, high) = interval(summary, metric)?;
+                                Some((key.2.strength_of()?, mean, low, high))
+                            })
+                            .collect();
+                        let name = format!("{label}, {}", spread.name());
+                        lines.push(Line { name, points, faint: false });
+                    }
+                }
+                let profit = metric == Metric::ProfitRatio;
+                panels.push(Panel {
+                    title: format!("{name}: {}", if profit { "profit" } else { "error" }),
+                    lines,
+                    range,
+                    guides: if profit { &[0.5, 1.0] } else { &[0.05] },
+                });
+            }
+        }
+        Multiples {
+            title: "Attacks at other strengths, 30 % attackers",
+            axes: "profit ratio (dashed: 1 and 0.5; above 3 drawn at 3) and error of the consensus (dashed: 0.05) over strength",
+            panels,
+            columns: 8,
+        }
+        .draw(&self.folder.join("strength.svg"))
     }
 
     /// What attackers gain over behaving honestly: the same nodes in the same network with the same random numbers, once

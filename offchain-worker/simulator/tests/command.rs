@@ -143,6 +143,8 @@ fn a_short_report_has_all_its_tables_and_plots() {
     for name in [
         "scenarios.json",
         "attacks.csv",
+        "strength.csv",
+        "strength.svg",
         "deviation.csv",
         "panel.csv",
         "trust.csv",
