@@ -268,7 +268,7 @@ struct ReportArgs {
     /// A fraction of the rounds and combinations: under a minute, for a look.
     #[arg(long)]
     quick: bool,
-    /// Rounds per replication, instead of 5,000 (the sweep: 1,500).
+    /// Rounds per replication, instead of 3,000 (the sweep: 1,500).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
 }

@@ -549,7 +549,7 @@ impl<'a> Economy<'a> {
                 _ => {}
             }
             let missed = attack.is_none() && perception.random::<f64>() < self.setting.fault_rate;
-            let latency = answer.latency_ms.max(0.0).min(1e12) as Millis;
+            let latency = answer.latency_ms.clamp(0.0, 1e12) as Millis;
             let committed_at = self.block(requested_at + latency.max(1));
             let in_time = !missed && committed_at <= deadline;
             deliveries.push(Delivery {
@@ -1186,8 +1186,8 @@ mod tests {
     #[test]
     fn gold_tasks_are_as_many_as_said_and_an_abusive_reference_matches_nothing() {
         let world = World::standard(Spread::Wide).unwrap();
-        let mut setting = Setting::default();
-        setting.gold = Gold { share: 0.3, noise: 0.05, abused: 0.5 };
+        let gold = Gold { share: 0.3, noise: 0.05, abused: 0.5 };
+        let mut setting = Setting { gold, ..Setting::default() };
         setting.params.audit_ms = 60_000;
         let crowd = Crowd::default().attacked(Attack::Boosting(0.4), 0.3);
         let mut economy = economy(&world, &setting, crowd, 9);

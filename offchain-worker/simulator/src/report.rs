@@ -48,9 +48,9 @@ struct Scale {
 impl Scale {
     fn full(seed: u64) -> Scale {
         Scale {
-            tables: Effort { rounds: 5_000, replications: 6, seed },
-            sweep: Effort { rounds: 1_500, replications: 2, seed },
-            ratios: &[0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
+            tables: Effort { rounds: 3_000, replications: 5, seed },
+            sweep: Effort { rounds: 1_500, replications: 1, seed },
+            ratios: &[0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
             panels: &[3, 4, 5, 6, 7, 9, 11, 13, 15],
             sweep_panels: &[3, 5, 9, 15],
             sweep_ratios: &[0.1, 0.2, 0.3, 0.45],
@@ -116,7 +116,10 @@ struct Report<'a> {
     progress: bool,
 }
 
-fn interval(summary: &Summary, metric: Metric) -> Option<(f64, f64, f64)> {
+/// A mean, and where its confidence interval starts and ends.
+type Interval = (f64, f64, f64);
+
+fn interval(summary: &Summary, metric: Metric) -> Option<Interval> {
     summary.get(metric).map(|e| (e.mean, e.low, e.high))
 }
 
@@ -446,7 +449,7 @@ impl Report<'_> {
             .collect();
         write_table(&self.folder.join("panel.csv"), &header, &table)?;
 
-        let lines = |boosted: bool, of: &dyn Fn(&Summary) -> Option<(f64, f64, f64)>| -> Vec<Line> {
+        let lines = |boosted: bool, of: &dyn Fn(&Summary) -> Option<Interval>| -> Vec<Line> {
             RULE_SETS
                 .iter()
                 .map(|rules| Line {

@@ -1,5 +1,7 @@
 //! The findings that hold with wide margins, on small runs: attacks under the recommended rules, and the scenarios.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on may panic
+
 use poq_simulator::rules::{RuleSet, RECOMMENDED, RULE_SETS, UNAUDITED};
 use poq_simulator::scenario::{self, Finding};
 use poq_simulator::{Attack, Crowd, Effort, Job, Metric, Spread, Summary, World};

@@ -1,6 +1,8 @@
 //! What holds for every population, attack and set of rules: money is conserved after every round, and nothing depends on
 //! threads.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on may panic
+
 use poq_core::aggregate::Weighted;
 use poq_core::params::UNIT;
 use poq_core::{Aggregation, KindParams, MeritRule, Ratio};
