@@ -268,6 +268,9 @@ struct ReportArgs {
     /// A fraction of the rounds and combinations: under a minute, for a look.
     #[arg(long)]
     quick: bool,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',', value_name = "PART,…")]
+    only: Vec<report::Part>,
     /// Rounds per replication, instead of 3,000 (the sweep: 1,500).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
@@ -347,6 +350,7 @@ pub fn run(args: SimulateArgs) -> Result<()> {
             let findings = report::write(
                 &command.out,
                 report::Options {
+                    only: command.only,
                     quick: command.quick,
                     rounds: command.rounds,
                     seed: args.seed,

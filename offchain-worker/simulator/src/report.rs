@@ -69,9 +69,34 @@ impl Scale {
     }
 }
 
+/// A part of the report: the tables and plots of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The papers' findings and ours.
+    Scenarios,
+    /// Every attack under five sets of rules.
+    Attacks,
+    /// Attacks at other strengths.
+    Strength,
+    /// What attackers gain over behaving honestly.
+    Deviation,
+    /// What K does.
+    Panel,
+    /// Trust over time.
+    Trust,
+    /// Rewards by node.
+    Rewards,
+    /// Gold tasks.
+    Gold,
+    /// The whole sweep.
+    Sweep,
+}
+
 /// What is asked of a report.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// Only these parts; all where there are none.
+    pub only: Vec<Part>,
     /// A fraction of the rounds and of the combinations: for a look, not for conclusions.
     pub quick: bool,
     /// Rounds per replication instead of the scale's own, in the sweep too.
@@ -88,7 +113,7 @@ pub struct Options {
 /// Files that cannot be written; bugs that the books found.
 pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let Options { quick, rounds, seed, progress } = options;
+    let Options { only, quick, rounds, seed, progress } = options;
     let mut scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
     if let Some(rounds) = rounds {
         scale.tables.rounds = rounds;
@@ -96,15 +121,23 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     }
     let worlds = Spread::ALL.iter().map(|s| World::standard(*s)).collect::<Result<Vec<_>>>()?;
     let report = Report { folder, scale, worlds, progress };
-    let findings = report.scenarios()?;
-    report.attacks()?;
-    report.strength()?;
-    report.deviation()?;
-    report.panel()?;
-    report.trust()?;
-    report.rewards()?;
-    report.gold()?;
-    report.sweep()?;
+    let asked = |part| only.is_empty() || only.contains(&part);
+    let findings = if asked(Part::Scenarios) { report.scenarios()? } else { Vec::new() };
+    let parts: [(Part, fn(&Report<'_>) -> Result<()>); 8] = [
+        (Part::Attacks, |r| r.attacks()),
+        (Part::Strength, |r| r.strength()),
+        (Part::Deviation, |r| r.deviation()),
+        (Part::Panel, |r| r.panel()),
+        (Part::Trust, |r| r.trust()),
+        (Part::Rewards, |r| r.rewards()),
+        (Part::Gold, |r| r.gold()),
+        (Part::Sweep, |r| r.sweep()),
+    ];
+    for (part, write) in parts {
+        if asked(part) {
+            write(&report)?;
+        }
+    }
     Ok(findings)
 }
 

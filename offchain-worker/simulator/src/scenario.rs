@@ -447,49 +447,61 @@ fn signal_and_robustness(effort: Effort) -> Result<Finding> {
     })
 }
 
+/// The error of a consensus that is no longer the honest evaluators': twice that of five of them.
+const CAPTURED: f64 = 0.07;
+
 fn constant_capture(effort: Effort) -> Result<Finding> {
     let world = World::standard(Spread::Wide)?;
     let crowd = Crowd::default().attacked(Attack::Constant(0.0), 0.3);
+    // A network is captured or it is not: means need more replications than elsewhere.
+    let effort = Effort { replications: effort.replications * 4, ..effort };
     // One answer per task and small panels, where the design's sketch saw it.
     let mut closeness = Setting { outputs: 1, panel: 5, ..Setting::default() };
     closeness.params.aggregation = Aggregation::TrustWeightedMedian;
     closeness.params.merit = MeritRule::Closeness;
     closeness.params.trust =
         TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) };
-    let by_closeness = summary(&world, closeness.clone(), crowd, effort)?;
+    let by_closeness = outcomes(&world, closeness, crowd, effort)?;
     let information = Setting { outputs: 1, panel: 5, ..UNAUDITED.setting() };
-    let by_information = summary(&world, information, crowd, effort)?;
-    let numbers = |of: &Summary| {
+    let by_information = outcomes(&world, information, crowd, effort)?;
+    let captured = |all: &[Outcome]| {
+        estimate(
+            all.iter().filter_map(|o| Metric::AbsoluteError.of(o)).map(|e| f64::from(u8::from(e > CAPTURED))),
+        )
+    };
+    let numbers = |all: &[Outcome]| {
+        let of = Summary::of(all);
         [
             evidence("pay relative to honest evaluators", of.get(Metric::PayRatio)),
             evidence("profit relative to honest evaluators", of.get(Metric::ProfitRatio)),
             evidence("error of the consensus", of.get(Metric::AbsoluteError)),
-            evidence("trust of honest evaluators", of.get(Metric::HonestTrust)),
+            evidence("share of replications that are captured", captured(all)),
         ]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
     };
+    let mean = |all: &[Outcome], metric| Summary::of(all).mean(metric);
     Ok(Finding {
         scenario: "constant-capture",
         source: "ours (design, section 3)",
         claims: vec![
             Claim {
-                claim: "by closeness, 30 % constant scorers earn at least as much as honest evaluators",
-                reproduced: by_closeness.mean(Metric::PayRatio) >= 1.0,
-                remark: None,
+                claim: "by closeness, 30 % constant scorers earn as much as honest evaluators or more",
+                reproduced: mean(&by_closeness, Metric::ProfitRatio) >= 1.0,
+                remark: Some("more where they capture the network, less where they do not"),
                 evidence: numbers(&by_closeness),
             },
             Claim {
-                claim: "and capture the network: honest trust falls below a third of theirs",
-                reproduced: by_closeness.mean(Metric::HonestTrust)
-                    < by_closeness.mean(Metric::AttackerTrust) / 3.0,
+                claim: "and can capture the network",
+                reproduced: captured(&by_closeness).is_some_and(|share| share.mean > 0.1),
                 remark: None,
                 evidence: Vec::new(),
             },
             Claim {
-                claim: "by information they earn less than 15 % of honest pay",
-                reproduced: by_information.mean(Metric::PayRatio) < 0.15,
+                claim: "by information they earn less than 15 % of honest pay and never capture it",
+                reproduced: mean(&by_information, Metric::PayRatio) < 0.15
+                    && captured(&by_information).is_some_and(|share| share.mean == 0.0),
                 remark: None,
                 evidence: numbers(&by_information),
             },

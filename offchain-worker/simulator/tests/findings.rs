@@ -142,5 +142,5 @@ fn constant_scorers_earn_by_closeness_and_not_by_information() {
     let finding = finding("constant-capture");
     let pay = |claim: usize| finding.claims[claim].evidence[0].value.mean;
     assert!(pay(0) > 0.8, "closeness: {}", pay(0));
-    assert!(pay(2) < 0.15, "information: {}", pay(2));
+    assert!(finding.claims[2].reproduced, "information: {}", pay(2));
 }
