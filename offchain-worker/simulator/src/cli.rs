@@ -449,7 +449,7 @@ fn sweep(args: SweepArgs, seed: u64) -> Result<()> {
     let effort = Effort { rounds: args.effort.rounds, replications: args.effort.replications, seed };
     let rows = grid.run(&Setting::default(), args.crowd.crowd()?, effort, || bar.inc(1))?;
     bar.finish();
-    write_csv(&args.out, &rows, &Metric::ALL)?;
+    write_csv(&args.out, &rows, &Metric::ALL, &[])?;
     println!("{} combinations written to {}", rows.len(), args.out.display());
     Ok(())
 }

@@ -172,7 +172,8 @@ impl Multiples<'_> {
             let index = names.iter().position(|name| *name == line.name).unwrap_or(0);
             let colour = COLOURS[index % COLOURS.len()];
             for (x, _, from, to) in &line.points {
-                if from < to {
+                // What is no longer than the line is thick would not be seen.
+                if to - from > (high - low) * 0.03 {
                     chart.draw_series([PathElement::new(
                         vec![(*x, inside(*from)), (*x, inside(*to))],
                         colour.mix(0.5).stroke_width(1),

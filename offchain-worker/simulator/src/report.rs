@@ -243,22 +243,22 @@ impl Report<'_> {
                 }
             })
             .collect();
-        let shown = [
-            Metric::PayRatio,
-            Metric::ProfitRatio,
-            Metric::AbsoluteError,
-            Metric::Bias,
-            Metric::Pearson,
-            Metric::SeatShare,
-            Metric::AttackerPay,
-            Metric::AttackerSlashed,
-            Metric::HonestTrust,
-            Metric::AttackerTrust,
-            Metric::SettledShare,
-            Metric::RankTrueNet,
-            Metric::RankQualityPerTime,
-        ];
-        write_csv(&self.folder.join("attacks.csv"), &rows, &shown)?;
+        write_csv(
+            &self.folder.join("attacks.csv"),
+            &rows,
+            &[Metric::ProfitRatio, Metric::AbsoluteError],
+            &[
+                Metric::PayRatio,
+                Metric::Bias,
+                Metric::Pearson,
+                Metric::SeatShare,
+                Metric::AttackerSlashed,
+                Metric::HonestTrust,
+                Metric::AttackerTrust,
+                Metric::SettledShare,
+                Metric::RankTrueNet,
+            ],
+        )?;
 
         let lines = |spread: Spread, attack: Attack, metric: Metric| -> Vec<Line> {
             RULE_SETS
@@ -396,7 +396,7 @@ impl Report<'_> {
             title: "Attacks at other strengths, 30 % attackers",
             axes: "profit ratio (dashed: 1 and 0.5; above 3 drawn at 3) and error of the consensus (dashed: 0.05) over strength",
             panels,
-            columns: 8,
+            columns: 4,
         }
         .draw(&self.folder.join("strength.svg"))
     }
@@ -677,7 +677,7 @@ impl Report<'_> {
         ];
         let shares = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4];
         let noises = [0.0, 0.1, 0.2, 0.3];
-        let abuses = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
+        let abuses = [0.0, 0.02, 0.05, 0.1, 0.2, 0.3];
         let axes: [(&str, Vec<Gold>); 3] = [
             ("share", shares.map(|share| Gold { share, noise: GOLD_NOISE, abused: 0.0 }).into()),
             ("noise", noises.map(|noise| Gold { share: 0.1, noise, abused: 0.0 }).into()),
@@ -794,6 +794,7 @@ impl Report<'_> {
         write_csv(
             &self.folder.join("sweep.csv"),
             &rows,
+            &[],
             &[Metric::PayRatio, Metric::ProfitRatio, Metric::AbsoluteError, Metric::Bias, Metric::Pearson],
         )?;
         let header = names(&[

@@ -163,11 +163,12 @@ pub(crate) fn write_table(path: &Path, header: &[String], rows: &[Vec<String>]) 
     writer.flush().map_err(Error::io(path))
 }
 
-/// Writes rows as CSV: the combination, then of every metric its mean and confidence interval.
+/// Writes rows as CSV: the combination, then of every metric in `metrics` its mean and confidence interval, of every one in
+/// `means` its mean.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
+pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric], means: &[Metric]) -> Result<()> {
     let mut header: Vec<String> =
         ["spread", "attack", "ratio", "panel", "aggregation", "merit", "trust", "gold", "break_even_at_risk"]
             .map(String::from)
@@ -176,6 +177,7 @@ pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
         let name = metric.name();
         header.extend([name.to_string(), format!("{name}_low"), format!("{name}_high")]);
     }
+    header.extend(means.iter().map(|metric| metric.name().to_string()));
     let table: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -197,6 +199,7 @@ pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
                     None => line.extend([String::new(), String::new(), String::new()]),
                 }
             }
+            line.extend(means.iter().map(|metric| short(row.summary.mean(*metric))));
             line
         })
         .collect();
