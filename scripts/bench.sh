@@ -7,9 +7,18 @@
 #   scripts/bench.sh simulate [--json FILE] [--quick]
 #       5,000 rounds of the papers' setting on one core; how the time grows with rounds, panels and nodes; the same round in
 #       NumPy beside it, after a check that both compute the same. Set POQ_SIMULATE to a program that is already built.
+#   scripts/bench.sh generate [--json FILE] [--threads N] [--rounds N] [MODEL…]
+#       Tokens per second of language models, in prompts and in answers, beside llama.cpp on the same GGUF file, the one that
+#       was released.
+#   scripts/bench.sh score [--json FILE] [--threads N] [--rounds N] [MODEL…]
+#       Texts (for a cross-encoder: pairs) per second of evaluators, and milliseconds of one alone, beside ONNX Runtime and
+#       sentence-transformers on the same weights.
+#       Both install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source=bench/peers.sh
+. "$POQ_ROOT/scripts/bench/peers.sh"
 cd "$POQ_ROOT"
 
 what="${1:-}"
@@ -37,9 +46,35 @@ simulate)
     OMP_NUM_THREADS=1 exec "$venv/bin/python" scripts/lib/bench_simulate.py \
         "$POQ_SIMULATE" contracts/poq-core/tests/vectors/settlement.json "$@"
     ;;
+generate | score)
+    peers=(with)
+    arguments=()
+    for argument in "$@"; do
+        if [[ "$argument" == --alone ]]; then peers=(); else arguments+=("$argument"); fi
+    done
+    build_programs poq-models poq-bench-models
+    models=()
+    if [[ "$what" == generate ]]; then
+        program=llama_cpp_peer.py
+        released=(--dir "$POQ_CACHE/bench-models" --manifest scripts/bench/released.toml)
+        models=("${released[@]}")
+        "$CARGO_TARGET_DIR/release/poq-models" "${released[@]}" install >&2
+        "$CARGO_TARGET_DIR/release/poq-models" install qa >&2
+    else
+        program=encoder_peer.py
+        mapfile -t encoders < <("$CARGO_TARGET_DIR/release/poq-models" list | awk '$2 ~ /encoder$/ {print $1}')
+        "$CARGO_TARGET_DIR/release/poq-models" install "${encoders[@]}" qa >&2
+    fi
+    if ((${#peers[@]})); then
+        python="$(peers_python)"
+        peers=(--python "$python" --peer "scripts/bench/$program")
+    fi
+    exec "$CARGO_TARGET_DIR/release/poq-bench-models" "$what" ${models[@]+"${models[@]}"} ${peers[@]+"${peers[@]}"} \
+        ${arguments[@]+"${arguments[@]}"}
+    ;;
 -h | --help | "")
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: gas, simulate)" ;;
+*) die "unknown benchmark '$what' (known: gas, generate, score, simulate)" ;;
 esac

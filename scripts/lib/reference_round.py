@@ -122,7 +122,10 @@ def settle(params, task, ring, reference, population):
             near = np.maximum(np.abs(own - others[m, compared[m]]) - p["tolerance"], 0.0)
             gain[m] = (apart - near).mean() * count[m] / available
     has_gain = ~np.isnan(gain)
-    round_gain = gain[has_gain].mean() if has_gain.any() else None
+    rule, options = next(iter(p["trust"].items()))
+    # Against a truth those are the standard who know something of it.
+    counted = gain[has_gain & (gain > 0)] if rule == "anchored" else gain[has_gain]
+    round_gain = counted.mean() if len(counted) else None
     standard = population if population != 0 else (round_gain or 0.0)
 
     pay_m, slash_m = np.zeros(panel), np.zeros(panel)
@@ -130,7 +133,6 @@ def settle(params, task, ring, reference, population):
     forfeited = 0.0
     missed = p["missed_penalty"] * p["evaluator_at_risk"]
     alpha, beta = p["evaluator_weights"]
-    rule, options = next(iter(p["trust"].items()))
     for m in range(panel):
         if task["missed"][m]:
             slash_m[m] = missed

@@ -48,8 +48,8 @@ pub enum TrustRule {
         /// The rate of the moving averages.
         rate: Ratio,
     },
-    /// Relative merit that only gold tasks move ([`crate::settlement`]): what a colluding majority says of itself counts for
-    /// nothing.
+    /// Relative merit that only gold tasks move ([`crate::settlement`]), relative to those who gain anything against the truth:
+    /// what a colluding majority says of itself counts for nothing.
     Anchored {
         /// The rate of the moving averages, per gold task.
         rate: Ratio,

@@ -257,7 +257,10 @@ pub fn settle(params: &KindParams, input: &SettlementInput) -> Option<Settlement
             over_available(gain, comparisons.len(), available)
         })
         .collect();
-    let round = mean_gain(&gains);
+    // Against the consensus the majority is the population. Against a truth it may be wrong: then those are the standard who know
+    // something of it, or liars in the majority would pull the standard below zero and keep their trust.
+    let informed = matches!(params.trust, TrustRule::Anchored { .. });
+    let round = mean_gain(gains.iter().flatten().copied().filter(|gain| !informed || *gain > 0));
     // What evaluators are relative to: the population before this task; in a kind's first task, the task's own mean.
     let standard = match input.population.gain_average {
         0 => round.unwrap_or(0),
@@ -388,10 +391,12 @@ fn over_available(gain: Signed, answered: usize, available: usize) -> Option<Sig
     (gain * answered).checked_div_euclid(i64::try_from(available).ok()?)
 }
 
-/// The mean gain of a round, rounded down.
-fn mean_gain(gains: &[Option<Signed>]) -> Option<Signed> {
-    let count = gains.iter().flatten().count();
-    gains.iter().flatten().sum::<Signed>().checked_div_euclid(i64::try_from(count).ok()?)
+/// The mean of the gains of a round, rounded down.
+// At most MAX_PANEL gains of at most 10⁹ in size.
+#[allow(clippy::arithmetic_side_effects)]
+fn mean_gain(gains: impl Iterator<Item = Signed>) -> Option<Signed> {
+    let (sum, count) = gains.fold((0, 0), |(sum, count), gain| (sum + gain, count + 1));
+    Signed::checked_div_euclid(sum, count)
 }
 
 /// The kind's next x_ref: one step per evaluator by which those above it outnumber the others, or the others those above.

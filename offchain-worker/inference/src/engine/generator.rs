@@ -1,15 +1,19 @@
 //! Answering prompts, token by token.
 
-use super::{decoder::Decoder, tokenizer::TextCodec};
+use super::{cpu::math::argmax, decoder::Decoder, tokenizer::TextCodec};
 use crate::{
     error::{Error, Result},
     generate::{FinishReason, GenerateRequest, Generation, Generator, Prompt, MAX_PROMPT_BYTES},
     manifest::{Architecture, ModelDigest},
     store::VerifiedModel,
 };
-use candle_core::{quantized::gguf_file, Device};
+use candle_core::{quantized::gguf_file, Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use std::{fs::File, io::BufReader, time::Instant};
+use std::{
+    fs::File,
+    io::BufReader,
+    time::{Duration, Instant},
+};
 
 /// Tokens of a prompt that are computed between two looks at the deadline.
 const PROMPT_CHUNK: usize = 256;
@@ -61,6 +65,69 @@ impl CandleGenerator {
     fn fail(&self, error: candle_core::Error) -> Error {
         Error::model(&self.name, error)
     }
+
+    /// The tokens of a prompt, as the model sees them.
+    ///
+    /// # Errors
+    /// When the prompt is empty, or a conversation and the model has no chat template.
+    pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        self.codec.encode(prompt)
+    }
+
+    /// Continues `prompt` by exactly `count` of the likeliest tokens, past any that would end an answer: what benchmarks
+    /// compare.
+    ///
+    /// # Errors
+    /// When prompt and answer together are longer than the model's context, or one of them is empty.
+    pub fn continue_tokens(&mut self, prompt: &[u32], count: usize) -> Result<Continuation> {
+        let limit = self.context_tokens.saturating_sub(count);
+        if prompt.len() > limit {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), limit });
+        }
+        if prompt.is_empty() || count == 0 {
+            return Err(Error::InvalidRequest("a continuation needs a prompt and a length".to_string()));
+        }
+        let device = self.device.clone();
+        let mut run = || {
+            let started = Instant::now();
+            self.decoder.reset(prompt.len() + count, &device)?;
+            let mut position = 0;
+            let mut logits = None;
+            for chunk in prompt.chunks(PROMPT_CHUNK) {
+                logits = Some(self.decoder.forward(chunk, position, &device)?);
+                position += chunk.len();
+            }
+            let prompt_time = started.elapsed();
+            let first_logits = logits.clone().unwrap_or_default();
+            let decoding = Instant::now();
+            let mut tokens = Vec::with_capacity(count);
+            while let Some(current) = logits.take() {
+                let token = argmax(&current) as u32;
+                tokens.push(token);
+                if tokens.len() < count {
+                    logits = Some(self.decoder.forward(&[token], position, &device)?);
+                    position += 1;
+                }
+            }
+            let decode_time = decoding.elapsed();
+            self.decoder.reset(0, &device)?;
+            Ok(Continuation { tokens, first_logits, prompt_time, decode_time })
+        };
+        run().map_err(|e| self.fail(e))
+    }
+}
+
+/// What [`CandleGenerator::continue_tokens`] gives.
+#[derive(Debug, Clone)]
+pub struct Continuation {
+    /// The tokens that follow the prompt.
+    pub tokens: Vec<u32>,
+    /// What the first of them was chosen by: one number per token of the vocabulary.
+    pub first_logits: Vec<f32>,
+    /// Time until the first of them could be chosen.
+    pub prompt_time: Duration,
+    /// Time from there until the last was chosen, which the network has not seen.
+    pub decode_time: Duration,
 }
 
 /// Why to end now, if there is a reason.
@@ -108,11 +175,12 @@ impl Generator for CandleGenerator {
             return Err(Error::PromptTooLong { tokens: prompt.len(), limit });
         }
         let sampling = match (request.temperature, request.top_p) {
-            (temperature, _) if temperature < 1e-7 => Sampling::ArgMax,
-            (temperature, None) => Sampling::All { temperature },
-            (temperature, Some(p)) => Sampling::TopP { p, temperature },
+            // The likeliest token each time needs no sampler.
+            (temperature, _) if temperature < 1e-7 => None,
+            (temperature, None) => Some(Sampling::All { temperature }),
+            (temperature, Some(p)) => Some(Sampling::TopP { p, temperature }),
         };
-        let mut sampler = LogitsProcessor::from_sampling(request.seed, sampling);
+        let mut sampler = sampling.map(|sampling| LogitsProcessor::from_sampling(request.seed, sampling));
 
         let device = self.device.clone();
         let started = Instant::now();
@@ -134,7 +202,14 @@ impl Generator for CandleGenerator {
         let mut answer: Vec<u32> = Vec::new();
         let mut stopped_at = None;
         while let (None, Some(current)) = (finish, logits.take()) {
-            let token = sampler.sample(&current).map_err(|e| self.fail(e))?;
+            let token = match &mut sampler {
+                None => argmax(&current) as u32,
+                Some(sampler) => {
+                    let count = current.len();
+                    let logits = Tensor::from_vec(current, count, &Device::Cpu);
+                    logits.and_then(|logits| sampler.sample(&logits)).map_err(|e| self.fail(e))?
+                }
+            };
             if self.codec.is_end(token) {
                 finish = Some(FinishReason::Stop);
                 break;

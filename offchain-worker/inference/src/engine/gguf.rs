@@ -1,112 +1,51 @@
-//! A decoder of the Llama family (Llama, SmolLM2, Qwen2) out of a GGUF file.
+//! Decoders of the Llama family (Llama, SmolLM2, Qwen2) out of a GGUF file.
 //!
-//! candle-transformers has these models too; this one is for long-running workers and small machines. It keeps the token
-//! table quantised (candle-transformers' copy in f32 takes 0.5 GB for a Qwen2.5 of 0.5 B), keeps no attention masks (theirs
-//! are kept for every prompt length ever seen), sees long prompts in pieces, and lays its weights out so that candle's
-//! fast kernels take them ([`Linear`]). A test holds it to the numbers of candle-transformers.
+//! On x86 processors our own code runs them ([`cpu::decoder`](super::cpu::decoder)), in the formats of the file. Elsewhere
+//! candle's operations do. candle-transformers has these models too; the decoder here is for long-running workers and small
+//! machines. It keeps the token table quantised (candle-transformers' copy in f32 takes 0.5 GB for a Qwen2.5 of 0.5 B), keeps
+//! no attention masks (theirs are kept for every prompt length ever seen), and sees long prompts in pieces. A test holds both
+//! to the numbers of candle-transformers.
 
-use crate::convert::gguf::{is_slow, pad_rows, to_q8_0};
+use super::cpu::{
+    decoder::{self as cpu, CpuDecoder},
+    memory::Arena,
+    pool::Pool,
+    quant::{Format, Isa, QuantMatrix},
+};
+use crate::convert::gguf::{is_slow, to_q8_0};
 use candle_core::{
-    quantized::{gguf_file::Content, GgmlDType, QMatMul, QTensor},
-    DType, Device, Module, Tensor, D,
+    quantized::{gguf_file::Content, QMatMul, QTensor},
+    DType, Device, Module, Tensor,
 };
 use candle_nn::{kv_cache::KvCache, ops, rotary_emb};
 use std::{
-    io::{Read, Seek},
+    cell::RefCell,
+    io::{Read, Seek, SeekFrom},
     sync::Arc,
 };
-
-/// Rows of candle's packed x86 kernels are a multiple of this.
-const KERNEL_BLOCK: usize = 256;
-
-/// From this many tokens on, multiplying by dequantised weights is faster than candle's token-by-token loop.
-const GEMM_TOKENS: usize = 8;
-
-/// How this processor multiplies by Q8_0 weights best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Strategy {
-    /// As they are: candle has kernels for every shape (ARM, GPUs), or there is nothing better.
-    Native,
-    /// candle's VNNI kernels want rows of a multiple of 256. Padding rows with zeros makes them fit, which is worth a
-    /// factor of 4 for one token and of 28 for a prompt of 128 (measured on Zen 5, rows of 896).
-    Padded,
-    /// No VNNI: candle computes a prompt token by token; a dense multiplication is several times faster.
-    DequantisedPrompt,
-}
-
-impl Strategy {
-    fn of(device: &Device) -> Self {
-        if !device.is_cpu() {
-            return Self::Native;
-        }
-        #[cfg(target_arch = "x86_64")]
-        {
-            let vnni = is_x86_feature_detected!("avxvnni")
-                || (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"));
-            if vnni {
-                Self::Padded
-            } else {
-                Self::DequantisedPrompt
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        Self::Native
-    }
-}
 
 /// A quantised matrix that vectors are multiplied by.
 struct Linear {
     weight: QMatMul,
-    quantised: Arc<QTensor>,
     bias: Option<Tensor>,
-    /// Zeros to append to a vector.
-    padding: usize,
-    /// Multiply by dequantised weights from [`GEMM_TOKENS`] on.
-    gemm: bool,
 }
 
 impl Linear {
-    fn new(weight: QTensor, bias: Option<Tensor>, strategy: Strategy) -> candle_core::Result<Self> {
+    fn new(weight: QTensor, bias: Option<Tensor>) -> candle_core::Result<Self> {
         let weight = if is_slow(weight.dtype()) { to_q8_0(&weight)? } else { weight };
-        let (rows, columns) = weight.shape().dims2()?;
-        let is_q8_0 = weight.dtype() == GgmlDType::Q8_0;
-        let fits = columns.is_multiple_of(KERNEL_BLOCK) && rows.is_multiple_of(16);
-        let weight = if strategy == Strategy::Padded && is_q8_0 && !fits && rows.is_multiple_of(16) {
-            pad_rows(&weight, KERNEL_BLOCK)?
-        } else {
-            weight
-        };
-        let padding = weight.shape().dims2()?.1 - columns;
-        // K-quants have packed kernels on every x86 that this crate is compiled for.
-        let packed = fits && matches!(weight.dtype(), GgmlDType::Q4K | GgmlDType::Q6K);
-        let quantised = Arc::new(weight);
-        Ok(Self {
-            weight: QMatMul::from_arc(quantised.clone())?,
-            quantised,
-            bias,
-            padding,
-            gemm: strategy == Strategy::DequantisedPrompt && !packed,
-        })
+        Ok(Self { weight: QMatMul::from_arc(Arc::new(weight))?, bias })
     }
 
     /// The rows that belong to these ids: the matrix as a token table.
     fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        let rows = self.weight.embedding(ids)?.to_dtype(DType::F32)?;
-        let columns = rows.dim(D::Minus1)? - self.padding;
-        rows.narrow(D::Minus1, 0, columns)?.contiguous()
+        self.weight.embedding(ids)?.to_dtype(DType::F32)
     }
 }
 
 impl Module for Linear {
     /// `x` is (tokens, columns).
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = if self.gemm && x.dim(0)? >= GEMM_TOKENS {
-            x.matmul(&self.quantised.dequantize(x.device())?.t()?)?
-        } else if self.padding > 0 {
-            self.weight.forward(&x.pad_with_zeros(1, 0, self.padding)?)?
-        } else {
-            self.weight.forward(x)?
-        };
+        let product = self.weight.forward(x)?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),
@@ -136,31 +75,22 @@ enum Rope {
     Halves,
 }
 
-/// The decoder.
-pub(crate) struct GgufDecoder {
-    device: Device,
-    embedding: Linear,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    /// `None` when the token table is also the output matrix.
-    head: Option<Linear>,
-    cos: Tensor,
-    sin: Tensor,
+/// What a file says about its network.
+#[derive(Debug, Clone, Copy)]
+struct Hyper {
     rope: Rope,
+    layers: usize,
+    hidden: usize,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
     epsilon: f32,
+    rope_base: f32,
 }
 
-impl GgufDecoder {
-    /// Loads the weights; positions up to `context` can be seen.
-    pub(crate) fn load<R: Read + Seek>(
-        gguf: &Content,
-        reader: &mut R,
-        context: usize,
-        device: &Device,
-    ) -> candle_core::Result<Self> {
+impl Hyper {
+    /// Reads it; positions up to `context` are to be seen.
+    fn read(gguf: &Content, context: usize) -> candle_core::Result<Self> {
         let architecture = match gguf.metadata.get("general.architecture") {
             Some(value) => value.to_string()?.clone(),
             None => candle_core::bail!("the file names no architecture"),
@@ -196,20 +126,160 @@ impl GgufDecoder {
                 "the manifest gives it {context} tokens of context, it was trained for {trained}"
             )
         }
-        let head_dim = hidden / heads;
-        let base = get("rope.freq_base").and_then(|v| v.to_f32()).unwrap_or(10_000.0);
-        let (cos, sin) = rotations(head_dim, base, context, device)?;
+        Ok(Self {
+            rope,
+            layers: number("block_count")?,
+            hidden,
+            heads,
+            kv_heads,
+            head_dim: hidden / heads,
+            epsilon: get("attention.layer_norm_rms_epsilon")?.to_f32()?,
+            rope_base: get("rope.freq_base").and_then(|v| v.to_f32()).unwrap_or(10_000.0),
+        })
+    }
 
-        let strategy = Strategy::of(device);
+    fn shape(&self) -> cpu::Shape {
+        cpu::Shape {
+            rope_neighbours: self.rope == Rope::Interleaved,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            hidden: self.hidden,
+            epsilon: self.epsilon,
+        }
+    }
+}
+
+/// Loads the file for our own code; `None` where candle is to run it: on processors that there are no kernels for, and for
+/// formats and shapes that there is no code for.
+///
+/// # Errors
+/// When the file cannot be read, or its tensors do not fit together.
+pub(crate) fn load_for_cpu<R: Read + Seek>(
+    gguf: &Content,
+    reader: &mut R,
+    context: usize,
+) -> candle_core::Result<Option<CpuDecoder>> {
+    if Isa::detect() == Isa::Portable {
+        return Ok(None);
+    }
+    load_own(gguf, reader, context)
+}
+
+fn load_own<R: Read + Seek>(
+    gguf: &Content,
+    reader: &mut R,
+    context: usize,
+) -> candle_core::Result<Option<CpuDecoder>> {
+    let hyper = Hyper::read(gguf, context)?;
+    let is_matrix = |name: &str| name.ends_with(".weight") && !name.ends_with("norm.weight");
+    let unknown = gguf.tensor_infos.iter().find(|(name, info)| {
+        is_matrix(name) && Format::of(info.ggml_dtype).is_none_or(|f| !f.fits(info.shape.dims()))
+    });
+    if let Some((name, info)) = unknown {
+        tracing::info!(tensor = name, format = ?info.ggml_dtype, "no kernels for this format: candle runs the model");
+        return Ok(None);
+    }
+    if !hyper.shape().is_supported() {
+        tracing::info!(
+            head_dim = hyper.head_dim,
+            "no kernels for heads of this width: candle runs the model"
+        );
+        return Ok(None);
+    }
+    let pool = Pool::global();
+    let arena = Arena::default();
+    // One buffer for all tensors: fresh memory would be cleared by the system each time.
+    let source = RefCell::new((reader, Vec::new()));
+    let matrix = |name: &str| -> candle_core::Result<QuantMatrix> {
+        let Some(info) = gguf.tensor_infos.get(name) else {
+            candle_core::bail!("the file has no tensor `{name}`")
+        };
+        let (rows, columns) = info.shape.dims2()?;
+        let Some(format) = Format::of(info.ggml_dtype) else {
+            candle_core::bail!("`{name}` is not quantised")
+        };
+        let (reader, data) = &mut *source.borrow_mut();
+        data.resize(format.file_size(rows, columns), 0);
+        reader.seek(SeekFrom::Start(gguf.tensor_data_offset + info.offset))?;
+        reader.read_exact(data)?;
+        QuantMatrix::pack(pool, &arena, format, rows, columns, data)
+    };
+    let vector = |name: &str| -> candle_core::Result<Vec<f32>> {
+        gguf.tensor(source.borrow_mut().0, name, &Device::Cpu)?
+            .dequantize(&Device::Cpu)?
+            .flatten_all()?
+            .to_vec1()
+    };
+    let mut layers = Vec::with_capacity(hyper.layers);
+    for index in 0..hyper.layers {
+        let name = |name: &str| format!("blk.{index}.{name}");
+        let linear = |tensor: &str| {
+            let bias = name(&format!("{tensor}.bias"));
+            candle_core::Result::Ok(cpu::Linear {
+                matrix: matrix(&name(&format!("{tensor}.weight")))?,
+                bias: gguf.tensor_infos.contains_key(&bias).then(|| vector(&bias)).transpose()?,
+            })
+        };
+        layers.push(cpu::Layer {
+            attention_norm: vector(&name("attn_norm.weight"))?,
+            query: linear("attn_q")?,
+            key: linear("attn_k")?,
+            value: linear("attn_v")?,
+            output: linear("attn_output")?,
+            feed_norm: vector(&name("ffn_norm.weight"))?,
+            gate: linear("ffn_gate")?,
+            up: linear("ffn_up")?,
+            down: linear("ffn_down")?,
+        });
+    }
+    let head =
+        gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
+    let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, &Device::Cpu)?;
+    CpuDecoder::new(
+        hyper.shape(),
+        matrix("token_embd.weight")?,
+        layers,
+        vector("output_norm.weight")?,
+        head,
+        cos.flatten_all()?.to_vec1()?,
+        sin.flatten_all()?.to_vec1()?,
+    )
+    .map(Some)
+}
+
+/// The decoder on candle.
+pub(crate) struct GgufDecoder {
+    device: Device,
+    embedding: Linear,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    /// `None` when the token table is also the output matrix.
+    head: Option<Linear>,
+    cos: Tensor,
+    sin: Tensor,
+    hyper: Hyper,
+}
+
+impl GgufDecoder {
+    /// Loads the weights; positions up to `context` can be seen.
+    pub(crate) fn load<R: Read + Seek>(
+        gguf: &Content,
+        reader: &mut R,
+        context: usize,
+        device: &Device,
+    ) -> candle_core::Result<Self> {
+        let hyper = Hyper::read(gguf, context)?;
+        let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, device)?;
         let mut tensor = |name: &str| gguf.tensor(reader, name, device);
-        let embedding = Linear::new(tensor("token_embd.weight")?, None, strategy)?;
+        let embedding = Linear::new(tensor("token_embd.weight")?, None)?;
         let norm = tensor("output_norm.weight")?.dequantize(device)?;
         let head = match gguf.tensor_infos.contains_key("output.weight") {
-            true => Some(Linear::new(tensor("output.weight")?, None, strategy)?),
+            true => Some(Linear::new(tensor("output.weight")?, None)?),
             false => None,
         };
         let mut layers = Vec::new();
-        for index in 0..number("block_count")? {
+        for index in 0..hyper.layers {
             let mut vector = |name: &str| tensor(&format!("blk.{index}.{name}"))?.dequantize(device);
             let attention_norm = vector("attn_norm.weight")?;
             let feed_norm = vector("ffn_norm.weight")?;
@@ -219,7 +289,7 @@ impl GgufDecoder {
                     true => Some(tensor(&bias)?.dequantize(device)?),
                     false => None,
                 };
-                Linear::new(tensor(&format!("blk.{index}.{name}.weight"))?, bias, strategy)
+                Linear::new(tensor(&format!("blk.{index}.{name}.weight"))?, bias)
             };
             layers.push(Layer {
                 attention_norm,
@@ -234,21 +304,7 @@ impl GgufDecoder {
                 cache: None,
             });
         }
-        let epsilon = get("attention.layer_norm_rms_epsilon")?.to_f32()?;
-        Ok(Self {
-            device: device.clone(),
-            embedding,
-            layers,
-            norm,
-            head,
-            cos,
-            sin,
-            rope,
-            heads,
-            kv_heads,
-            head_dim,
-            epsilon,
-        })
+        Ok(Self { device: device.clone(), embedding, layers, norm, head, cos, sin, hyper })
     }
 
     /// Forgets what it has seen and makes room for `tokens`.
@@ -265,27 +321,18 @@ impl GgufDecoder {
         let mut x = self.embedding.rows(&ids)?;
         let cos = self.cos.narrow(0, position, count)?;
         let sin = self.sin.narrow(0, position, count)?;
-        let shape =
-            Shape { rope: self.rope, heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim };
+        let hyper = self.hyper;
         let mask = causal_mask(count, position, &self.device)?;
         for layer in &mut self.layers {
-            let normed = ops::rms_norm(&x, &layer.attention_norm, self.epsilon)?;
-            x = (x + layer.attention(&normed, mask.as_ref(), &cos, &sin, shape)?)?;
-            let normed = ops::rms_norm(&x, &layer.feed_norm, self.epsilon)?;
+            let normed = ops::rms_norm(&x, &layer.attention_norm, hyper.epsilon)?;
+            x = (x + layer.attention(&normed, mask.as_ref(), &cos, &sin, hyper)?)?;
+            let normed = ops::rms_norm(&x, &layer.feed_norm, hyper.epsilon)?;
             let gated = (ops::silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
             x = (x + layer.down.forward(&gated)?)?;
         }
-        let last = ops::rms_norm(&x.narrow(0, count - 1, 1)?.contiguous()?, &self.norm, self.epsilon)?;
+        let last = ops::rms_norm(&x.narrow(0, count - 1, 1)?.contiguous()?, &self.norm, hyper.epsilon)?;
         self.head.as_ref().unwrap_or(&self.embedding).forward(&last)?.squeeze(0)
     }
-}
-
-#[derive(Clone, Copy)]
-struct Shape {
-    rope: Rope,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
 }
 
 impl Layer {
@@ -295,9 +342,9 @@ impl Layer {
         mask: Option<&Tensor>,
         cos: &Tensor,
         sin: &Tensor,
-        shape: Shape,
+        hyper: Hyper,
     ) -> candle_core::Result<Tensor> {
-        let Shape { rope, heads, kv_heads, head_dim } = shape;
+        let Hyper { rope, heads, kv_heads, head_dim, .. } = hyper;
         let count = x.dim(0)?;
         // (tokens, heads · d) → (heads, tokens, d)
         let split =
@@ -398,53 +445,35 @@ mod tests {
 
         let mut file = File::open(&path).unwrap();
         let gguf = Content::read(&mut file).unwrap();
-        let mut ours = GgufDecoder::load(&gguf, &mut file, 64, &device).unwrap();
+        let mut on_candle = GgufDecoder::load(&gguf, &mut file, 64, &device).unwrap();
+        let mut own = load_own(&gguf, &mut file, 64).unwrap().unwrap();
         let mut theirs = quantized_llama::ModelWeights::from_gguf(gguf, &mut file, &device).unwrap();
         let mut reference = |tokens: &[u32], position: usize| {
             let input = Tensor::new(tokens, &device).unwrap().unsqueeze(0).unwrap();
             theirs.forward(&input, position).unwrap().squeeze(0).unwrap()
         };
+        let prompt = reference(&tokens, 0);
+        let next = reference(&[500], tokens.len());
 
-        ours.reset(tokens.len() + 1);
+        on_candle.reset(tokens.len() + 1);
         // In two pieces, as a long prompt is.
-        ours.forward(&tokens[..25], 0).unwrap();
-        let prompt = ours.forward(&tokens[25..], 25).unwrap();
-        assert_agree(&prompt, &reference(&tokens, 0));
+        on_candle.forward(&tokens[..25], 0).unwrap();
+        assert_agree(&on_candle.forward(&tokens[25..], 25).unwrap(), &prompt);
+        assert_agree(&on_candle.forward(&[500], tokens.len()).unwrap(), &next);
 
-        let next = ours.forward(&[500], tokens.len()).unwrap();
-        assert_agree(&next, &reference(&[500], tokens.len()));
-    }
-
-    /// Whatever the processor, each way of multiplying gives the same product.
-    #[test]
-    fn strategies_agree() {
-        let device = Device::Cpu;
-        let dense = Tensor::randn(0f32, 1.0, (64, 96), &device).unwrap();
-        let bias = Tensor::randn(0f32, 1.0, 64, &device).unwrap();
-        for tokens in [1, GEMM_TOKENS] {
-            let x = Tensor::randn(0f32, 1.0, (tokens, 96), &device).unwrap();
-            let product = |strategy| {
-                let weight = QTensor::quantize(&dense, GgmlDType::Q8_0).unwrap();
-                let linear = Linear::new(weight, Some(bias.clone()), strategy).unwrap();
-                linear.forward(&x).unwrap().flatten_all().unwrap()
+        for isa in Isa::available() {
+            own.set_isa(*isa);
+            own.reset(tokens.len() + 1);
+            own.forward(&tokens[..25], 0).unwrap();
+            let mut forward = |tokens: &[u32], position: usize| {
+                let logits = own.forward(tokens, position).unwrap();
+                Tensor::new(logits, &device).unwrap()
             };
-            let native = product(Strategy::Native);
-            for other in [Strategy::Padded, Strategy::DequantisedPrompt] {
-                assert!(cosine(&unit(&native), &unit(&product(other))) > 0.999, "{other:?}");
-            }
+            assert_agree(&forward(&tokens[25..], 25), &prompt);
+            assert_agree(&forward(&[500], tokens.len()), &next);
+            // There is no room for more than was asked for, up to 32 tokens.
+            assert!(own.forward(&[1; 24], tokens.len() + 1).is_err());
+            assert!(own.forward(&[u32::MAX], 0).is_err());
         }
-    }
-
-    #[test]
-    fn tables_give_back_rows_without_padding() {
-        let dense = Tensor::randn(0f32, 1.0, (32, 96), &Device::Cpu).unwrap();
-        let table = QTensor::quantize(&dense, GgmlDType::Q8_0).unwrap();
-        let expected = table.dequantize(&Device::Cpu).unwrap();
-        let table = Linear::new(table, None, Strategy::Padded).unwrap();
-        let row = table.rows(&Tensor::new(&[7u32], &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(
-            row.to_vec2::<f32>().unwrap(),
-            expected.narrow(0, 7, 1).unwrap().to_vec2::<f32>().unwrap()
-        );
     }
 }

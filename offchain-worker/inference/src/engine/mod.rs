@@ -2,6 +2,7 @@
 
 mod bert;
 mod chat;
+mod cpu;
 mod decoder;
 mod generator;
 mod gguf;
@@ -19,7 +20,7 @@ use candle_core::Device;
 use std::{fmt, str::FromStr};
 
 pub use bert::{BertCrossEncoder, BertEncoder};
-pub use generator::CandleGenerator;
+pub use generator::{CandleGenerator, Continuation};
 
 /// Where a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,8 +77,8 @@ impl DeviceKind {
 
 /// Sets how many threads models compute with, all models of this process together; call it first thing in `main`.
 ///
-/// candle's threads wait for each other actively: where cores are shared with other work, more threads than free cores
-/// make a model several times slower, not faster. Nothing is changed when `RAYON_NUM_THREADS` is set already: the
+/// Threads wait for each other actively, ours and candle's: where cores are shared with other work, more threads than free
+/// cores make a model slower, not faster. Nothing is changed when `RAYON_NUM_THREADS` is set already: the
 /// operator has the last word.
 ///
 /// It sets an environment variable, which must not happen while other threads read the environment, and has no effect

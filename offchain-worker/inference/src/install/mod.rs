@@ -94,7 +94,7 @@ pub struct InstallReport {
     pub installed: Vec<String>,
 }
 
-/// Installs models and data sets by name; with no names, everything in the manifest.
+/// Installs models and data sets by name; with no names, everything in the manifest but what is marked as extra.
 ///
 /// Blocks, for minutes where much has to be fetched; from async code call it through `spawn_blocking`.
 ///
@@ -112,10 +112,13 @@ pub fn install(
         .map(|m| m.name.clone())
         .chain(manifest.data().iter().map(|d| d.name.clone()))
         .collect();
-    let names = if names.is_empty() { &everything } else { names };
     if let Some(unknown) = names.iter().find(|n| !everything.contains(n)) {
         return Err(Error::UnknownModel { name: unknown.clone(), known: everything });
     }
+    let models = manifest.models().iter().filter(|m| !m.extra).map(|m| m.name.clone());
+    let data = manifest.data().iter().filter(|d| !d.extra).map(|d| d.name.clone());
+    let usual: Vec<String> = models.chain(data).collect();
+    let names = if names.is_empty() { &usual } else { names };
     std::fs::create_dir_all(&options.models_dir).map_err(|e| Error::io(&options.models_dir, e))?;
     // Two installations at once would download everything twice.
     let _lock = lock(&options.models_dir.join(".install.lock"))?;
@@ -240,14 +243,30 @@ impl Installer<'_> {
                 convert::qa::answerable(&samples, &mut writer).map_err(|e| failed(&e))?;
                 writer.flush().map_err(|e| Error::io(output.path(), e))?;
             }
+            Converter::EvalsConsensus | Converter::Aclsum => {
+                let lines = String::from_utf8(read()?).map_err(|e| failed(&e))?;
+                let mut writer = BufWriter::new(output.as_file());
+                let converted = match conversion.by {
+                    Converter::Aclsum => convert::items::aclsum(&lines, &mut writer),
+                    _ => convert::items::evals_consensus(&lines, &mut writer),
+                };
+                converted.map_err(|e| failed(&e))?;
+                writer.flush().map_err(|e| Error::io(output.path(), e))?;
+            }
             #[cfg(feature = "candle")]
             Converter::GgufQ8_0 => {
                 let file = File::open(input).map_err(|e| Error::io(input, e))?;
                 convert::gguf::requantise(&mut std::io::BufReader::new(file), output.as_file())
                     .map_err(|e| failed(&e))?;
             }
+            #[cfg(feature = "candle")]
+            Converter::GgufQ4_0 => {
+                let file = File::open(input).map_err(|e| Error::io(input, e))?;
+                convert::q4_0::requantise(&mut std::io::BufReader::new(file), output.as_file())
+                    .map_err(|e| failed(&e))?;
+            }
             #[cfg(not(feature = "candle"))]
-            Converter::GgufQ8_0 => {
+            Converter::GgufQ8_0 | Converter::GgufQ4_0 => {
                 return Err(Error::Install("this build has no feature `candle`, which requantises".into()))
             }
         }
@@ -267,6 +286,18 @@ impl Installer<'_> {
         match source {
             Source::Inline { content } => {
                 output.write_all(content.as_bytes()).map_err(|e| Error::io(dir, e))?
+            }
+            #[cfg(any(feature = "hub", feature = "registry"))]
+            Source::Url { url } => self.from_web(url, &mut output)?,
+            #[cfg(not(any(feature = "hub", feature = "registry")))]
+            Source::Url { .. } => return Err(Error::Install("this build cannot download".into())),
+            Source::Model { model, path } => {
+                let verified = self.store.verify(model)?;
+                let path = verified.file(path)?;
+                let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
+                self.progress.step(&format!("reading {}", path.display()), Some(size));
+                std::io::copy(&mut file, &mut output).map_err(|e| Error::io(&path, e))?;
+                self.progress.step_done();
             }
             #[cfg(feature = "hub")]
             Source::Hub { repo, revision, path } => {
@@ -290,6 +321,25 @@ impl Installer<'_> {
             )));
         }
         Ok(file)
+    }
+
+    #[cfg(any(feature = "hub", feature = "registry"))]
+    #[allow(clippy::wrong_self_convention)] // it fetches, it does not convert
+    fn from_web(&self, url: &str, output: &mut HashingWriter<'_>) -> Result<()> {
+        if self.options.offline {
+            return Err(Error::Install("not asked: offline".to_string()));
+        }
+        let client = http::client(None)?;
+        let target = output.file.get_ref().path().with_extension("web");
+        let fetched = http::download(&client, |client| client.get(url), &target, url, self.progress);
+        if let Err(failure) = fetched {
+            let _ = std::fs::remove_file(target.with_extension("part"));
+            return Err(failure.into());
+        }
+        let mut file = File::open(&target).map_err(|e| Error::io(&target, e))?;
+        let copied = std::io::copy(&mut file, output).map_err(|e| Error::io(&target, e));
+        let _ = std::fs::remove_file(&target);
+        copied.map(drop)
     }
 
     /// Refuses to begin what the disk cannot hold.

@@ -927,6 +927,9 @@ pub(crate) struct DemoArgs {
     /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
     #[arg(long, value_name = "ATTACK")]
     pub(crate) attack: Option<poq_simulator::Attack>,
+    /// How many of the five evaluators are dishonest; two of five are more than the rules are made to stand.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "attack", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) dishonest: u8,
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,

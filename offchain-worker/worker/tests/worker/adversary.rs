@@ -16,8 +16,8 @@ fn params() -> KindParams {
     KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::default() }
 }
 
-/// Two inference nodes and three evaluators that are honest, and two evaluators that are not (or, with `answering`, two
-/// dishonest inference nodes beside one honest one).
+/// Two inference nodes and four evaluators that are honest, and one evaluator that is not (or, with `answering`, two dishonest
+/// inference nodes beside one honest one). A fifth of the evaluators: what the rules are made to stand.
 struct Lab {
     net: Net,
     honest: Vec<Node>,
@@ -33,7 +33,7 @@ impl Lab {
         let (honest, dishonest) = if answering {
             (net.scripted(1, 5, "//honest").await, net.scripted(2, 0, "//dishonest").await)
         } else {
-            (net.scripted(2, 3, "//honest").await, net.scripted(0, 2, "//dishonest").await)
+            (net.scripted(2, 4, "//honest").await, net.scripted(0, 1, "//dishonest").await)
         };
         let mut workers = vec![net.work("honest", &honest, &scripts).await];
         let mut config = net.config("dishonest", &dishonest);

@@ -34,8 +34,8 @@ const PARTS: [Part; 6] = [
     Part { role: Role::Evaluator, model: "ms-marco-minilm-l12-v2", price: 0, stake: 20_000 },
 ];
 
-/// Who is added to be dishonest where evaluators are attacked: no model of which half of the panel would be.
-const DISHONEST: [Part; 2] = [
+/// Who is added where evaluators are attacked, the dishonest ones last: no model of which half of the panel would be.
+const ADDED: [Part; 2] = [
     Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 20_000 },
     Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 20_000 },
 ];
@@ -167,6 +167,7 @@ impl Cast {
         questions: usize,
         unit: u128,
         attack: Option<Attack>,
+        cheats: u8,
     ) -> anyhow::Result<Cast> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -174,13 +175,14 @@ impl Cast {
         // Transaction fees and storage deposits besides, with room to spare.
         let tasks = questions as u128;
         let mut players = Vec::new();
-        let added: &[Part] = if attack.is_some_and(Attack::evaluators) { &DISHONEST } else { &[] };
+        let added: &[Part] = if attack.is_some_and(Attack::evaluators) { &ADDED } else { &[] };
+        let honest = PARTS.len() + added.len().saturating_sub(cheats.into());
         for (place, part) in PARTS.iter().chain(added).enumerate() {
-            let dishonest = place >= PARTS.len()
-                || (attack.is_some_and(Attack::inference) && CORRUPT.contains(&part.model));
+            let dishonest =
+                place >= honest || (attack.is_some_and(Attack::inference) && CORRUPT.contains(&part.model));
             let stake = part.stake * unit / 1_000;
-            let cheat = if place >= PARTS.len() { "dishonest " } else { "" };
-            let of = |who: &str| format!("{who} of {cheat}{}", part.model);
+            let which = if place >= PARTS.len() { "another " } else { "" };
+            let of = |who: &str| format!("{who} of {which}{}", part.model);
             players.push(Player {
                 role: part.role,
                 model: part.model,
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn keys_are_written_for_everybody() {
         let folder = tempfile::tempdir().unwrap();
-        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None).unwrap();
+        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None, 0).unwrap();
         let accounts: std::collections::BTreeSet<_> = cast.actors().iter().map(|a| a.account().0).collect();
         assert_eq!(accounts.len(), 3 + 3 * PARTS.len());
         assert!(cast.actors().iter().all(|actor| actor.file.is_file()));

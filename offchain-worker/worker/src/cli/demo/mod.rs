@@ -143,7 +143,13 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         10u128.checked_pow(session.unit.decimals.into()).context("the chain's unit has too many decimals")?;
     progress.line(&format!("chain: {} ({})", client.chain().name, ground.describe()));
 
-    let mut cast = Cast::new(&work_dir.path().join("keys"), prepared.questions.len(), unit, args.attack)?;
+    let mut cast = Cast::new(
+        &work_dir.path().join("keys"),
+        prepared.questions.len(),
+        unit,
+        args.attack,
+        args.dishonest,
+    )?;
     let panel = cast::panel(args.attack);
     let funder = funder(args, work_dir.path())?;
     let accounts =

@@ -1,138 +1,77 @@
-//! Scores in [0, 1] for the outputs of a task, without a reference answer.
-//!
-//! A live request has no reference, so an output is judged by how it is written ([`structure`]), by what an encoder makes
-//! of it beside the question, and, for a bi-encoder, by how far it agrees with the other outputs.
+//! How an output is written: what needs no model, and what no model sees.
 
-use crate::{
-    encode::{cosine, sigmoid, CrossEncoder, Encoder},
-    error::Result,
-    manifest::ModelDigest,
-};
+use super::{unit, Case, Dimension, Family, Query};
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
-/// What the outputs answer.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Query {
-    /// The text the question is about; may be empty.
-    pub context: String,
-    /// The question.
-    pub question: String,
-}
+/// [`structure`] as a dimension.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Structure;
 
-/// Scores the outputs of a task.
-pub trait QualityScorer: Send {
-    /// The name of the model behind it.
-    fn name(&self) -> &str;
-
-    /// What that model is on chain.
-    fn digest(&self) -> ModelDigest;
-
-    /// One score per output: finite and in [0, 1], whatever the texts are.
-    ///
-    /// # Errors
-    /// When the model fails. No text is an error.
-    fn score(&mut self, query: &Query, outputs: &[String]) -> Result<Vec<f64>>;
-}
-
-impl<S: QualityScorer + ?Sized> QualityScorer for Box<S> {
+impl Dimension for Structure {
     fn name(&self) -> &str {
-        (**self).name()
+        "structure"
     }
 
-    fn digest(&self) -> ModelDigest {
-        (**self).digest()
+    fn family(&self) -> Family {
+        Family::Structure
     }
 
-    fn score(&mut self, query: &Query, outputs: &[String]) -> Result<Vec<f64>> {
-        (**self).score(query, outputs)
-    }
-}
-
-/// A number that may be anything as a score.
-fn unit(value: f64) -> f64 {
-    if value.is_finite() {
-        value.clamp(0.0, 1.0)
-    } else {
-        0.0
+    fn score(&mut self, case: &Case<'_>) -> Result<Vec<Option<f64>>> {
+        Ok(case.outputs.iter().map(|output| Some(structure(case.query, &output.text))).collect())
     }
 }
 
-/// Scores by likeness: to the question with its context, and to the other outputs.
-pub struct BiEncoderScorer {
-    encoder: Box<dyn Encoder>,
+/// How many words answers of a kind have: what most human answers lie between.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsualLength {
+    /// Fewer are short.
+    pub low: f64,
+    /// More are long.
+    pub high: f64,
 }
 
-impl BiEncoderScorer {
-    /// A scorer on this encoder.
-    pub fn new(encoder: Box<dyn Encoder>) -> Self {
-        Self { encoder }
-    }
-}
+/// An answer this many times too long or too short is worth nothing for its length.
+const LENGTH_RANGE: f64 = 8.0;
 
-impl QualityScorer for BiEncoderScorer {
-    fn name(&self) -> &str {
-        self.encoder.name()
-    }
-
-    fn digest(&self) -> ModelDigest {
-        self.encoder.digest()
+impl UsualLength {
+    /// From the 10th to the 90th percentile of the words of these answers; `None` of no answers.
+    pub fn of<'a>(answers: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut counts: Vec<usize> = answers.into_iter().map(|answer| words(answer).len()).collect();
+        counts.sort_unstable();
+        let last = counts.len().checked_sub(1)?;
+        let at = |share: f64| counts[(share * last as f64).round() as usize].max(1) as f64;
+        Some(Self { low: at(0.1), high: at(0.9) })
     }
 
-    fn score(&mut self, query: &Query, outputs: &[String]) -> Result<Vec<f64>> {
-        if outputs.is_empty() {
-            return Ok(Vec::new());
+    /// 1 from `low` to `high` words, falling with the logarithm of the excess to 0 at eight times too many or too few.
+    pub fn fit(&self, output: &str) -> f64 {
+        let count = words(output).len() as f64;
+        if count == 0.0 {
+            return 0.0;
         }
-        let asked = format!("{}{} {}", self.encoder.query_prefix(), query.question, query.context);
-        let mut texts = vec![asked.as_str()];
-        texts.extend(outputs.iter().map(String::as_str));
-        let vectors = self.encoder.embed(&texts)?;
-        let (asked, answers) = (&vectors[0], &vectors[1..]);
-        let scores = outputs.iter().enumerate().map(|(i, output)| {
-            let mut likeness = cosine(asked, &answers[i]).max(0.0);
-            if answers.len() > 1 {
-                let others = answers.iter().enumerate().filter(|(j, _)| *j != i);
-                let sum: f64 = others.map(|(_, other)| cosine(other, &answers[i]).max(0.0)).sum();
-                likeness = (likeness + sum / (answers.len() - 1) as f64) / 2.0;
-            }
-            unit(likeness * structure(query, output))
-        });
-        Ok(scores.collect())
+        let excess = (count / self.high).max(self.low / count).max(1.0);
+        unit(1.0 - excess.ln() / LENGTH_RANGE.ln())
     }
 }
 
-/// Relevance logits lie between about −11 and 11; a plain sigmoid is 0 or 1 nearly everywhere and gives a right answer of
-/// one word (−5: it is no passage) as little as nonsense (−11). Divided by this, the whole range tells.
-const RELEVANCE_SPREAD: f32 = 4.0;
+/// Whether an answer is about as long as answers of its kind are. What is usual is learnt from reference answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Length(pub UsualLength);
 
-/// Scores by relevance of the output to the question.
-pub struct CrossEncoderScorer {
-    encoder: Box<dyn CrossEncoder>,
-}
-
-impl CrossEncoderScorer {
-    /// A scorer on this encoder.
-    pub fn new(encoder: Box<dyn CrossEncoder>) -> Self {
-        Self { encoder }
-    }
-}
-
-impl QualityScorer for CrossEncoderScorer {
+impl Dimension for Length {
     fn name(&self) -> &str {
-        self.encoder.name()
+        "length"
     }
 
-    fn digest(&self) -> ModelDigest {
-        self.encoder.digest()
+    fn family(&self) -> Family {
+        Family::Structure
     }
 
-    fn score(&mut self, query: &Query, outputs: &[String]) -> Result<Vec<f64>> {
-        let pairs: Vec<_> = outputs.iter().map(|o| (query.question.as_str(), o.as_str())).collect();
-        let logits = self.encoder.score(&pairs)?;
-        let score = |(output, logit): (&String, f32)| {
-            unit(sigmoid(logit / RELEVANCE_SPREAD) * structure(query, output))
-        };
-        Ok(outputs.iter().zip(logits).map(score).collect())
+    fn score(&mut self, case: &Case<'_>) -> Result<Vec<Option<f64>>> {
+        Ok(case.outputs.iter().map(|output| Some(self.0.fit(&output.text))).collect())
     }
 }
 
@@ -164,7 +103,7 @@ pub fn structure(query: &Query, output: &str) -> f64 {
 }
 
 /// Lower-case words: runs of letters and digits.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
 }
 
@@ -212,11 +151,8 @@ fn repetition_factor(words: &[String], head: &str) -> f64 {
 fn echo_factor(query: &Query, output: &[String]) -> f64 {
     let question = words(&query.question);
     let mut new_words = output.len();
-    if !question.is_empty() && output.len() >= question.len() {
-        if let Some(at) = output.windows(question.len()).position(|w| w == question) {
-            let _ = at;
-            new_words = output.len() - question.len();
-        }
+    if !question.is_empty() && output.windows(question.len()).any(|w| w == question) {
+        new_words = output.len() - question.len();
     }
     let by_question = if new_words == 0 { 0.05 } else { 1.0 };
 
@@ -249,4 +185,20 @@ fn readable_factor(head: &str) -> f64 {
     let leaked = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "[INST]", "<s>"];
     let leak = if leaked.iter().any(|token| head.contains(token)) { 0.5 } else { 1.0 };
     unit(1.0 - 5.0 * share) * leak
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_judged_by_ratio() {
+        let usual = UsualLength::of(["a b", "a b c", "a b c d"]).unwrap();
+        assert_eq!(usual, UsualLength { low: 2.0, high: 4.0 });
+        assert_eq!(usual.fit("x y z"), 1.0);
+        assert!((usual.fit("x") - (1.0 - 2f64.ln() / 8f64.ln())).abs() < 1e-12);
+        assert_eq!(usual.fit(&"x ".repeat(32)), 0.0);
+        assert_eq!(usual.fit("…"), 0.0);
+        assert_eq!(UsualLength::of([]), None);
+    }
 }

@@ -1,0 +1,68 @@
+//! Support: whether what an answer says stands in the context, word by word. Needs no model.
+
+use super::{structure::words, Case, Dimension, Family};
+use crate::error::Result;
+use std::collections::HashSet;
+
+/// The share of an answer's words that the context has, question words not counted: those are no news. Without a context it
+/// has nothing to say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Support;
+
+/// The most words of an answer that are looked at.
+const LOOKED_AT: usize = 2000;
+
+impl Dimension for Support {
+    fn name(&self) -> &str {
+        "support"
+    }
+
+    fn family(&self) -> Family {
+        Family::Alignment
+    }
+
+    fn score(&mut self, case: &Case<'_>) -> Result<Vec<Option<f64>>> {
+        let context: HashSet<String> = words(&case.query.context).into_iter().collect();
+        if context.is_empty() {
+            return Ok(vec![None; case.outputs.len()]);
+        }
+        let asked: HashSet<String> = words(&case.query.question).into_iter().collect();
+        Ok(case.outputs.iter().map(|output| Some(contained(&output.text, &context, &asked))).collect())
+    }
+}
+
+/// The share of `text`'s words that are among `known`; words among `ignored` do not count. 0 where none count.
+pub(super) fn contained(text: &str, known: &HashSet<String>, ignored: &HashSet<String>) -> f64 {
+    let (mut found, mut counted) = (0usize, 0usize);
+    for word in words(text).into_iter().take(LOOKED_AT).filter(|word| !ignored.contains(word)) {
+        counted += 1;
+        found += usize::from(known.contains(&word));
+    }
+    if counted == 0 {
+        0.0
+    } else {
+        found as f64 / counted as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::TaskKind,
+        quality::{Output, Query},
+    };
+
+    #[test]
+    fn words_of_the_question_are_no_news() {
+        let query = Query { context: "Short led the team with 11.".into(), question: "Who led?".into() };
+        let outputs: Vec<_> = ["Short", "Short led", "who led", "Miller", "11 Miller", ""]
+            .map(|t| Output::from(t.to_string()))
+            .into();
+        let case = Case { kind: TaskKind::Qa, query: &query, outputs: &outputs, references: &[] };
+        let values = Support.score(&case).unwrap();
+        assert_eq!(values, [1.0, 1.0, 0.0, 0.0, 0.5, 0.0].map(Some));
+        let query = Query::default();
+        assert_eq!(Support.score(&Case { query: &query, ..case }).unwrap()[0], None);
+    }
+}
