@@ -100,6 +100,9 @@ struct RuleArgs {
     /// The trust of a new evaluator, in (0, 1].
     #[arg(long, value_name = "SHARE")]
     trust_initial: Option<f64>,
+    /// The trust below which no evaluator falls, in (0, 1].
+    #[arg(long, value_name = "SHARE")]
+    trust_floor: Option<f64>,
     /// N: answers per task.
     #[arg(long, default_value_t = 2, value_name = "N")]
     outputs: u8,
@@ -137,6 +140,9 @@ impl RuleArgs {
         params.trust = self.trust.unwrap_or(params.trust);
         if let Some(trust) = self.trust_initial {
             params.trust_initial = quantise(trust);
+        }
+        if let Some(trust) = self.trust_floor {
+            params.trust_floor = quantise(trust);
         }
         if self.gold > 0.0 {
             params.audit_ms = params.audit_ms.max(AUDIT_MS);

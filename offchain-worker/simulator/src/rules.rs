@@ -39,25 +39,30 @@ pub struct Regime {
     pub trust: TrustRule,
     /// The trust of a new evaluator, in permille.
     pub initial: u32,
+    /// The trust below which no evaluator falls, in permille.
+    pub floor: u32,
     /// The share of tasks that are gold.
     pub gold: f64,
 }
 
 impl Regime {
     /// A rule with the trust that newcomers should have under it: a half where trust says little, a fifth where it says what
-    /// an evaluator has shown, so that a new name is worth less than an old one.
+    /// an evaluator has shown, so that a new name is worth less than an old one. Anchored trust has a lower floor: where gold
+    /// tasks can hardly tell evaluators apart everybody's trust is low, and the floor is what attackers have of it.
     pub const fn of(trust: TrustRule, gold: f64) -> Regime {
-        let initial = match trust {
-            TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => 500,
-            TrustRule::RelativeMerit { .. } | TrustRule::Anchored { .. } => 200,
+        let (initial, floor) = match trust {
+            TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => (500, 50),
+            TrustRule::RelativeMerit { .. } => (200, 50),
+            TrustRule::Anchored { .. } => (200, 20),
         };
-        Regime { trust, initial, gold }
+        Regime { trust, initial, floor, gold }
     }
 
     /// Sets what goes along with the rule; auditors get time where there are any.
     pub(crate) fn apply(&self, setting: &mut Setting) {
         setting.params.trust = self.trust;
         setting.params.trust_initial = Ratio::from_permille(self.initial);
+        setting.params.trust_floor = Ratio::from_permille(self.floor);
         setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
         setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
     }
