@@ -47,13 +47,14 @@ pub struct Regime {
 
 impl Regime {
     /// A rule with the trust that newcomers should have under it: a half where trust says little, a fifth where it says what
-    /// an evaluator has shown, so that a new name is worth less than an old one. Anchored trust has a lower floor: where gold
-    /// tasks can hardly tell evaluators apart everybody's trust is low, and the floor is what attackers have of it.
+    /// an evaluator has shown, so that a new name is worth less than an old one. Under anchored trust newcomers start at the
+    /// floor: where gold tasks can hardly tell evaluators apart honest trust is low too, and any new name above the floor would
+    /// be worth having.
     pub const fn of(trust: TrustRule, gold: f64) -> Regime {
         let (initial, floor) = match trust {
             TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => (500, 50),
             TrustRule::RelativeMerit { .. } => (200, 50),
-            TrustRule::Anchored { .. } => (200, 20),
+            TrustRule::Anchored { .. } => (50, 50),
         };
         Regime { trust, initial, floor, gold }
     }
