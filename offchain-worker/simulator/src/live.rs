@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_book_conserves_every_fee() {
-        let mut book = Book::new(KindParams::default()).unwrap();
+        let mut book = Book::new(KindParams::without_auditors()).unwrap();
         let unit = poq_core::params::UNIT;
         let mut refunds = 0;
         for task in 1..=20u64 {

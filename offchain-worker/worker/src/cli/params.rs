@@ -23,11 +23,12 @@ pub(crate) async fn run(command: ParamsCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The shipped defaults: one kind.
-pub(crate) fn defaults(kind: KindId, unit: &Unit) -> ParamsFile {
+/// The shipped defaults: one kind, for a network with auditors or without.
+pub(crate) fn defaults(kind: KindId, audited: bool, unit: &Unit) -> ParamsFile {
+    let params = if audited { KindParams::default() } else { KindParams::without_auditors() };
     ParamsFile {
         global: Some(global_for_people(GlobalParams::default(), unit)),
-        kinds: [(kind, kind_for_people(&KindParams::default(), unit))].into(),
+        kinds: [(kind, kind_for_people(&params, unit))].into(),
     }
 }
 
@@ -51,7 +52,8 @@ pub(crate) fn global_for_chain(file: &GlobalFile, unit: &Unit) -> Result<GlobalP
 
 async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
     if args.defaults {
-        return print(&defaults(args.kind.unwrap_or(DEFAULT_KIND), &Unit::default()), args.output.json, "");
+        let file = defaults(args.kind.unwrap_or(DEFAULT_KIND), !args.without_auditors, &Unit::default());
+        return print(&file, args.output.json, "");
     }
     let session = args.connection.contract().await?;
     let view = session.client.view().await?;

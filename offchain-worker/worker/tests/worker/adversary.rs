@@ -13,7 +13,7 @@ use poq_worker::{Worker, WorkerHandle};
 use crate::support::{Net, Node, Scripts, PATIENCE, UNIT};
 
 fn params() -> KindParams {
-    KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::default() }
+    KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::without_auditors() }
 }
 
 /// Two inference nodes and four evaluators that are honest, and one evaluator that is not (or, with `answering`, two dishonest
@@ -227,7 +227,7 @@ async fn an_attack_that_there_is_not_is_refused_with_those_that_there_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anchored_trust_stays_where_nothing_is_audited() {
     let rate = Ratio::from_permille(500);
-    let params = KindParams { trust: TrustRule::Anchored { rate }, ..KindParams::default() };
+    let params = KindParams { trust: TrustRule::Anchored { rate }, ..KindParams::without_auditors() };
     let net = Net::with_params(params.clone()).await;
     let nodes = net.scripted(1, 3, "//operator").await;
     let scripts = Scripts::new();

@@ -83,7 +83,7 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
         panel_min: panel,
         panel_max: panel,
         quorum: Ratio::from_permille(600),
-        ..KindParams::default()
+        ..KindParams::without_auditors()
     };
     // A queue of four tasks on two cores is no fault of a node's.
     params.inference_latency.max_ms = 2 * MINUTE;
