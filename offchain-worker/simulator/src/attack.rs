@@ -53,7 +53,7 @@ pub enum Attack {
     SlowScoring(f64),
     /// The same stake split over this many identities, each with an owner account of its own, that free-ride on one look.
     SybilSplit(f64),
-    /// A constant scorer that registers anew whenever its trust falls below this.
+    /// A constant scorer that registers anew whenever its trust falls below this share of a new evaluator's.
     Whitewash(f64),
     /// Inference nodes that deliver only after this many seconds.
     SlowDelivery(f64),
@@ -94,7 +94,7 @@ impl Attack {
         Attack::NoShow,
         Attack::SlowScoring(100.0),
         Attack::SybilSplit(4.0),
-        Attack::Whitewash(0.45),
+        Attack::Whitewash(0.9),
         Attack::SlowDelivery(100.0),
         Attack::OutputCopying,
         Attack::ModelSwap(0.25),
@@ -146,6 +146,12 @@ impl Attack {
         }
     }
 
+    /// Its strength, where it has one.
+    pub fn strength_of(self) -> Option<f64> {
+        let mut copy = self;
+        copy.strength().map(|(strength, _)| *strength)
+    }
+
     /// Whose nodes it corrupts.
     pub const fn corrupts(self) -> Corrupts {
         match self {
@@ -185,10 +191,10 @@ impl Attack {
         )
     }
 
-    /// The trust below which an attacker registers anew.
+    /// The share of a new evaluator's trust below which an attacker registers anew.
     pub const fn registers_anew_below(self) -> Option<f64> {
         match self {
-            Attack::Whitewash(trust) => Some(trust),
+            Attack::Whitewash(share) => Some(share),
             _ => None,
         }
     }
@@ -197,9 +203,8 @@ impl Attack {
 impl fmt::Display for Attack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        let mut copy = *self;
-        match copy.strength() {
-            Some((x, _)) => write!(f, "={x}"),
+        match self.strength_of() {
+            Some(x) => write!(f, "={x}"),
             None => Ok(()),
         }
     }

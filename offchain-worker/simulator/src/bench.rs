@@ -1,15 +1,15 @@
-//! Timing: how long rounds take, and how that grows with rounds, panels and nodes.
+//! Timing: how long rounds take, and how that grows with rounds, panels and nodes. In processor time of one thread: what else
+//! the machine is doing then matters little.
 
 use crate::economy::Setting;
 use crate::error::Result;
 use crate::papers;
 use crate::population::Crowd;
-use crate::report::with_rules;
 use crate::rules::RULE_SETS;
 use crate::run::{Effort, Job};
 use crate::world::{Spread, World};
+use cpu_time::ThreadTime;
 use serde::Serialize;
-use std::time::Instant;
 
 /// One point of the scaling.
 #[derive(Clone, Debug, Serialize)]
@@ -22,7 +22,7 @@ pub struct Point {
     pub panel: u8,
     /// Inference nodes and evaluators together.
     pub nodes: u32,
-    /// Seconds on one core.
+    /// Seconds of processor time.
     pub seconds: f64,
     /// Microseconds per round.
     pub per_round_us: f64,
@@ -31,21 +31,21 @@ pub struct Point {
 /// What was timed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
-    /// 5,000 rounds of the papers' setting, the best of several runs, in seconds on one core.
+    /// 5,000 rounds of the papers' setting, the best of several runs, in seconds of processor time.
     pub seconds_5000_rounds: f64,
     /// How the time grows.
     pub scaling: Vec<Point>,
 }
 
 fn seconds(job: &Job<'_>, rounds: u64) -> Result<f64> {
-    let start = Instant::now();
+    let start = ThreadTime::now();
     job.replication(Effort { rounds, replications: 1, seed: 1 }, 0)?;
     Ok(start.elapsed().as_secs_f64())
 }
 
 /// The papers' setting: five language models, three scoring models, closeness, multiplicative trust, the mean.
 pub(crate) fn papers_job(world: &World) -> Job<'_> {
-    let mut setting = with_rules(&RULE_SETS[0]);
+    let mut setting = RULE_SETS[0].setting();
     (setting.outputs, setting.panel) = (1, 3);
     Job { world, setting, crowd: Crowd { inference: 5, evaluators: 9, ..Crowd::default() } }
 }
@@ -66,7 +66,12 @@ pub fn time(quick: bool) -> Result<Timing> {
     let mut scaling = Vec::new();
     let mut point = |axis, rounds: u64, panel: u8, crowd: Crowd| -> Result<()> {
         let job = Job { world: &world, setting: Setting { panel, ..shipped.clone() }, crowd };
-        let seconds = seconds(&job, rounds)?;
+        // The shorter ones more than once: the best is the least disturbed.
+        let mut best = f64::MAX;
+        for _ in 0..if rounds <= 100_000 { 3 } else { 1 } {
+            best = best.min(seconds(&job, rounds)?);
+        }
+        let seconds = best;
         let nodes = crowd.inference + crowd.evaluators;
         scaling.push(Point {
             axis,
@@ -94,7 +99,7 @@ pub fn time(quick: bool) -> Result<Timing> {
     Ok(Timing { seconds_5000_rounds: best, scaling })
 }
 
-/// Seconds that so many rounds of the papers' setting take on one core.
+/// Seconds of processor time that so many rounds of the papers' setting take.
 ///
 /// # Errors
 /// Only bugs.

@@ -2,7 +2,7 @@
 
 use crate::attack::Attack;
 use crate::bench;
-use crate::economy::{Gold, Setting};
+use crate::economy::{quantise, Gold, Setting};
 use crate::error::{Error, Result};
 use crate::fit;
 use crate::log::Log;
@@ -10,10 +10,10 @@ use crate::measure::{Metric, Summary};
 use crate::papers;
 use crate::population::Crowd;
 use crate::report;
-use crate::rules::{named, AGGREGATIONS, MERITS, TRUSTS};
+use crate::rules::{named, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
 use crate::run::{Effort, Job};
 use crate::scenario::{self, Finding};
-use crate::sweep::{write_csv, Grid, Regime, GOLD_NOISE};
+use crate::sweep::{write_csv, Grid};
 use crate::world::{ParametricSpec, Spread, World};
 use clap::{Args, Subcommand};
 use comfy_table::{presets, Table};
@@ -97,11 +97,17 @@ struct RuleArgs {
     /// multiplicative, centred, relative-merit or anchored (which needs gold tasks).
     #[arg(long, value_parser = trust, value_name = "RULE")]
     trust: Option<TrustRule>,
+    /// The trust of a new evaluator, in (0, 1].
+    #[arg(long, value_name = "SHARE")]
+    trust_initial: Option<f64>,
+    /// The trust below which no evaluator falls, in (0, 1].
+    #[arg(long, value_name = "SHARE")]
+    trust_floor: Option<f64>,
     /// N: answers per task.
     #[arg(long, default_value_t = 2, value_name = "N")]
     outputs: u8,
     /// K: evaluators per task.
-    #[arg(long, default_value_t = 5, value_name = "K")]
+    #[arg(long, default_value_t = 9, value_name = "K")]
     panel: u8,
     /// What a task pays, in UNIT.
     #[arg(long, default_value_t = 10.0, value_name = "UNIT")]
@@ -132,8 +138,14 @@ impl RuleArgs {
         params.aggregation = self.aggregation.unwrap_or(params.aggregation);
         params.merit = self.merit.unwrap_or(params.merit);
         params.trust = self.trust.unwrap_or(params.trust);
+        if let Some(trust) = self.trust_initial {
+            params.trust_initial = quantise(trust);
+        }
+        if let Some(trust) = self.trust_floor {
+            params.trust_floor = quantise(trust);
+        }
         if self.gold > 0.0 {
-            params.audit_ms = params.audit_ms.max(60_000);
+            params.audit_ms = params.audit_ms.max(AUDIT_MS);
         }
         Ok(Setting {
             params,
@@ -220,7 +232,7 @@ struct SweepArgs {
     #[arg(long, value_delimiter = ',', default_value = "0.1,0.3,0.5", value_name = "SHARE,…")]
     ratios: Vec<f64>,
     /// The panel sizes.
-    #[arg(long, value_delimiter = ',', default_value = "5", value_name = "K,…")]
+    #[arg(long, value_delimiter = ',', default_value = "9", value_name = "K,…")]
     panels: Vec<u8>,
     /// The aggregations.
     #[arg(long, value_delimiter = ',', value_parser = aggregation, default_value = "median", value_name = "RULE,…")]
@@ -262,6 +274,12 @@ struct ReportArgs {
     /// A fraction of the rounds and combinations: under a minute, for a look.
     #[arg(long)]
     quick: bool,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',', value_name = "PART,…")]
+    only: Vec<report::Part>,
+    /// Rounds per replication, instead of 3,000 (the sweep: 1,500).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -335,7 +353,16 @@ pub fn run(args: SimulateArgs) -> Result<()> {
         Command::Sweep(command) => sweep(command, args.seed),
         Command::Scenario(command) => scenarios(command, args.seed),
         Command::Report(command) => {
-            let findings = report::write(&command.out, command.quick, args.seed, interactive())?;
+            let findings = report::write(
+                &command.out,
+                report::Options {
+                    only: command.only,
+                    quick: command.quick,
+                    rounds: command.rounds,
+                    seed: args.seed,
+                    progress: interactive(),
+                },
+            )?;
             print_findings(&findings);
             println!("written: {}", command.out.display());
             Ok(())
@@ -408,7 +435,7 @@ fn sweep(args: SweepArgs, seed: u64) -> Result<()> {
     let mut regimes = Vec::new();
     for trust in &args.trusts {
         for gold in &args.gold {
-            regimes.push(Regime { trust: *trust, gold: *gold });
+            regimes.push(Regime::of(*trust, *gold));
         }
     }
     let grid = Grid {
@@ -428,7 +455,7 @@ fn sweep(args: SweepArgs, seed: u64) -> Result<()> {
     let effort = Effort { rounds: args.effort.rounds, replications: args.effort.replications, seed };
     let rows = grid.run(&Setting::default(), args.crowd.crowd()?, effort, || bar.inc(1))?;
     bar.finish();
-    write_csv(&args.out, &rows, &Metric::ALL)?;
+    write_csv(&args.out, &rows, &Metric::ALL, &[])?;
     println!("{} combinations written to {}", rows.len(), args.out.display());
     Ok(())
 }

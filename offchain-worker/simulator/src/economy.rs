@@ -84,12 +84,12 @@ pub struct Setting {
 }
 
 impl Default for Setting {
-    /// The shipped parameters: two answers, a panel of five, 10 UNIT per task, blocks of one second, one fault in 200 duties.
+    /// The shipped parameters: two answers, a panel of nine, 10 UNIT per task, blocks of one second, one fault in 200 duties.
     fn default() -> Setting {
         Setting {
             params: KindParams::default(),
             outputs: 2,
-            panel: 5,
+            panel: 9,
             fee: 10 * UNIT,
             block_ms: 1_000,
             fault_rate: 0.005,
@@ -549,7 +549,7 @@ impl<'a> Economy<'a> {
                 _ => {}
             }
             let missed = attack.is_none() && perception.random::<f64>() < self.setting.fault_rate;
-            let latency = answer.latency_ms.max(0.0).min(1e12) as Millis;
+            let latency = answer.latency_ms.clamp(0.0, 1e12) as Millis;
             let committed_at = self.block(requested_at + latency.max(1));
             let in_time = !missed && committed_at <= deadline;
             deliveries.push(Delivery {
@@ -905,6 +905,7 @@ impl<'a> Economy<'a> {
     /// period, which would keep them waiting, is not simulated: that favours them.
     fn register_anew(&mut self) {
         let Some(below) = self.attack.and_then(Attack::registers_anew_below) else { return };
+        let below = below * float(self.setting.params.trust_initial);
         for index in 0..self.report.entries.len() {
             let id = self.report.entries[index].node;
             let node = self.nodes[id as usize];
@@ -941,5 +942,293 @@ fn conduct(member: &mut Member) -> Conduct {
         Conduct::Revealed(std::mem::take(&mut member.scores))
     } else {
         conduct_of(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::population::Crowd;
+    use crate::world::Spread;
+
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        params: KindParams,
+        input: SettlementInput,
+        expected: Option<Settlement>,
+    }
+
+    /// poq-core's golden settlements, booked as a simulated round books them: the same numbers, and every account moves by
+    /// what they say.
+    #[test]
+    fn a_simulated_settlement_is_the_golden_one() {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/poq-core/tests/vectors/settlement.json");
+        let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(cases.len() >= 31);
+        let world = World::standard(Spread::Wide).unwrap();
+        for case in cases {
+            let Some(expected) = case.expected else { continue };
+            let (n, k) = (case.input.outputs.len(), case.input.panel.len());
+            let stake = case.params.stake_cap;
+            let node = |role, price, owner| Node { role, model: 0, owner, price, stake, malicious: false };
+            let mut nodes: Vec<Node> =
+                (0..n).map(|i| node(Role::Inference, case.input.outputs[i].price, i as u32)).collect();
+            nodes.extend((0..k).map(|i| node(Role::Evaluator, 0, (n + i) as u32)));
+            let setting = Setting {
+                params: case.params.clone(),
+                outputs: n as u8,
+                panel: k as u8,
+                fee: case.input.fee,
+                ..Setting::default()
+            };
+            // Some cases have panels that a request would refuse: what is tested is the booking.
+            let wide = Setting {
+                params: KindParams { panel_min: 2, panel_max: 15, outputs_max: 4, ..case.params.clone() },
+                ..setting.clone()
+            };
+            let mut economy = Economy::new(&world, &wide, nodes, None, 1, Streams::new(1, 0)).unwrap();
+            economy.ledger.escrow_fee(case.input.fee).unwrap();
+            economy.report.outputs = (0..n as u32).collect();
+            economy.report.drawn_at = case.input.drawn_at;
+            economy.population = case.input.population.clone();
+            economy.population.ring.resize(RING, RingEntry::default());
+            economy.members.clear();
+            for (index, evaluator) in case.input.panel.iter().enumerate() {
+                let node = n + index;
+                economy.standings[node] =
+                    Standing { trust: evaluator.trust, gain_average: evaluator.gain_average };
+                let scores = match &evaluator.conduct {
+                    Conduct::Revealed(scores) => scores.clone(),
+                    _ => Vec::new(),
+                };
+                economy.members.push(Member {
+                    node: node as u32,
+                    committed_at: evaluator.committed_at,
+                    committed: evaluator.conduct != Conduct::Missed,
+                    reveal: Reveal::Always,
+                    revealed: matches!(evaluator.conduct, Conduct::Revealed(_)),
+                    scores,
+                    expense: 0.0,
+                });
+            }
+            for index in 0..n + k {
+                let at_risk = match index < n {
+                    true => case.params.inference_at_risk,
+                    false => case.params.evaluator_at_risk,
+                };
+                economy.ledger.lock(index, at_risk).unwrap();
+            }
+            let delivered: Vec<Delivery> = case
+                .input
+                .outputs
+                .iter()
+                .map(|output| Delivery {
+                    committed_at: output.latency_ms.map_or(0, |_| 1),
+                    latency: output.latency_ms.unwrap_or(0),
+                    expense: 0.0,
+                })
+                .collect();
+
+            economy.settle(&delivered, case.input.truth.clone()).unwrap();
+            let (_, settlement) = economy.report.settled.clone().unwrap();
+            assert_eq!(settlement, expected, "{}", case.name);
+            economy.ledger.end_round().unwrap();
+            let outcomes = expected
+                .outputs
+                .iter()
+                .map(|o| (o.payout, o.slashed))
+                .chain(expected.panel.iter().map(|e| (e.payout, e.slashed)));
+            for (index, (payout, slashed)) in outcomes.enumerate() {
+                let purse = economy.ledger.purse(index);
+                assert_eq!(purse.claimable, payout, "{}", case.name);
+                assert_eq!((purse.free, purse.locked), (stake - slashed, 0), "{}", case.name);
+            }
+            let treasury = expected.protocol_fee + expected.slashed + expected.forfeited;
+            assert_eq!(economy.ledger.treasury(), treasury, "{}", case.name);
+            assert_eq!(economy.ledger.requester(), expected.refund, "{}", case.name);
+        }
+    }
+
+    fn economy<'a>(world: &'a World, setting: &'a Setting, crowd: Crowd, seed: u64) -> Economy<'a> {
+        let nodes = crowd.nodes(world).unwrap();
+        Economy::new(world, setting, nodes, crowd.attack, 1_000, Streams::new(seed, 0)).unwrap()
+    }
+
+    #[test]
+    fn who_never_reveals_loses_its_stake_at_risk_and_the_task_settles_without_it() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting { fault_rate: 0.0, ..Setting::default() };
+        let crowd = Crowd::default().attacked(Attack::NeverReveal, 0.3);
+        let mut economy = economy(&world, &setting, crowd, 3);
+        let mut seen = 0;
+        for _ in 0..200 {
+            let round = economy.round().unwrap().clone();
+            if round.redrawn || round.ended != Some(Ended::Settled) {
+                continue;
+            }
+            for entry in &round.entries {
+                if economy.nodes()[entry.node as usize].malicious {
+                    assert_eq!((entry.payout, entry.slashed), (0, setting.params.evaluator_at_risk));
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 100);
+    }
+
+    #[test]
+    fn below_quorum_a_second_panel_is_drawn_and_then_the_fee_goes_back() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting { fault_rate: 0.0, ..Setting::default() };
+        let crowd = Crowd::default().attacked(Attack::NoShow, 0.9);
+        let mut economy = economy(&world, &setting, crowd, 4);
+        let round = economy.round().unwrap().clone();
+        assert!(round.redrawn);
+        assert_eq!(round.ended, Some(Ended::Refunded));
+        let missed = setting.params.missed_penalty.of(setting.params.evaluator_at_risk);
+        for entry in &round.entries {
+            let node = &economy.nodes()[entry.node as usize];
+            let expected = if node.malicious { missed } else { 0 };
+            assert_eq!((entry.payout, entry.slashed), (0, expected));
+        }
+        // Nobody sat on both panels.
+        let mut members: Vec<u32> = round.entries.iter().map(|e| e.node).collect();
+        members.sort_unstable();
+        members.dedup();
+        assert_eq!(members.len(), round.entries.len());
+    }
+
+    #[test]
+    fn late_answers_are_refunded_and_penalised() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting { fault_rate: 0.0, ..Setting::default() };
+        let crowd = Crowd::default().attacked(Attack::SlowDelivery(500.0), 0.9);
+        let mut economy = economy(&world, &setting, crowd, 5);
+        let mut refunded = 0;
+        for _ in 0..30 {
+            let round = economy.round().unwrap().clone();
+            if round.ended == Some(Ended::Refunded) {
+                refunded += 1;
+                assert!(round.answers.iter().all(Option::is_none));
+                let missed = setting.params.missed_penalty.of(setting.params.inference_at_risk);
+                assert!(round.entries.iter().all(|e| e.slashed == missed));
+            }
+        }
+        assert!(refunded > 15);
+    }
+
+    #[test]
+    fn nobody_scores_with_an_owner_twice_or_for_its_own_answer_and_no_model_dominates() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting::default();
+        let mut economy = economy(&world, &setting, Crowd::default(), 6);
+        for _ in 0..300 {
+            let round = economy.round().unwrap().clone();
+            let nodes = economy.nodes();
+            let mut owners: Vec<u32> =
+                round.panel.iter().chain(&round.outputs).map(|id| nodes[*id as usize].owner).collect();
+            owners.sort_unstable();
+            owners.dedup();
+            assert_eq!(owners.len(), round.panel.len() + round.outputs.len());
+            for model in 0..6 {
+                let of = round.panel.iter().filter(|id| nodes[**id as usize].model == model).count();
+                assert!(of <= usize::from(setting.panel / 2));
+            }
+        }
+    }
+
+    #[test]
+    fn copied_outputs_are_the_same_and_paid_work_is_done_once() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting { fault_rate: 0.0, ..Setting::default() };
+        let crowd = Crowd::default().attacked(Attack::OutputCopying, 0.5);
+        let mut economy = economy(&world, &setting, crowd, 7);
+        let mut both = 0;
+        for _ in 0..100 {
+            let round = economy.round().unwrap().clone();
+            let bad = |id: &u32| economy.nodes()[*id as usize].malicious;
+            if round.outputs.iter().all(bad) {
+                both += 1;
+                assert_eq!(round.answers[0], round.answers[1]);
+                let spent = |id: u32| round.entries.iter().find(|e| e.node == id).unwrap().expense;
+                assert!(spent(round.outputs[0]) > 0.0);
+                assert_eq!(spent(round.outputs[1]), 0.0);
+            }
+        }
+        assert!(both > 5);
+    }
+
+    #[test]
+    fn swapped_models_deliver_what_the_weakest_would() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting { fault_rate: 0.0, ..Setting::default() };
+        let crowd = Crowd::default().attacked(Attack::ModelSwap(0.25), 0.5);
+        let mut economy = economy(&world, &setting, crowd, 8);
+        let mut swapped = 0;
+        for _ in 0..100 {
+            let round = economy.round().unwrap().clone();
+            for (id, answer) in round.outputs.iter().zip(&round.answers) {
+                let node = economy.nodes()[*id as usize];
+                let Some(answer) = answer else { continue };
+                if node.malicious {
+                    swapped += 1;
+                    assert_eq!(answer.model, 4, "quick-poor is the weakest");
+                } else {
+                    assert_eq!(answer.model, node.model);
+                }
+            }
+        }
+        assert!(swapped > 50);
+    }
+
+    #[test]
+    fn gold_tasks_are_as_many_as_said_and_an_abusive_reference_matches_nothing() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let gold = Gold { share: 0.3, noise: 0.05, abused: 0.5 };
+        let mut setting = Setting { gold, ..Setting::default() };
+        setting.params.audit_ms = 60_000;
+        let crowd = Crowd::default().attacked(Attack::Boosting(0.4), 0.3);
+        let mut economy = economy(&world, &setting, crowd, 9);
+        let (mut honest, mut abusive) = (0, 0);
+        for _ in 0..1_000 {
+            let round = economy.round().unwrap().clone();
+            let Some((input, settlement)) = &round.settled else { continue };
+            match round.audit {
+                Some(Audit::Honest) => {
+                    honest += 1;
+                    for (truth, answer) in input.truth.iter().flatten().zip(&round.answers) {
+                        if let (Some(truth), Some(answer)) = (truth, answer) {
+                            assert!((float(*truth) - answer.quality).abs() < 0.3);
+                        }
+                    }
+                }
+                Some(Audit::Abusive) => {
+                    abusive += 1;
+                    assert!(input.truth.iter().flatten().flatten().all(|t| *t == Ratio::ZERO));
+                    assert!(settlement.forfeited > 0);
+                }
+                _ => assert!(input.truth.is_none() && settlement.forfeited == 0),
+            }
+        }
+        assert!((100..200).contains(&honest) && (100..200).contains(&abusive));
+    }
+
+    #[test]
+    fn whoever_registers_anew_has_the_trust_of_a_newcomer() {
+        let world = World::standard(Spread::Wide).unwrap();
+        let setting = Setting::default();
+        let crowd = Crowd::default().attacked(Attack::Whitewash(0.9), 0.3);
+        let mut economy = economy(&world, &setting, crowd, 10);
+        for _ in 0..500 {
+            economy.round().unwrap();
+        }
+        let floor = 0.9 * float(setting.params.trust_initial);
+        for (node, standing) in economy.nodes().iter().zip(economy.standings()) {
+            if node.malicious {
+                assert!(float(standing.trust) >= floor);
+            }
+        }
     }
 }

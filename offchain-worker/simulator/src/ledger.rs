@@ -143,7 +143,7 @@ impl Ledger {
         if self.escrow != 0 {
             return Err(Error::Money { round: self.round, expected: 0, found: self.escrow });
         }
-        if self.round % every == 0 {
+        if self.round.is_multiple_of(every) {
             self.count()?;
         }
         self.round += 1;

@@ -23,6 +23,8 @@ pub(crate) struct Panel {
     pub(crate) lines: Vec<Line>,
     /// Where its y axis starts and ends.
     pub(crate) range: (f64, f64),
+    /// Horizontal lines to read by.
+    pub(crate) guides: &'static [f64],
 }
 
 /// Small multiples.
@@ -33,8 +35,6 @@ pub(crate) struct Multiples<'a> {
     pub(crate) axes: &'a str,
     pub(crate) panels: Vec<Panel>,
     pub(crate) columns: usize,
-    /// Horizontal lines to read by.
-    pub(crate) guides: &'a [f64],
 }
 
 /// Colours that are told apart with any colour vision (Okabe and Ito 2008).
@@ -51,6 +51,25 @@ const PANEL: (u32, u32) = (240, 190);
 const HEAD: u32 = 78;
 const GREY: RGBColor = RGBColor(150, 150, 150);
 const INK: RGBColor = RGBColor(40, 40, 40);
+
+const LEGEND: u32 = 55;
+
+/// Where the legend's entries go: as many in a row as fit.
+fn legend(names: &[&str], width: u32) -> Vec<(i32, i32)> {
+    let (mut x, mut y) = (12, LEGEND as i32);
+    names
+        .iter()
+        .map(|name| {
+            let wide = 46 + 7 * name.len() as i32;
+            if x > 12 && x + wide > width as i32 {
+                (x, y) = (12, y + 18);
+            }
+            let at = (x, y);
+            x += wide;
+            at
+        })
+        .collect()
+}
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -78,11 +97,12 @@ impl Multiples<'_> {
     pub(crate) fn draw(&self, path: &Path) -> Result<()> {
         let columns = self.columns.max(1);
         let rows = self.panels.len().div_ceil(columns);
-        let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32 + HEAD);
-        let root = SVGBackend::new(path, size).into_drawing_area();
         let names = self.names();
+        let width = PANEL.0 * columns as u32;
+        let head = HEAD + legend(&names, width).last().map_or(0, |(_, y)| *y as u32 - LEGEND);
+        let root = SVGBackend::new(path, (width, PANEL.1 * rows as u32 + head)).into_drawing_area();
         self.head(&root, &names).map_err(failed(path))?;
-        let (_, below) = root.split_vertically(HEAD);
+        let (_, below) = root.split_vertically(head);
         for (area, panel) in below.split_evenly((rows, columns)).iter().zip(&self.panels) {
             self.panel(area, panel, &names).map_err(failed(path))?;
         }
@@ -104,12 +124,10 @@ impl Multiples<'_> {
         root.fill(&WHITE)?;
         root.draw(&Text::new(self.title.to_string(), (12, 10), text(18)))?;
         root.draw(&Text::new(self.axes.to_string(), (12, 34), text(13).color(&GREY)))?;
-        let mut x = 12;
-        for (index, name) in names.iter().enumerate() {
+        for (index, (x, y)) in legend(names, root.dim_in_pixel().0).into_iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
-            root.draw(&PathElement::new(vec![(x, 62), (x + 18, 62)], colour.stroke_width(3)))?;
-            root.draw(&Text::new((*name).to_string(), (x + 24, 55), text(13)))?;
-            x += 46 + 7 * name.len() as i32;
+            root.draw(&PathElement::new(vec![(x, y + 7), (x + 18, y + 7)], colour.stroke_width(3)))?;
+            root.draw(&Text::new(names[index].to_string(), (x + 24, y), text(13)))?;
         }
         Ok(())
     }
@@ -141,7 +159,7 @@ impl Multiples<'_> {
             .x_label_formatter(&tick)
             .y_label_formatter(&tick)
             .draw()?;
-        for guide in self.guides.iter().filter(|guide| (low..=high).contains(*guide)) {
+        for guide in panel.guides.iter().filter(|guide| (low..=high).contains(*guide)) {
             chart.draw_series(DashedLineSeries::new(
                 [(left, *guide), (right, *guide)],
                 4,
@@ -154,7 +172,8 @@ impl Multiples<'_> {
             let index = names.iter().position(|name| *name == line.name).unwrap_or(0);
             let colour = COLOURS[index % COLOURS.len()];
             for (x, _, from, to) in &line.points {
-                if from < to {
+                // What is no longer than the line is thick would not be seen.
+                if to - from > (high - low) * 0.03 {
                     chart.draw_series([PathElement::new(
                         vec![(*x, inside(*from)), (*x, inside(*to))],
                         colour.mix(0.5).stroke_width(1),
@@ -260,13 +279,13 @@ mod tests {
             title: title.into(),
             lines: vec![line("first rule", 0.5), line("second rule", 7.0)],
             range: (0.0, 1.0),
+            guides: &[0.5],
         };
         let plot = Multiples {
             title: "A title",
             axes: "y over x",
             panels: vec![panel("one"), panel("two"), panel("three")],
             columns: 2,
-            guides: &[0.5],
         };
         plot.draw(&path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `scenarios.json` | the papers' findings and ours, each reproduced or not, with its numbers |
-//! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × four sets of rules |
+//! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × five sets of rules |
+//! | `strength.csv`, `strength.svg` | attacks at other strengths: is a milder one, or a wilder one, better? |
 //! | `deviation.csv` | what attackers gain over behaving honestly themselves, same network, same luck |
 //! | `rules.csv` | how every set of rules holds against its worst attack (from `sweep.csv`) |
 //! | `panel.csv`, `panel.svg` | what K does |
@@ -19,11 +20,13 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
 use crate::population::{Crowd, Role};
-use crate::rules::{RuleSet, AGGREGATIONS, MERITS, RULE_SETS, TRUSTS};
+use crate::rules::{
+    Regime, RuleSet, AGGREGATIONS, GOLD_NOISE, MERITS, RECOMMENDED, RULE_SETS, TRUSTS, UNAUDITED,
+};
 use crate::run::{run_all, Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::stats::{estimate, Estimate};
-use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Regime, Row, GOLD_NOISE};
+use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row};
 use crate::world::{Spread, World};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -45,45 +48,96 @@ struct Scale {
 impl Scale {
     fn full(seed: u64) -> Scale {
         Scale {
-            tables: Effort { rounds: 5_000, replications: 6, seed },
-            sweep: Effort { rounds: 1_500, replications: 2, seed },
-            ratios: &[0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
+            tables: Effort { rounds: 3_000, replications: 5, seed },
+            sweep: Effort { rounds: 1_500, replications: 1, seed },
+            ratios: &[0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
             panels: &[3, 4, 5, 6, 7, 9, 11, 13, 15],
             sweep_panels: &[3, 5, 9, 15],
-            sweep_ratios: &[0.1, 0.2, 0.3, 0.4, 0.5],
+            sweep_ratios: &[0.1, 0.2, 0.3, 0.45],
         }
     }
 
     fn quick(seed: u64) -> Scale {
         Scale {
-            tables: Effort { rounds: 1_000, replications: 2, seed },
+            tables: Effort { rounds: 600, replications: 3, seed },
             sweep: Effort { rounds: 500, replications: 1, seed },
             ratios: &[0.1, 0.3, 0.45],
             panels: &[3, 5, 9, 15],
-            sweep_panels: &[5, 9],
+            sweep_panels: &[9],
             sweep_ratios: &[0.3],
         }
     }
 }
 
-/// Writes the whole report into `folder`, which is made where it does not exist. `quick` takes a fraction of the rounds and
-/// of the combinations: for a look, not for conclusions.
+/// A part of the report: the tables and plots of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The papers' findings and ours.
+    Scenarios,
+    /// Every attack under five sets of rules.
+    Attacks,
+    /// Attacks at other strengths.
+    Strength,
+    /// What attackers gain over behaving honestly.
+    Deviation,
+    /// What K does.
+    Panel,
+    /// Trust over time.
+    Trust,
+    /// Rewards by node.
+    Rewards,
+    /// Gold tasks.
+    Gold,
+    /// The whole sweep.
+    Sweep,
+}
+
+/// What is asked of a report.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only these parts; all where there are none.
+    pub only: Vec<Part>,
+    /// A fraction of the rounds and of the combinations: for a look, not for conclusions.
+    pub quick: bool,
+    /// Rounds per replication instead of the scale's own, in the sweep too.
+    pub rounds: Option<u64>,
+    /// What all random numbers come from.
+    pub seed: u64,
+    /// Whether to show progress on standard error.
+    pub progress: bool,
+}
+
+/// Writes the whole report into `folder`, which is made where it does not exist.
 ///
 /// # Errors
 /// Files that cannot be written; bugs that the books found.
-pub fn write(folder: &Path, quick: bool, seed: u64, progress: bool) -> Result<Vec<Finding>> {
+pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
+    let Options { only, quick, rounds, seed, progress } = options;
+    let mut scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
+    if let Some(rounds) = rounds {
+        scale.tables.rounds = rounds;
+        scale.sweep.rounds = rounds;
+    }
     let worlds = Spread::ALL.iter().map(|s| World::standard(*s)).collect::<Result<Vec<_>>>()?;
     let report = Report { folder, scale, worlds, progress };
-    let findings = report.scenarios()?;
-    report.attacks()?;
-    report.deviation()?;
-    report.panel()?;
-    report.trust()?;
-    report.rewards()?;
-    report.gold()?;
-    report.sweep()?;
+    let asked = |part| only.is_empty() || only.contains(&part);
+    let findings = if asked(Part::Scenarios) { report.scenarios()? } else { Vec::new() };
+    let parts: [(Part, fn(&Report<'_>) -> Result<()>); 8] = [
+        (Part::Attacks, |r| r.attacks()),
+        (Part::Strength, |r| r.strength()),
+        (Part::Deviation, |r| r.deviation()),
+        (Part::Panel, |r| r.panel()),
+        (Part::Trust, |r| r.trust()),
+        (Part::Rewards, |r| r.rewards()),
+        (Part::Gold, |r| r.gold()),
+        (Part::Sweep, |r| r.sweep()),
+    ];
+    for (part, write) in parts {
+        if asked(part) {
+            write(&report)?;
+        }
+    }
     Ok(findings)
 }
 
@@ -95,21 +149,10 @@ struct Report<'a> {
     progress: bool,
 }
 
-/// A setting with a set of rules.
-pub(crate) fn with_rules(rules: &RuleSet) -> Setting {
-    let cell = Cell {
-        spread: Spread::Wide,
-        attack: Attack::CopyCat,
-        ratio: 0.0,
-        panel: Setting::default().panel,
-        aggregation: rules.aggregation,
-        merit: rules.merit,
-        regime: Regime { trust: rules.trust, gold: rules.gold },
-    };
-    cell.setting(&Setting::default())
-}
+/// A mean, and where its confidence interval starts and ends.
+type Interval = (f64, f64, f64);
 
-fn interval(summary: &Summary, metric: Metric) -> Option<(f64, f64, f64)> {
+fn interval(summary: &Summary, metric: Metric) -> Option<Interval> {
     summary.get(metric).map(|e| (e.mean, e.low, e.high))
 }
 
@@ -162,7 +205,7 @@ impl Report<'_> {
         Ok(findings)
     }
 
-    /// Every attack under four sets of rules.
+    /// Every attack under five sets of rules.
     fn attacks(&self) -> Result<()> {
         let mut cells = Vec::new();
         let mut jobs = Vec::new();
@@ -173,7 +216,7 @@ impl Report<'_> {
                         cells.push((spread, attack, *ratio, index));
                         jobs.push(Job {
                             world,
-                            setting: with_rules(rules),
+                            setting: rules.setting(),
                             crowd: Crowd::default().attacked(attack, *ratio),
                         });
                     }
@@ -194,26 +237,28 @@ impl Report<'_> {
                         panel: Setting::default().panel,
                         aggregation: rules.aggregation,
                         merit: rules.merit,
-                        regime: Regime { trust: rules.trust, gold: rules.gold },
+                        regime: rules.regime,
                     },
                     summary: summary.clone(),
                 }
             })
             .collect();
-        let shown = [
-            Metric::PayRatio,
-            Metric::ProfitRatio,
-            Metric::AbsoluteError,
-            Metric::Bias,
-            Metric::Pearson,
-            Metric::SeatShare,
-            Metric::AttackerPay,
-            Metric::AttackerSlashed,
-            Metric::HonestTrust,
-            Metric::AttackerTrust,
-            Metric::SettledShare,
-        ];
-        write_csv(&self.folder.join("attacks.csv"), &rows, &shown)?;
+        write_csv(
+            &self.folder.join("attacks.csv"),
+            &rows,
+            &[Metric::ProfitRatio, Metric::AbsoluteError],
+            &[
+                Metric::PayRatio,
+                Metric::Bias,
+                Metric::Pearson,
+                Metric::SeatShare,
+                Metric::AttackerSlashed,
+                Metric::HonestTrust,
+                Metric::AttackerTrust,
+                Metric::SettledShare,
+                Metric::RankTrueNet,
+            ],
+        )?;
 
         let lines = |spread: Spread, attack: Attack, metric: Metric| -> Vec<Line> {
             RULE_SETS
@@ -248,10 +293,10 @@ impl Report<'_> {
                         title: attack.to_string(),
                         lines: lines(spread, *attack, Metric::ProfitRatio),
                         range: (-0.5, 3.0),
+                        guides: &[0.5, 1.0],
                     })
                     .collect(),
                 columns: 5,
-                guides: &[0.5, 1.0],
             }
             .draw(&self.folder.join(format!("attacks-profit-{}.svg", spread.name())))?;
             Multiples {
@@ -265,14 +310,95 @@ impl Report<'_> {
                         title: attack.to_string(),
                         lines: lines(spread, *attack, Metric::AbsoluteError),
                         range: (0.0, 0.25),
+                        guides: &[0.05],
                     })
                     .collect(),
                 columns: 5,
-                guides: &[0.05],
             }
             .draw(&self.folder.join(format!("attacks-error-{}.svg", spread.name())))?;
         }
         Ok(())
+    }
+
+    /// The attacks that have a strength, at several of them, 30 % of attackers, under the recommended rules.
+    fn strength(&self) -> Result<()> {
+        let ladders: [(&str, &[Attack]); 8] = [
+            ("noise", &[0.1, 0.2, 0.3, 0.5].map(Attack::Noise)),
+            ("boosting", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::Boosting)),
+            ("sabotage", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::Sabotage)),
+            ("intermittent", &[0.05, 0.1, 0.2, 0.3, 0.5, 0.8].map(Attack::Intermittent)),
+            ("shared-signal", &[0.5, 1.0, 2.0, 4.0].map(Attack::SharedSignal)),
+            ("boost-own", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::BoostOwn)),
+            ("panel-majority", &[0.05, 0.1, 0.2, 0.4, 0.8].map(Attack::PanelMajority)),
+            ("sybil-split", &[1.0, 2.0, 4.0, 8.0].map(Attack::SybilSplit)),
+        ];
+        let rules = [("without gold tasks", UNAUDITED), ("10 % gold", RECOMMENDED)];
+        let mut keys = Vec::new();
+        let mut jobs = Vec::new();
+        for (spread, world) in Spread::ALL.into_iter().zip(&self.worlds) {
+            for (name, ladder) in ladders {
+                for attack in ladder {
+                    for (label, rules) in &rules {
+                        keys.push((spread, name, *attack, *label));
+                        let crowd = Crowd::default().attacked(*attack, 0.3);
+                        jobs.push(Job { world, setting: rules.setting(), crowd });
+                    }
+                }
+            }
+        }
+        let summaries = self.run("strengths", &jobs)?;
+        let metrics = [Metric::ProfitRatio, Metric::AbsoluteError, Metric::Bias, Metric::AttackerTrust];
+        let mut header = names(&["spread", "attack", "strength", "rules"]);
+        for metric in metrics {
+            header.extend(["", "_low", "_high"].map(|end| format!("{}{end}", metric.name())));
+        }
+        let rows: Vec<Vec<String>> = keys
+            .iter()
+            .zip(&summaries)
+            .map(|((spread, name, attack, label), summary)| {
+                let mut row = names(&[spread.name(), name]);
+                row.push(attack.strength_of().map_or(String::new(), short));
+                row.push((*label).to_string());
+                row.extend(metrics.iter().flat_map(|metric| columns(summary.get(*metric))));
+                row
+            })
+            .collect();
+        write_table(&self.folder.join("strength.csv"), &header, &rows)?;
+        let mut panels = Vec::new();
+        for (metric, range) in [(Metric::ProfitRatio, (-0.2, 3.0)), (Metric::AbsoluteError, (0.0, 0.15))] {
+            for (name, _) in ladders {
+                let mut lines = Vec::new();
+                for spread in Spread::ALL {
+                    for (label, _) in &rules {
+                        let points = keys
+                            .iter()
+                            .zip(&summaries)
+                            .filter(|(key, _)| key.0 == spread && key.1 == name && key.3 == *label)
+                            .filter_map(|(key, summary)| {
+                                let (mean, low, high) = interval(summary, metric)?;
+                                Some((key.2.strength_of()?, mean, low, high))
+                            })
+                            .collect();
+                        let name = format!("{label}, {}", spread.name());
+                        lines.push(Line { name, points, faint: false });
+                    }
+                }
+                let profit = metric == Metric::ProfitRatio;
+                panels.push(Panel {
+                    title: format!("{name}: {}", if profit { "profit" } else { "error" }),
+                    lines,
+                    range,
+                    guides: if profit { &[0.5, 1.0] } else { &[0.05] },
+                });
+            }
+        }
+        Multiples {
+            title: "Attacks at other strengths, 30 % attackers",
+            axes: "profit ratio (dashed: 1 and 0.5; above 3 drawn at 3) and error of the consensus (dashed: 0.05) over strength",
+            panels,
+            columns: 4,
+        }
+        .draw(&self.folder.join("strength.svg"))
     }
 
     /// What attackers gain over behaving honestly: the same nodes in the same network with the same random numbers, once
@@ -291,7 +417,7 @@ impl Report<'_> {
         let bar = self.bar("deviations", Spread::ALL.len() * Attack::ALL.len() * RULE_SETS.len());
         for (spread, world) in Spread::ALL.into_iter().zip(&self.worlds) {
             for rules in &RULE_SETS {
-                let job = |crowd: Crowd| Job { world, setting: with_rules(rules), crowd };
+                let job = |crowd: Crowd| Job { world, setting: rules.setting(), crowd };
                 let honest = job(Crowd::default()).outcomes(self.scale.tables)?;
                 for attack in Attack::ALL {
                     bar.inc(1);
@@ -317,7 +443,7 @@ impl Report<'_> {
                         keys.push((spread, rules.name, *panel, crowd.attack.is_some()));
                         jobs.push(Job {
                             world,
-                            setting: Setting { panel: *panel, ..with_rules(rules) },
+                            setting: Setting { panel: *panel, ..rules.setting() },
                             crowd,
                         });
                     }
@@ -356,7 +482,7 @@ impl Report<'_> {
             .collect();
         write_table(&self.folder.join("panel.csv"), &header, &table)?;
 
-        let lines = |boosted: bool, of: &dyn Fn(&Summary) -> Option<(f64, f64, f64)>| -> Vec<Line> {
+        let lines = |boosted: bool, of: &dyn Fn(&Summary) -> Option<Interval>| -> Vec<Line> {
             RULE_SETS
                 .iter()
                 .map(|rules| Line {
@@ -383,6 +509,7 @@ impl Report<'_> {
             title: title.into(),
             lines,
             range: (0.0, high),
+            guides: &[],
         };
         Multiples {
             title: "What the size of the panel does, quality Beta(4, 2)",
@@ -396,7 +523,6 @@ impl Report<'_> {
                 panel("profit ratio, 30 % boosting", lines(true, &metric(Metric::ProfitRatio)), 1.2),
             ],
             columns: 3,
-            guides: &[0.05, 1.0],
         }
         .draw(&self.folder.join("panel.svg"))
     }
@@ -421,7 +547,7 @@ impl Report<'_> {
             for rules in &rules {
                 keys.push((attack, rules.name));
                 let crowd = Crowd::default().attacked(attack, 0.3);
-                jobs.push(Job { world, setting: with_rules(rules), crowd });
+                jobs.push(Job { world, setting: rules.setting(), crowd });
             }
         }
         let bar = self.bar("trust over time", jobs.len());
@@ -453,7 +579,7 @@ impl Report<'_> {
                     lines.push(line(false, |p| p.1));
                     lines.push(line(true, |p| p.2));
                 }
-                Panel { title: attack.to_string(), lines, range: (0.0, 1.02) }
+                Panel { title: attack.to_string(), lines, range: (0.0, 1.02), guides: &[] }
             })
             .collect();
         Multiples {
@@ -461,7 +587,6 @@ impl Report<'_> {
             axes: "mean trust over rounds; thick: honest evaluators, thin: attackers",
             panels,
             columns: 4,
-            guides: &[],
         }
         .draw(&self.folder.join("trust.svg"))
     }
@@ -472,10 +597,10 @@ impl Report<'_> {
             Crowd { inference: 12, evaluators: 24, ..Crowd::default() }.attacked(Attack::Boosting(0.4), 0.25);
         let paper = World::parametric(papers::cost_aware())?;
         let paper_crowd = Crowd { inference: 5, evaluators: 9, ..Crowd::default() };
-        let mut paper_setting = with_rules(&RULE_SETS[0]);
+        let mut paper_setting = RULE_SETS[0].setting();
         (paper_setting.outputs, paper_setting.panel) = (1, 3);
         let settings = [
-            ("standard", &self.worlds[0], with_rules(&RULE_SETS[3]), crowd),
+            ("standard", &self.worlds[0], RECOMMENDED.setting(), crowd),
             ("arXiv 2512.16317", &paper, paper_setting, paper_crowd),
         ];
         let header = names(&[
@@ -552,7 +677,7 @@ impl Report<'_> {
         ];
         let shares = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4];
         let noises = [0.0, 0.1, 0.2, 0.3];
-        let abuses = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
+        let abuses = [0.0, 0.02, 0.05, 0.1, 0.2, 0.3];
         let axes: [(&str, Vec<Gold>); 3] = [
             ("share", shares.map(|share| Gold { share, noise: GOLD_NOISE, abused: 0.0 }).into()),
             ("noise", noises.map(|noise| Gold { share: 0.1, noise, abused: 0.0 }).into()),
@@ -565,7 +690,7 @@ impl Report<'_> {
                 for ratio in [0.3, 0.45] {
                     for (axis, golds) in &axes {
                         for gold in golds {
-                            let mut setting = with_rules(&RULE_SETS[3]);
+                            let mut setting = RECOMMENDED.setting();
                             setting.gold = *gold;
                             keys.push((spread, attack, ratio, *axis, *gold));
                             jobs.push(Job {
@@ -635,6 +760,7 @@ impl Report<'_> {
                         title: format!("{what} / {words} ({})", spread.name()),
                         lines,
                         range,
+                        guides: if metric == Metric::ProfitRatio { &[0.5, 1.0] } else { &[0.05] },
                     });
                 }
             }
@@ -644,7 +770,6 @@ impl Report<'_> {
             axes: "profit ratio of attackers (dashed: 1 and 0.5) and error of the consensus (dashed: 0.05)",
             panels,
             columns: 6,
-            guides: &[0.05, 0.5, 1.0],
         }
         .draw(&self.folder.join("gold.svg"))
     }
@@ -660,10 +785,7 @@ impl Report<'_> {
             merits: MERITS.map(|(_, rule)| rule).into(),
             regimes: TRUSTS
                 .iter()
-                .map(|(name, trust)| Regime {
-                    trust: *trust,
-                    gold: if *name == "anchored" { 0.1 } else { 0.0 },
-                })
+                .map(|(name, trust)| Regime::of(*trust, if *name == "anchored" { 0.1 } else { 0.0 }))
                 .collect(),
         };
         let bar = self.bar("sweep", grid.cells().len());
@@ -672,6 +794,7 @@ impl Report<'_> {
         write_csv(
             &self.folder.join("sweep.csv"),
             &rows,
+            &[],
             &[Metric::PayRatio, Metric::ProfitRatio, Metric::AbsoluteError, Metric::Bias, Metric::Pearson],
         )?;
         let header = names(&[

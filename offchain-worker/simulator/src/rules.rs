@@ -1,5 +1,6 @@
 //! The protocol's rules by name, with the numbers that they are usually swept with.
 
+use crate::economy::{Gold, Setting};
 use poq_core::{Aggregation, MeritRule, Ratio, TrustRule};
 
 /// A named choice of a rule.
@@ -28,8 +29,50 @@ pub const TRUSTS: [Named<TrustRule>; 4] = [
     ("multiplicative", TrustRule::Multiplicative { eta: Ratio::from_permille(100) }),
     ("centred", TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) }),
     ("relative-merit", TrustRule::RelativeMerit { rate: Ratio::from_permille(50) }),
-    ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(200) }),
+    ("anchored", TrustRule::Anchored { rate: Ratio::from_permille(50) }),
 ];
+
+/// A trust rule with what goes along with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regime {
+    /// The rule.
+    pub trust: TrustRule,
+    /// The trust of a new evaluator, in permille.
+    pub initial: u32,
+    /// The trust below which no evaluator falls, in permille.
+    pub floor: u32,
+    /// The share of tasks that are gold.
+    pub gold: f64,
+}
+
+impl Regime {
+    /// A rule with the trust that newcomers should have under it: a half where trust says little, a fifth where it says what
+    /// an evaluator has shown, so that a new name is worth less than an old one. Under anchored trust newcomers start at the
+    /// floor: where gold tasks can hardly tell evaluators apart honest trust is low too, and any new name above the floor would
+    /// be worth having.
+    pub const fn of(trust: TrustRule, gold: f64) -> Regime {
+        let (initial, floor) = match trust {
+            TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => (500, 50),
+            TrustRule::RelativeMerit { .. } => (200, 50),
+            TrustRule::Anchored { .. } => (50, 50),
+        };
+        Regime { trust, initial, floor, gold }
+    }
+
+    /// Sets what goes along with the rule; auditors get time where there are any.
+    pub(crate) fn apply(&self, setting: &mut Setting) {
+        setting.params.trust = self.trust;
+        setting.params.trust_initial = Ratio::from_permille(self.initial);
+        setting.params.trust_floor = Ratio::from_permille(self.floor);
+        setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
+        setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
+    }
+}
+
+/// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
+pub const GOLD_NOISE: f64 = 0.1;
+/// The time that an auditor has.
+pub const AUDIT_MS: u64 = 60_000;
 
 /// A set of rules that tables and plots compare.
 #[derive(Clone, Copy, Debug)]
@@ -41,42 +84,59 @@ pub struct RuleSet {
     /// The merit rule.
     pub merit: MeritRule,
     /// The trust rule.
-    pub trust: TrustRule,
-    /// The share of gold tasks.
-    pub gold: f64,
+    pub regime: Regime,
 }
 
-/// The papers' rules, the best that looks at closeness, the information rule with and without gold tasks.
-pub const RULE_SETS: [RuleSet; 4] = [
+impl RuleSet {
+    /// The default setting under these rules.
+    pub fn setting(&self) -> Setting {
+        let mut setting = Setting::default();
+        setting.params.aggregation = self.aggregation;
+        setting.params.merit = self.merit;
+        self.regime.apply(&mut setting);
+        setting
+    }
+}
+
+/// The papers' rules; the best that look at closeness alone; the information rule without auditors, and with (recommended);
+/// closeness with auditors.
+pub const RULE_SETS: [RuleSet; 5] = [
     RuleSet {
         name: "papers: closeness, multiplicative, mean",
         aggregation: Aggregation::Mean,
         merit: MERITS[0].1,
-        trust: TRUSTS[0].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[0].1, 0.0),
     },
     RuleSet {
         name: "closeness, centred, weighted median",
         aggregation: Aggregation::TrustWeightedMedian,
         merit: MERITS[0].1,
-        trust: TRUSTS[1].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[1].1, 0.0),
     },
     RuleSet {
         name: "information, relative merit, median",
         aggregation: Aggregation::Median,
         merit: MERITS[1].1,
-        trust: TRUSTS[2].1,
-        gold: 0.0,
+        regime: Regime::of(TRUSTS[2].1, 0.0),
     },
     RuleSet {
         name: "information, anchored, median, 10 % gold",
         aggregation: Aggregation::Median,
         merit: MERITS[1].1,
-        trust: TRUSTS[3].1,
-        gold: 0.1,
+        regime: Regime::of(TRUSTS[3].1, 0.1),
+    },
+    RuleSet {
+        name: "closeness, anchored, median, 10 % gold",
+        aggregation: Aggregation::Median,
+        merit: MERITS[0].1,
+        regime: Regime::of(TRUSTS[3].1, 0.1),
     },
 ];
+
+/// The recommended rules without auditors.
+pub const UNAUDITED: RuleSet = RULE_SETS[2];
+/// The recommended rules.
+pub const RECOMMENDED: RuleSet = RULE_SETS[3];
 
 /// The choice of this name.
 ///

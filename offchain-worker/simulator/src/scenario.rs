@@ -4,15 +4,15 @@
 //! shows that the finding follows from what is, not that the numbers agree.
 
 use crate::attack::Attack;
-use crate::economy::{float, Economy, Gold, Setting};
+use crate::economy::{float, Economy, Setting};
 use crate::error::Result;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
 use crate::rng::Streams;
+use crate::rules::{RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
 use crate::stats::{estimate, Estimate};
-use crate::sweep::GOLD_NOISE;
 use crate::world::{Spread, World};
 use poq_core::aggregate::{aggregate, Weighted};
 use poq_core::settlement::Conduct;
@@ -193,18 +193,21 @@ fn robust_aggregation(effort: Effort) -> Result<Finding> {
     let crowd = Crowd::default();
     let mut claims = Vec::new();
     for attack in attacks {
-        let error = |aggregation| {
-            let setting = papers_rules(aggregation, 9);
-            let summary = summary(&world, setting, crowd.attacked(attack, 0.3), effort)?;
-            Ok::<_, crate::Error>(summary.get(Metric::AbsoluteError))
+        let errors = |aggregation| {
+            let all = outcomes(&world, papers_rules(aggregation, 9), crowd.attacked(attack, 0.3), effort)?;
+            Ok::<_, crate::Error>(all.iter().filter_map(|o| Metric::AbsoluteError.of(o)).collect::<Vec<_>>())
         };
-        let mean = error(Aggregation::Mean)?;
-        let mut numbers: Vec<Evidence> = evidence("error of the mean", mean).into_iter().collect();
+        let mean = errors(Aggregation::Mean)?;
+        let mut numbers: Vec<Evidence> =
+            evidence("error of the mean", estimate(mean.iter().copied())).into_iter().collect();
         let mut reproduced = true;
         for (name, rule) in robust {
-            let of = error(rule)?;
-            reproduced &= matches!((of, mean), (Some(of), Some(mean)) if of.high < mean.low);
-            numbers.extend(evidence(format!("error of the {name}"), of));
+            let of = errors(rule)?;
+            // Same seeds, same tasks: pair by pair.
+            let less = estimate(mean.iter().zip(&of).map(|(mean, robust)| mean - robust));
+            reproduced &= less.is_some_and(|less| less.low > 0.0);
+            numbers.extend(evidence(format!("error of the {name}"), estimate(of)));
+            numbers.extend(evidence(format!("how much less than the mean's: {name}"), less));
         }
         claims.push(Claim {
             claim: match attack {
@@ -358,14 +361,15 @@ fn trust_saturation(effort: Effort) -> Result<Finding> {
         numbers.extend(evidence(format!("{name}: trust of noisy ones"), of.get(Metric::AttackerTrust)));
         all.push((distance.map_or(f64::NAN, |d| d.mean), of));
     }
-    let saturated = all[0].1.mean(Metric::Capped) > 0.99 && all[0].0 < 1e-6;
+    // One that has just erred is below the cap for a task or two.
+    let saturated = all[0].1.mean(Metric::AttackerTrust) > 0.99 && all[0].0 < 0.001;
     // Nobody attacks: does the rule leave everybody alone?
     let mut setting = papers_rules(Aggregation::TrustWeightedMean, 9);
     setting.params.trust = rules[1].1;
     let peaceful = summary(&world, setting, Crowd::default(), effort)?;
     let alive = |index: usize| {
         let (distance, of): &(f64, Summary) = &all[index];
-        *distance > 0.001 && of.mean(Metric::AttackerTrust) < 0.8 * of.mean(Metric::HonestTrust)
+        *distance > 0.005 && of.mean(Metric::AttackerTrust) < 0.8 * of.mean(Metric::HonestTrust)
     };
     Ok(Finding {
         scenario: "trust-saturation",
@@ -443,48 +447,61 @@ fn signal_and_robustness(effort: Effort) -> Result<Finding> {
     })
 }
 
+/// The error of a consensus that is no longer the honest evaluators': twice that of five of them.
+const CAPTURED: f64 = 0.07;
+
 fn constant_capture(effort: Effort) -> Result<Finding> {
     let world = World::standard(Spread::Wide)?;
     let crowd = Crowd::default().attacked(Attack::Constant(0.0), 0.3);
-    let mut closeness = Setting { outputs: 1, ..Setting::default() };
+    // A network is captured or it is not: means need more replications than elsewhere.
+    let effort = Effort { replications: effort.replications * 4, ..effort };
+    // One answer per task and small panels, where the design's sketch saw it.
+    let mut closeness = Setting { outputs: 1, panel: 5, ..Setting::default() };
     closeness.params.aggregation = Aggregation::TrustWeightedMedian;
     closeness.params.merit = MeritRule::Closeness;
     closeness.params.trust =
         TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) };
-    let by_closeness = summary(&world, closeness.clone(), crowd, effort)?;
-    let information = Setting { outputs: 1, ..Setting::default() };
-    let by_information = summary(&world, information, crowd, effort)?;
-    let numbers = |of: &Summary| {
+    let by_closeness = outcomes(&world, closeness, crowd, effort)?;
+    let information = Setting { outputs: 1, panel: 5, ..UNAUDITED.setting() };
+    let by_information = outcomes(&world, information, crowd, effort)?;
+    let captured = |all: &[Outcome]| {
+        estimate(
+            all.iter().filter_map(|o| Metric::AbsoluteError.of(o)).map(|e| f64::from(u8::from(e > CAPTURED))),
+        )
+    };
+    let numbers = |all: &[Outcome]| {
+        let of = Summary::of(all);
         [
             evidence("pay relative to honest evaluators", of.get(Metric::PayRatio)),
             evidence("profit relative to honest evaluators", of.get(Metric::ProfitRatio)),
             evidence("error of the consensus", of.get(Metric::AbsoluteError)),
-            evidence("trust of honest evaluators", of.get(Metric::HonestTrust)),
+            evidence("share of replications that are captured", captured(all)),
         ]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
     };
+    let mean = |all: &[Outcome], metric| Summary::of(all).mean(metric);
     Ok(Finding {
         scenario: "constant-capture",
         source: "ours (design, section 3)",
         claims: vec![
             Claim {
-                claim: "by closeness, 30 % constant scorers earn at least as much as honest evaluators",
-                reproduced: by_closeness.mean(Metric::PayRatio) >= 1.0,
-                remark: None,
+                claim: "by closeness, 30 % constant scorers earn as much as honest evaluators or more",
+                reproduced: mean(&by_closeness, Metric::ProfitRatio) >= 1.0,
+                remark: Some("more where they capture the network, less where they do not"),
                 evidence: numbers(&by_closeness),
             },
             Claim {
-                claim: "and capture the network: honest trust falls below a third of theirs",
-                reproduced: by_closeness.mean(Metric::HonestTrust)
-                    < by_closeness.mean(Metric::AttackerTrust) / 3.0,
+                claim: "and can capture the network",
+                reproduced: captured(&by_closeness).is_some_and(|share| share.mean > 0.1),
                 remark: None,
                 evidence: Vec::new(),
             },
             Claim {
-                claim: "by information they earn less than 15 % of honest pay",
-                reproduced: by_information.mean(Metric::PayRatio) < 0.15,
+                claim: "by information they earn less than 15 % of honest pay and never capture it",
+                reproduced: mean(&by_information, Metric::PayRatio) < 0.15
+                    && captured(&by_information).is_some_and(|share| share.mean == 0.0),
                 remark: None,
                 evidence: numbers(&by_information),
             },
@@ -497,12 +514,8 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
     for spread in Spread::ALL {
         let world = World::standard(spread)?;
         let crowd = Crowd::default().attacked(Attack::SharedSignal(1.0), 0.45);
-        let without = summary(&world, Setting::default(), crowd, effort)?;
-        let mut anchored = Setting::default();
-        anchored.params.trust = TrustRule::Anchored { rate: Ratio::from_permille(200) };
-        anchored.params.audit_ms = 60_000;
-        anchored.gold = Gold { share: 0.1, noise: GOLD_NOISE, abused: 0.0 };
-        let with = summary(&world, anchored, crowd, effort)?;
+        let without = summary(&world, UNAUDITED.setting(), crowd, effort)?;
+        let with = summary(&world, RECOMMENDED.setting(), crowd, effort)?;
         let numbers = [
             evidence("pay without gold tasks", without.get(Metric::PayRatio)),
             evidence("error of the consensus without", without.get(Metric::AbsoluteError)),
@@ -511,11 +524,23 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
         ];
         claims.push(Claim {
             claim: match spread {
-                Spread::Wide => "45 % who share a random number per output capture a network that looks only at scores, and earn less than half of honest pay where one task in ten is gold (Beta(4, 2))",
-                Spread::Narrow => "the same where quality varies little (Beta(18, 2))",
+                Spread::Wide => "45 % who share a random number per output can capture a network that looks only at scores, and earn less than a quarter of honest pay where one task in ten is gold (Beta(4, 2))",
+                Spread::Narrow => "where quality varies little (Beta(18, 2)) they capture it, and earn less than honest evaluators where one task in ten is gold",
             },
-            reproduced: without.mean(Metric::PayRatio) > 1.0 && with.mean(Metric::PayRatio) < 0.5,
-            remark: None,
+            reproduced: match spread {
+                // Some replications are captured, some are not.
+                Spread::Wide => {
+                    without.get(Metric::PayRatio).is_some_and(|e| e.mean > 1.0)
+                        && with.mean(Metric::PayRatio) < 0.25
+                }
+                Spread::Narrow => {
+                    without.mean(Metric::PayRatio) > 1.0 && with.mean(Metric::PayRatio) < 1.0
+                }
+            },
+            remark: match spread {
+                Spread::Wide => None,
+                Spread::Narrow => Some("the truth's noise (0.1) exceeds the spread of quality (0.07): gold tasks can hardly tell anybody apart there. With noise 0.05 the share falls to about a sixth"),
+            },
             evidence: numbers.into_iter().flatten().collect(),
         });
     }

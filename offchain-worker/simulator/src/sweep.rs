@@ -1,29 +1,17 @@
 //! Sweeps: every combination of attack, ratio, panel size and rules, each with its measures.
 
 use crate::attack::Attack;
-use crate::economy::{Gold, Setting};
+use crate::economy::Setting;
 use crate::error::{Error, Result};
 use crate::measure::{Metric, Summary};
 use crate::population::Crowd;
-use crate::rules::{aggregation_name, merit_name, trust_name};
+use crate::rules::{aggregation_name, merit_name, trust_name, Regime};
 use crate::run::{run_all, Effort, Job};
 use crate::world::{Spread, World};
-use poq_core::{Aggregation, MeritRule, TrustRule};
+use poq_core::{Aggregation, MeritRule};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// A trust rule with the share of gold tasks that it gets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Regime {
-    /// The rule.
-    pub trust: TrustRule,
-    /// The share of tasks that are gold.
-    pub gold: f64,
-}
-
-/// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
-pub const GOLD_NOISE: f64 = 0.1;
 
 /// What is swept over.
 #[derive(Clone, Debug)]
@@ -79,10 +67,7 @@ impl Cell {
         setting.panel = self.panel;
         setting.params.aggregation = self.aggregation;
         setting.params.merit = self.merit;
-        setting.params.trust = self.regime.trust;
-        setting.gold = Gold { share: self.regime.gold, noise: GOLD_NOISE, abused: 0.0 };
-        // Auditors need time, or nobody waits for them.
-        setting.params.audit_ms = if self.regime.gold > 0.0 { 60_000 } else { 0 };
+        self.regime.apply(&mut setting);
         setting
     }
 }
@@ -178,11 +163,12 @@ pub(crate) fn write_table(path: &Path, header: &[String], rows: &[Vec<String>]) 
     writer.flush().map_err(Error::io(path))
 }
 
-/// Writes rows as CSV: the combination, then of every metric its mean and confidence interval.
+/// Writes rows as CSV: the combination, then of every metric in `metrics` its mean and confidence interval, of every one in
+/// `means` its mean.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
+pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric], means: &[Metric]) -> Result<()> {
     let mut header: Vec<String> =
         ["spread", "attack", "ratio", "panel", "aggregation", "merit", "trust", "gold", "break_even_at_risk"]
             .map(String::from)
@@ -191,6 +177,7 @@ pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
         let name = metric.name();
         header.extend([name.to_string(), format!("{name}_low"), format!("{name}_high")]);
     }
+    header.extend(means.iter().map(|metric| metric.name().to_string()));
     let table: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -212,6 +199,7 @@ pub fn write_csv(path: &Path, rows: &[Row], metrics: &[Metric]) -> Result<()> {
                     None => line.extend([String::new(), String::new(), String::new()]),
                 }
             }
+            line.extend(means.iter().map(|metric| short(row.summary.mean(*metric))));
             line
         })
         .collect();

@@ -160,7 +160,7 @@ async fn lab(attack: &str, rounds: usize) -> (i128, i128) {
 #[tokio::test(flavor = "multi_thread")]
 async fn boosters_earn_less_than_honest_evaluators() {
     let (honest, dishonest) = lab("boosting=0.5", 8).await;
-    assert!(dishonest * 2 < honest, "{dishonest} against {honest}");
+    assert!(dishonest < honest, "{dishonest} against {honest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
