@@ -56,9 +56,7 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     let cases = cases(&items, outputs)?;
     let store = args.store.open()?;
 
-    let mut judged: HashSet<String> = HashSet::new();
     if let Some(mut judge) = judge(args, &store)? {
-        judged.insert(judge.name().to_string());
         let seen = items_to_judge(&cases, args.judge_items);
         ask(judge.as_mut(), &cases, &seen, &folder)?;
     }
@@ -184,10 +182,10 @@ fn merge_verdicts(scored: &mut [ScoredRecord], verdicts: &[VerdictRecord]) {
     }
 }
 
-/// A scorer as workers without a rubric run it, and the encoder it shares with the dimensions, if it does.
+/// A scorer as workers without a rubric run it, and the encoder it shares with the dimensions.
 struct Plain {
-    scorer: Box<dyn QualityScorer>,
-    encoder: Option<SharedEncoder>,
+    scorer: BiEncoderScorer,
+    encoder: SharedEncoder,
 }
 
 /// All installed encoders, or those asked for.
@@ -212,8 +210,10 @@ struct Evaluators {
     alone: Suite,
     /// What depends on the other outputs.
     among: Suite,
-    /// What workers without a rubric give; depends on the other outputs.
+    /// What workers without a rubric give by a bi-encoder; depends on the other outputs.
     plain: Vec<Plain>,
+    /// What they give by a cross-encoder; does not.
+    plain_cross: Vec<CrossEncoderScorer>,
     /// How many outputs a task has.
     outputs: usize,
 }
@@ -223,25 +223,29 @@ impl Evaluators {
         let load = LoadOptions { device: args.store.device };
         let mut alone: Vec<Box<dyn Dimension>> = vec![Box::new(Structure), Box::new(Support)];
         let mut among: Vec<Box<dyn Dimension>> = vec![Box::new(AmongOutputs)];
-        let mut plain: Vec<Plain> = Vec::new();
+        let (mut plain, mut plain_cross) = (Vec::new(), Vec::new());
         for name in encoders(args, store, Role::BiEncoder)? {
             let encoder = SharedEncoder::new(load_encoder(store, &name, &load)?);
             alone.push(Box::new(ToReference::new(encoder.clone())));
             alone.push(Box::new(ToQuery::new(encoder.clone())));
             alone.push(Box::new(Evidence::new(encoder.clone())));
             among.push(Box::new(ToPeers::new(encoder.clone())));
-            let scorer = BiEncoderScorer::new(Box::new(encoder.clone()));
-            plain.push(Plain { scorer: Box::new(scorer), encoder: Some(encoder) });
+            plain.push(Plain { scorer: BiEncoderScorer::new(Box::new(encoder.clone())), encoder });
         }
         for name in encoders(args, store, Role::CrossEncoder)? {
             let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load)?);
             alone.push(Box::new(Relevance::new(encoder.clone())));
             alone.push(Box::new(Relevance::to_reference(encoder.clone())));
             alone.push(Box::new(RelevantEvidence::new(encoder)));
-            let scorer = CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?);
-            plain.push(Plain { scorer: Box::new(scorer), encoder: None });
+            plain_cross.push(CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?));
         }
-        Ok(Self { alone: Suite::new(alone), among: Suite::new(among), plain, outputs: args.outputs.max(1) })
+        Ok(Self {
+            alone: Suite::new(alone),
+            among: Suite::new(among),
+            plain,
+            plain_cross,
+            outputs: args.outputs.max(1),
+        })
     }
 
     /// The scores of these answers to a prompt, each as one of a task's outputs: beside others of `beside`.
@@ -258,20 +262,29 @@ impl Evaluators {
         };
         let outputs: Vec<Output> = answers.iter().map(output).collect();
         let mut scores = vec![BTreeMap::new(); answers.len()];
-        let case = |outputs| Case { kind: item.kind, query: &query, outputs, references: &item.references };
-        let (measured, cpu_per_wall) = measure(&mut self.alone, &case(&outputs))?;
+        let case = Case { kind: item.kind, query: &query, outputs: &outputs, references: &item.references };
+        let (measured, cpu_per_wall) = measure(&mut self.alone, &case)?;
         for (i, scores) in scores.iter_mut().enumerate() {
             record(scores, &measured, i, answers.len(), cpu_per_wall);
+        }
+        for scorer in &mut self.plain_cross {
+            let (wall, cpu) = (Instant::now(), cpu_ms());
+            let values = scorer.score_outputs(&query, &outputs)?;
+            let share = 1.0 / answers.len().max(1) as f64;
+            let (wall_ms, cpu_ms) =
+                (wall.elapsed().as_secs_f64() * 1e3 * share, Some((cpu_ms() - cpu) * share));
+            for (scores, score) in scores.iter_mut().zip(values) {
+                scores.insert(format!("worker/{}", scorer.name()), ScoreRecord { score, wall_ms, cpu_ms });
+            }
         }
         for (i, answer) in answers.iter().enumerate() {
             let mut task = vec![outputs[i].clone()];
             task.extend(others(answer, beside, self.outputs - 1).into_iter().map(output));
-            let (measured, cpu_per_wall) = measure(&mut self.among, &case(&task))?;
+            let (measured, cpu_per_wall) = measure(&mut self.among, &Case { outputs: &task, ..case })?;
             record(&mut scores[i], &measured, 0, task.len(), cpu_per_wall);
             for plain in &mut self.plain {
-                let (value, cost) = plain.score(&query, &task, cpu_per_wall)?;
-                scores[i]
-                    .insert(format!("worker/{}", plain.scorer.name()), ScoreRecord { score: value, ..cost });
+                let score = plain.score(&query, &task, cpu_per_wall)?;
+                scores[i].insert(format!("worker/{}", plain.scorer.name()), score);
             }
         }
         Ok(scores)
@@ -315,21 +328,21 @@ fn others<'a>(answer: &OutputRecord, beside: &'a [OutputRecord], count: usize) -
 
 impl Plain {
     /// The score of the first output of a task, and what an output costs.
-    fn score(&mut self, query: &Query, task: &[Output], cpu_per_wall: f64) -> Result<(f64, ScoreRecord)> {
+    fn score(&mut self, query: &Query, task: &[Output], cpu_per_wall: f64) -> Result<ScoreRecord> {
         let (wall, cpu) = (Instant::now(), cpu_ms());
         let values = self.scorer.score_outputs(query, task)?;
-        let (mut wall_ms, mut cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
-        if let Some(encoder) = &self.encoder {
-            // The vectors were there already; alone, it would have to make them.
-            let asked = format!("{}{} {}", encoder.query_prefix(), query.question, query.context);
-            let mut texts: Vec<&str> = task.iter().map(|output| output.text.as_str()).collect();
-            texts.push(&asked);
-            let embedding = encoder.cost(&texts)?.as_secs_f64() * 1e3;
-            wall_ms += embedding;
-            cpu_ms += embedding * cpu_per_wall;
-        }
+        let (wall_ms, cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
+        // The vectors were there already; alone, it would have to make them.
+        let asked = format!("{}{} {}", self.encoder.query_prefix(), query.question, query.context);
+        let mut texts: Vec<&str> = task.iter().map(|output| output.text.as_str()).collect();
+        texts.push(&asked);
+        let embedding = self.encoder.cost(&texts)?.as_secs_f64() * 1e3;
         let share = 1.0 / task.len() as f64;
-        Ok((values[0], ScoreRecord { score: 0.0, wall_ms: wall_ms * share, cpu_ms: Some(cpu_ms * share) }))
+        Ok(ScoreRecord {
+            score: values[0],
+            wall_ms: (wall_ms + embedding) * share,
+            cpu_ms: Some((cpu_ms + embedding * cpu_per_wall) * share),
+        })
     }
 }
 
