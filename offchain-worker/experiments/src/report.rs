@@ -549,7 +549,7 @@ impl<'a> Study<'a> {
                 };
                 add(format!("best single: {}", best.name), &best_score, true);
                 add("median of evaluators".to_string(), &self.consensus(regime, median), false);
-                add("mean of evaluators".to_string(), &self.consensus(regime, |v| mean(v)), false);
+                add("mean of evaluators".to_string(), &self.consensus(regime, mean), false);
                 for variant in Variant::ALL {
                     add(variant.as_str().to_string(), &self.variant(variant, regime, kind), false);
                 }

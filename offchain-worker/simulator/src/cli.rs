@@ -163,10 +163,10 @@ impl RuleArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Nodes")]
 struct CrowdArgs {
-    /// Inference nodes.
+    /// How many inference nodes there are.
     #[arg(long, default_value_t = 12, value_name = "N")]
     inference: u32,
-    /// Evaluators.
+    /// How many evaluators there are.
     #[arg(long, default_value_t = 60, value_name = "N")]
     evaluators: u32,
     /// The stake of every node in UNIT.
@@ -222,7 +222,7 @@ struct RunArgs {
 
 #[derive(Args, Clone, Debug)]
 struct SweepArgs {
-    /// The worlds.
+    /// The worlds to sweep, as --world names them.
     #[arg(long, value_delimiter = ',', default_value = "wide,narrow", value_name = "NAME,…")]
     worlds: Vec<Spread>,
     /// The attacks; without it all.
@@ -234,7 +234,7 @@ struct SweepArgs {
     /// The panel sizes.
     #[arg(long, value_delimiter = ',', default_value = "9", value_name = "K,…")]
     panels: Vec<u8>,
-    /// The aggregations.
+    /// The aggregations to sweep.
     #[arg(long, value_delimiter = ',', value_parser = aggregation, default_value = "median", value_name = "RULE,…")]
     aggregations: Vec<Aggregation>,
     /// The merit rules.
@@ -284,7 +284,7 @@ struct ReportArgs {
 
 #[derive(Args, Clone, Debug)]
 struct FitArgs {
-    /// The log.
+    /// The folder or file that `poq experiment score` wrote.
     log: PathBuf,
     /// Where the world goes; without it standard output.
     #[arg(long, short, value_name = "FILE")]

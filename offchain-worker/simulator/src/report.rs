@@ -123,7 +123,8 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     let report = Report { folder, scale, worlds, progress };
     let asked = |part| only.is_empty() || only.contains(&part);
     let findings = if asked(Part::Scenarios) { report.scenarios()? } else { Vec::new() };
-    let parts: [(Part, fn(&Report<'_>) -> Result<()>); 8] = [
+    type Write = fn(&Report<'_>) -> Result<()>;
+    let parts: [(Part, Write); 8] = [
         (Part::Attacks, |r| r.attacks()),
         (Part::Strength, |r| r.strength()),
         (Part::Deviation, |r| r.deviation()),

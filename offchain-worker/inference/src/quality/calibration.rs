@@ -111,9 +111,8 @@ pub fn fit_weights(samples: &[Sample], ridge: f64) -> Vec<f64> {
         return vec![0.0; width];
     }
     let n = rows.len() as f64;
-    let mean = |of: &dyn Fn(&(Vec<f64>, f64)) -> f64| rows.iter().map(of).sum::<f64>() / n;
-    let means: Vec<f64> = (0..width).map(|k| mean(&|row| row.0[k])).collect();
-    let target = mean(&|row| row.1);
+    let means: Vec<f64> = (0..width).map(|k| rows.iter().map(|row| row.0[k]).sum::<f64>() / n).collect();
+    let target = rows.iter().map(|row| row.1).sum::<f64>() / n;
     // The normal equations: every sweep costs width² whatever the number of samples.
     let product =
         |i: usize, j: usize| rows.iter().map(|r| (r.0[i] - means[i]) * (r.0[j] - means[j])).sum::<f64>();

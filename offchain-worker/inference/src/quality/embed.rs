@@ -197,7 +197,7 @@ pub(crate) mod fakes {
         fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
             *self.0.lock() += texts.len();
             let embed = |text: &&str| {
-                let mut vector = vec![0f32; 27];
+                let mut vector = [0f32; 27];
                 for byte in text.bytes() {
                     let index =
                         if byte.is_ascii_alphabetic() { byte.to_ascii_lowercase() - b'a' } else { 26 };
