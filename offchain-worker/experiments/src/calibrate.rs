@@ -129,11 +129,12 @@ pub struct Chosen {
 
 /// Weighs columns in every way, maps the composite onto token F1 by a line and by a monotone map, and takes what has the least
 /// mean squared error on prompts left out in turn (squared: its minimum is the expected F1, whereas the least absolute error
-/// of answers that are mostly all right or all wrong is reached by guessing 0 or 1). `None` where no column helps.
-pub fn choose(data: &Dataset, columns: &[Column], kind: TaskKind) -> Option<Chosen> {
+/// of answers that are mostly all right or all wrong is reached by guessing 0 or 1). With
+/// `hardened` it learns from cheats, too. `None` where no column helps.
+pub fn choose(data: &Dataset, columns: &[Column], kind: TaskKind, hardened: bool) -> Option<Chosen> {
     type Fit = fn(&[(f64, f64)]) -> Option<Calibration>;
     let fits: [Fit; 2] = [Calibration::fit_linear, Calibration::fit_monotone];
-    let clusters = data.clusters(Some(kind), Part::Training);
+    let clusters = data.clusters_where(Some(kind), Part::Training, |row| hardened || !row.cheat);
     let all: Vec<usize> = clusters.iter().flatten().copied().collect();
     let mut best: Option<Chosen> = None;
     for method in Method::ALL {
@@ -211,6 +212,7 @@ pub fn rubric(
     kind: TaskKind,
     evaluators: &[&ModelEntry],
     origin: &str,
+    hardened: bool,
 ) -> Option<(Rubric, Vec<Chosen>)> {
     // Six digits are more than the data knows, and read better.
     let round = |v: f64| (v * 1e6).round() / 1e6;
@@ -221,7 +223,7 @@ pub fn rubric(
     let mut choices = Vec::new();
     for entry in evaluators {
         let (signals, columns): (Vec<Signal>, Vec<Column>) = live_columns(entry, false).into_iter().unzip();
-        let Some(mut chosen) = choose(data, &columns, kind) else { continue };
+        let Some(mut chosen) = choose(data, &columns, kind, hardened) else { continue };
         chosen.weights.iter_mut().for_each(|weight| *weight = round(*weight));
         chosen.calibration = match chosen.calibration {
             Calibration::Linear { slope, intercept } => {
@@ -295,8 +297,8 @@ mod tests {
     #[test]
     fn what_is_reversed_gets_no_weight_and_the_map_fits() {
         let (items, scored) = example();
-        let data = Dataset::new(&items, scored, 1).unwrap();
-        let chosen = choose(&data, &columns(), TaskKind::Qa).unwrap();
+        let data = Dataset::new(&items, scored, Vec::new(), 1).unwrap();
+        let chosen = choose(&data, &columns(), TaskKind::Qa, true).unwrap();
         assert_eq!(chosen.weights[1], 0.0, "{chosen:?}");
         assert!(chosen.cross_validated_mse < 0.02, "{chosen:?}");
         let held_out: Vec<usize> = data.clusters(None, Part::HeldOut).into_iter().flatten().collect();
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn the_best_single_column_is_found() {
         let (items, scored) = example();
-        let data = Dataset::new(&items, scored, 1).unwrap();
+        let data = Dataset::new(&items, scored, Vec::new(), 1).unwrap();
         assert_eq!(best_single(&data, &columns(), None).unwrap().name, "semantic-peers/e");
     }
 }

@@ -5,7 +5,7 @@
 use crate::{
     calibrate::best_single,
     dataset::Part,
-    report::{mean_correlation, shown, Correlation, Regime, Study, Variant},
+    report::{mean_correlation, shown, Correlation, Panel, Regime, Study, Variant},
     stats::{effective_votes, Interval},
     tables::{self, mean},
 };
@@ -311,7 +311,9 @@ pub(crate) fn tabulate(study: &Study<'_>) -> String {
 
     // arXiv 2605.29800
     for kind in study.data.kinds() {
-        if let Some((names, errors)) = study.errors(kind, study.judge().is_some()) {
+        if let Some((names, errors)) =
+            study.errors(kind, if study.judge().is_some() { Panel::WithJudge } else { Panel::Plain })
+        {
             let rho = mean_correlation(&errors);
             let claim = match kind {
                 TaskKind::Qa => "questions: judges err together; nine are worth about two votes",
@@ -349,7 +351,7 @@ fn table_of(header: &[&str]) -> comfy_table::Table {
 
 /// Whether the model with most quality per processor second is the one with the highest quality.
 fn efficiency(study: &Study<'_>, kind: TaskKind) -> (String, &'static str) {
-    let rows: Vec<_> = study.data.rows.iter().filter(|row| row.output.kind == kind).collect();
+    let rows: Vec<_> = study.data.rows.iter().filter(|row| row.output.kind == kind && !row.cheat).collect();
     let mut names: Vec<&str> = rows.iter().map(|row| row.output.model.as_str()).collect();
     names.sort_unstable();
     names.dedup();

@@ -180,6 +180,14 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "READ,WRITTEN", value_parser = prices)]
     pub judge_prices: Option<(f64, f64)>,
 
+    /// How many outputs a task is taken to have: each output is scored beside so many others less one. A live task has few.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub outputs: usize,
+
+    /// Decides what cheats answer.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
     /// How many prompts of each kind are judged; without it, all. A judge takes seconds an output.
     #[arg(long, value_name = "N")]
     pub judge_items: Option<usize>,

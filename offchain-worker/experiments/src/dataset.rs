@@ -54,6 +54,8 @@ pub struct Row {
     pub rouge_l: f64,
     /// Whether its prompt is one to learn from.
     pub training: bool,
+    /// Whether no model gave it; see [`crate::cheats`].
+    pub cheat: bool,
 }
 
 /// The judges' columns.
@@ -64,7 +66,14 @@ impl Dataset {
     ///
     /// # Errors
     /// When no output has a reference.
-    pub fn new(items: &[Item], scored: Vec<ScoredRecord>, seed: u64) -> Result<Self> {
+    pub fn new(
+        items: &[Item],
+        scored: Vec<ScoredRecord>,
+        cheats: Vec<ScoredRecord>,
+        seed: u64,
+    ) -> Result<Self> {
+        let honest = scored.len();
+        let scored: Vec<ScoredRecord> = scored.into_iter().chain(cheats).collect();
         let training = training_prompts(items, seed);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for record in &scored {
@@ -73,13 +82,13 @@ impl Dataset {
         let mut columns: BTreeMap<String, Vec<Option<f64>>> =
             names.into_iter().map(|name| (name, Vec::new())).collect();
         let mut rows = Vec::new();
-        for ScoredRecord { output, scores } in scored {
+        for (index, ScoredRecord { output, scores }) in scored.into_iter().enumerate() {
             let (Some(f1), Some(rouge_l)) = (output.f1, output.rouge_l) else { continue };
             for (name, column) in &mut columns {
                 column.push(scores.get(name).map(|score| score.score));
             }
             let training = training.contains(output.item.as_str());
-            rows.push(Row { output, f1, rouge_l, training });
+            rows.push(Row { output, f1, rouge_l, training, cheat: index >= honest });
         }
         if rows.is_empty() {
             return Err(Error::Usage(
@@ -99,8 +108,18 @@ impl Dataset {
         TaskKind::ALL.into_iter().filter(|kind| self.rows.iter().any(|r| r.output.kind == *kind)).collect()
     }
 
-    /// The rows of some prompts, of one kind or of all, by prompt.
+    /// The rows that models gave to some prompts, of one kind or of all, by prompt.
     pub fn clusters(&self, kind: Option<TaskKind>, part: Part) -> Vec<Vec<usize>> {
+        self.clusters_where(kind, part, |row| !row.cheat)
+    }
+
+    /// As [`Dataset::clusters`], of the rows that `included` says.
+    pub fn clusters_where(
+        &self,
+        kind: Option<TaskKind>,
+        part: Part,
+        included: impl Fn(&Row) -> bool,
+    ) -> Vec<Vec<usize>> {
         let mut clusters: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, row) in self.rows.iter().enumerate() {
             let wanted = match part {
@@ -108,7 +127,7 @@ impl Dataset {
                 Part::HeldOut => !row.training,
                 Part::Whole => true,
             };
-            if wanted && kind.is_none_or(|kind| row.output.kind == kind) {
+            if wanted && included(row) && kind.is_none_or(|kind| row.output.kind == kind) {
                 clusters.entry(&row.output.item).or_default().push(index);
             }
         }
@@ -301,7 +320,7 @@ pub(crate) mod tests {
     #[test]
     fn prompts_are_split_whole_and_priors_learnt_on_training_prompts() {
         let (items, scored) = example();
-        let data = Dataset::new(&items, scored, 1).unwrap();
+        let data = Dataset::new(&items, scored, Vec::new(), 1).unwrap();
         let training = data.clusters(None, Part::Training);
         let held_out = data.clusters(None, Part::HeldOut);
         assert_eq!((training.len(), held_out.len()), (20, 20));
@@ -320,6 +339,6 @@ pub(crate) mod tests {
         for record in &mut scored {
             record.output.f1 = None;
         }
-        assert!(Dataset::new(&items, scored, 1).unwrap_err().to_string().contains("reference"));
+        assert!(Dataset::new(&items, scored, Vec::new(), 1).unwrap_err().to_string().contains("reference"));
     }
 }

@@ -13,6 +13,7 @@
 //! [`cli`] has the commands, for this crate's own program `poq-experiment` and for `poq experiment`.
 
 pub mod calibrate;
+pub mod cheats;
 mod claims;
 pub mod cli;
 mod compare;

@@ -18,6 +18,8 @@ pub const ITEMS: &str = "items.jsonl";
 pub const OUTPUTS: &str = "outputs.jsonl";
 /// [`OUTPUTS`] with the evaluators' scores merged in.
 pub const SCORES: &str = "scores.jsonl";
+/// What evaluators make of answers that no model gave; see [`crate::cheats`].
+pub const CHEATS: &str = "cheats.jsonl";
 /// What judges said.
 pub const VERDICTS: &str = "verdicts.jsonl";
 /// The settings that all outputs of one folder share.

@@ -117,7 +117,7 @@ where
 pub(crate) fn quality_and_cost(data: &Dataset, path: &Path) -> Result<()> {
     let mut points = Vec::new();
     for (k, kind) in data.kinds().into_iter().enumerate() {
-        let rows: Vec<_> = data.rows.iter().filter(|row| row.output.kind == kind).collect();
+        let rows: Vec<_> = data.rows.iter().filter(|row| row.output.kind == kind && !row.cheat).collect();
         let mut names: Vec<&str> = rows.iter().map(|row| row.output.model.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -189,13 +189,8 @@ pub(crate) fn reliability(study: &Study<'_>, path: &Path) -> Result<()> {
         let colour = COLOURS[k % COLOURS.len()];
         let rows: Vec<usize> =
             study.data.clusters(Some(*kind), Part::HeldOut).into_iter().flatten().collect();
-        let mut pairs: Vec<(f64, f64)> = rows
-            .iter()
-            .filter_map(|row| {
-                let votes: Vec<f64> = fitted.scores.iter().filter_map(|scores| scores[*row]).collect();
-                (!votes.is_empty()).then(|| (median(votes), study.data.rows[*row].f1))
-            })
-            .collect();
+        let mut pairs: Vec<(f64, f64)> =
+            rows.iter().filter_map(|row| Some((fitted.panel(*row)?, study.data.rows[*row].f1))).collect();
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
         let groups: Vec<(f64, f64)> = pairs
             .chunks(pairs.len().div_ceil(10).max(1))

@@ -9,9 +9,9 @@ use crate::{
     },
     claims,
     cli::ReportArgs,
-    dataset::{Dataset, Part, JUDGE},
+    dataset::{Dataset, Part, Row, JUDGE},
     error::{Error, Result},
-    log::{read_json, read_lines, OutputRecord, ScoredRecord, Settings, ITEMS, SCORES, SETTINGS},
+    log::{read_json, read_lines, OutputRecord, ScoredRecord, Settings, CHEATS, ITEMS, SCORES, SETTINGS},
     plots,
     stats::{bootstrap, effective_votes, Interval},
     tables::{mean, median, models, table},
@@ -52,7 +52,9 @@ pub fn report(args: &ReportArgs) -> Result<()> {
 
     let outputs: Vec<OutputRecord> = scored.iter().map(|record| record.output.clone()).collect();
     let costs = evaluator_costs(&scored);
-    let data = Dataset::new(&items, scored, args.seed)?;
+    let cheats = folder.join(CHEATS);
+    let cheats: Vec<ScoredRecord> = if cheats.exists() { read_lines(&cheats)? } else { Vec::new() };
+    let data = Dataset::new(&items, scored, cheats, args.seed)?;
     let study = Study::new(&data, &items, &store, args.seed);
 
     let mut text = String::new();
@@ -70,6 +72,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     section(&mut text, "Evaluators: latency", &costs);
     section(&mut text, "Composites, held-out prompts", &study.composites());
     section(&mut text, "Rubrics, held-out prompts", &study.rubric_table());
+    section(&mut text, "Cheats, held-out prompts", &study.cheats());
     section(&mut text, "What a panel is worth", &study.panel());
     section(&mut text, "The papers' claims", &claims::tabulate(&study));
     let path = out.join("results.md");
@@ -203,11 +206,21 @@ pub(crate) struct FittedRubric {
     pub(crate) scores: Vec<Vec<Option<f64>>>,
 }
 
+impl FittedRubric {
+    /// The median of all profiles' scores of a row.
+    pub(crate) fn panel(&self, row: usize) -> Option<f64> {
+        let votes: Vec<f64> = self.scores.iter().filter_map(|scores| scores[row]).collect();
+        (!votes.is_empty()).then(|| median(votes))
+    }
+}
+
 /// Everything that tables, plots and claims look at.
 pub(crate) struct Study<'a> {
     pub(crate) data: &'a Dataset,
     pub(crate) seed: u64,
     pub(crate) rubrics: BTreeMap<TaskKind, FittedRubric>,
+    /// As [`Study::rubrics`], had they never seen a cheat.
+    naive: BTreeMap<TaskKind, FittedRubric>,
     pub(crate) evaluators: Vec<ModelEntry>,
 }
 
@@ -232,7 +245,7 @@ impl<'a> Study<'a> {
             .filter(|m| data.columns.keys().any(|column| column.ends_with(&format!("/{}", m.name))))
             .cloned()
             .collect();
-        let mut this = Self { data, seed, rubrics: BTreeMap::new(), evaluators };
+        let mut this = Self { data, seed, rubrics: BTreeMap::new(), naive: BTreeMap::new(), evaluators };
         let queries: HashMap<&str, Query> = items
             .iter()
             .map(|item| {
@@ -241,20 +254,27 @@ impl<'a> Study<'a> {
             })
             .collect();
         for kind in data.kinds() {
-            if let Some(fitted) = this.fit(kind, &queries) {
+            if let Some(fitted) = this.fit(kind, &queries, true) {
                 this.rubrics.insert(kind, fitted);
+            }
+            if let Some(fitted) = this.fit(kind, &queries, false) {
+                this.naive.insert(kind, fitted);
             }
         }
         this
     }
 
-    fn fit(&self, kind: TaskKind, queries: &HashMap<&str, Query>) -> Option<FittedRubric> {
+    fn fit(&self, kind: TaskKind, queries: &HashMap<&str, Query>, hardened: bool) -> Option<FittedRubric> {
         let data = self.data;
         let prompts = data.clusters(Some(kind), Part::Training).len();
-        let outputs: usize = data.clusters(Some(kind), Part::Training).iter().map(Vec::len).sum();
-        let origin = format!("token F1 of {outputs} outputs to {prompts} prompts");
+        let count = |cheat: bool| -> usize {
+            let clusters = data.clusters_where(Some(kind), Part::Training, |row| row.cheat == cheat);
+            clusters.iter().map(Vec::len).sum()
+        };
+        let origin =
+            format!("token F1 of {} outputs and {} cheats to {prompts} prompts", count(false), count(true));
         let entries: Vec<&ModelEntry> = self.evaluators.iter().collect();
-        let (rubric, choices) = rubric(data, kind, &entries, &origin)?;
+        let (rubric, choices) = rubric(data, kind, &entries, &origin, hardened)?;
         let scores = rubric
             .profile
             .iter()
@@ -568,10 +588,14 @@ impl<'a> Study<'a> {
                 "how weighed",
                 "raw: Pearson",
                 "rubric: Pearson",
-                "difference",
+                "minus raw",
+                "minus best single",
                 "raw: mean abs. error",
                 "rubric: mean abs. error",
             ]);
+            let singles = self.single_columns(Regime::Free);
+            let best = best_single(self.data, &singles, kind).map(|column| column.name.clone());
+            let best_score = |row: usize| self.data.value(best.as_deref()?, row);
             let mut add = |name: &str, method: &str, raw: Scorer<'_>, score: Scorer<'_>| {
                 let f1 = |row: usize| Some(self.data.rows[row].f1);
                 table.add_row([
@@ -580,37 +604,83 @@ impl<'a> Study<'a> {
                     shown(self.interval(kind, Part::HeldOut, pearson, raw, f1)),
                     shown(self.interval(kind, Part::HeldOut, pearson, score, f1)),
                     shown(self.difference(kind, pearson, score, raw)),
+                    shown(self.difference(kind, pearson, score, best_score)),
                     shown(error(raw, 1)),
                     shown(error(score, 1)),
                 ]);
             };
-            for ((profile, chosen), scores) in
-                fitted.rubric.profile.iter().zip(&fitted.choices).zip(&fitted.scores)
-            {
+            let profiles = fitted.rubric.profile.iter().zip(&fitted.choices).zip(&fitted.scores);
+            for ((profile, chosen), scores) in profiles {
                 let raw = format!("worker/{}", profile.model);
                 let raw = |row: usize| self.data.value(&raw, row);
                 add(&profile.model, chosen.method.as_str(), &raw, &|row| scores[row]);
             }
-            let panel = |row: usize| {
-                let votes: Vec<f64> = fitted.scores.iter().filter_map(|scores| scores[row]).collect();
-                (!votes.is_empty()).then(|| median(votes))
-            };
-            add("median of the panel", "", &self.consensus(Regime::Free, median), &panel);
-            let _ = write!(text, "### {}\n\n{table}\n\n{}\n\n", group_name(kind), weights_table(fitted));
+            let raw = self.consensus(Regime::Free, median);
+            add("median of the panel", "", &raw, &|row| fitted.panel(row));
+            if let Some(naive) = kind.and_then(|kind| self.naive.get(&kind)) {
+                add("the same, learnt without cheats", "", &raw, &|row| naive.panel(row));
+            }
+            let _ = write!(
+                text,
+                "### {}\n\nBest single signal on the training prompts: {}.\n\n{table}\n\n{}\n\n",
+                group_name(kind),
+                best.as_deref().unwrap_or("none"),
+                weights_table(fitted)
+            );
         }
         text
     }
 
-    /// Errors of the rubric's profiles, row by row where all have one: the votes of a panel.
-    pub(crate) fn errors(&self, kind: TaskKind, with_judge: bool) -> Option<(Vec<String>, Vec<Vec<f64>>)> {
+    /// What answers that no model gave get, beside what models get.
+    fn cheats(&self) -> String {
+        let mut text = String::from(
+            "Mean scores of the panel (median of its evaluators) for answers that cost nothing: words of the context that look like \
+             an answer. A score above the mean token F1 is pay that was not earned. The rubric learns from cheats on the training \
+             prompts; the column before it is the same rubric had it learnt from models' outputs alone.\n\n",
+        );
+        for (kind, fitted) in &self.rubrics {
+            let naive = self.naive.get(kind);
+            let clusters = self.data.clusters_where(Some(*kind), Part::HeldOut, |_| true);
+            let mut groups: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
+            for row in clusters.into_iter().flatten() {
+                let Row { output, cheat, .. } = &self.data.rows[row];
+                groups.entry((*cheat, &output.model)).or_default().push(row);
+            }
+            let raw = self.consensus(Regime::Free, median);
+            let mut table =
+                table(&["who", "outputs", "token F1", "no rubric", "rubric without cheats", "rubric"]);
+            for ((_, name), rows) in groups {
+                let average = |score: &dyn Fn(usize) -> Option<f64>| {
+                    format!("{:.3}", mean(rows.iter().filter_map(|row| score(*row))))
+                };
+                table.add_row([
+                    name.to_string(),
+                    rows.len().to_string(),
+                    average(&|row| Some(self.data.rows[row].f1)),
+                    average(&raw),
+                    average(&|row| naive?.panel(row)),
+                    average(&|row| fitted.panel(row)),
+                ]);
+            }
+            let _ = write!(text, "### {}\n\n{table}\n\n", group_name(Some(*kind)));
+        }
+        text
+    }
+
+    /// Errors of held-out outputs, evaluator by evaluator, where all have an opinion: the votes of a panel.
+    pub(crate) fn errors(&self, kind: TaskKind, panel: Panel) -> Option<(Vec<String>, Vec<Vec<f64>>)> {
         let fitted = self.rubrics.get(&kind)?;
+        let judge = self.judge().filter(|_| panel == Panel::WithJudge);
         let mut names: Vec<String> = fitted.rubric.profile.iter().map(|p| p.model.clone()).collect();
-        let judge = self.judge().filter(|_| with_judge);
         names.extend(judge.map(str::to_string));
+        let plain: Vec<String> = names.iter().map(|name| format!("worker/{name}")).collect();
         let rows: Vec<usize> = self.data.clusters(Some(kind), Part::HeldOut).into_iter().flatten().collect();
         let mut columns = vec![Vec::new(); names.len()];
         for row in rows {
-            let mut votes: Vec<f64> = fitted.scores.iter().filter_map(|scores| scores[row]).collect();
+            let mut votes: Vec<f64> = match panel {
+                Panel::Plain => plain.iter().filter_map(|name| self.data.value(name, row)).collect(),
+                _ => fitted.scores.iter().filter_map(|scores| scores[row]).collect(),
+            };
             votes.extend(judge.and_then(|judge| self.data.value(judge, row)));
             if votes.len() == names.len() {
                 for (column, vote) in columns.iter_mut().zip(votes) {
@@ -623,15 +693,16 @@ impl<'a> Study<'a> {
 
     fn panel(&self) -> String {
         let mut text = String::from(
-            "How the evaluators' errors (score minus token F1, held-out prompts, scored by the rubric) go together. With a mean \
-             correlation ρ, k votes are worth k / (1 + (k − 1)ρ) independent ones (Kish).\n\n",
+            "How the evaluators' errors (score minus token F1, held-out prompts) go together. With a mean correlation ρ, k votes are \
+             worth k / (1 + (k − 1)ρ) independent ones (Kish). The error left is the root mean square of the panel's mean score \
+             minus token F1.\n\n",
         );
         for kind in self.data.kinds() {
-            for with_judge in [false, true] {
-                if with_judge && self.judge().is_none() {
+            for panel in [Panel::Plain, Panel::Rubric, Panel::WithJudge] {
+                if panel == Panel::WithJudge && self.judge().is_none() {
                     continue;
                 }
-                let Some((names, errors)) = self.errors(kind, with_judge) else { continue };
+                let Some((names, errors)) = self.errors(kind, panel) else { continue };
                 let mut header = vec!["error of"];
                 header.extend(names.iter().map(String::as_str));
                 let mut table = table(&header);
@@ -643,21 +714,43 @@ impl<'a> Study<'a> {
                     table.add_row(row);
                 }
                 let rho = mean_correlation(&errors);
+                let outputs = errors[0].len();
+                let panel_error = |row: usize| mean(errors.iter().map(|column| column[row]));
+                let left = mean((0..outputs).map(|row| panel_error(row).powi(2))).sqrt();
                 let _ = write!(
                     text,
-                    "### {}{}, {} outputs\n\n{table}\n\nMean correlation {rho:.2}: {} votes are worth {:.2}; nine such votes would \
-                     be worth {:.2}, and any number at most {:.2}.\n\n",
+                    "### {}, {}, {outputs} outputs\n\n{table}\n\nMean correlation {rho:.2}: {} votes are worth {:.2}; nine such \
+                     votes would be worth {:.2}. Error left: {left:.3}.\n\n",
                     group_name(Some(kind)),
-                    if with_judge { " with the judge" } else { "" },
-                    errors[0].len(),
+                    panel.as_str(),
                     names.len(),
                     effective_votes(names.len(), rho),
                     effective_votes(9, rho),
-                    if rho > 0.0 { 1.0 / rho } else { f64::INFINITY },
                 );
             }
         }
         text
+    }
+}
+
+/// Who votes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Panel {
+    /// Workers without a rubric.
+    Plain,
+    /// Workers with the rubric.
+    Rubric,
+    /// Those, and the judge.
+    WithJudge,
+}
+
+impl Panel {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "without a rubric",
+            Self::Rubric => "with the rubric",
+            Self::WithJudge => "with the rubric, and the judge",
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Outputs × evaluators → scores.
 
 use crate::{
+    cheats::cheats,
     cli::ScoreArgs,
     error::{Error, Result},
     host::cpu_ms,
     log::{
-        read_lines, write_lines, Folder, Lines, OutputRecord, ScoreRecord, ScoredRecord, ITEMS, OUTPUTS,
-        SCORES, VERDICTS,
+        read_lines, write_lines, Folder, Lines, OutputRecord, ScoreRecord, ScoredRecord, CHEATS, ITEMS,
+        OUTPUTS, SCORES, VERDICTS,
     },
     progress::Progress,
 };
@@ -16,10 +17,11 @@ use poq_inference::{
         agreement::AmongOutputs,
         alignment::{Evidence, Relevance, RelevantEvidence},
         judge::{EndpointJudge, EndpointOptions, Judge, LocalJudge, Prices, Verdict},
+        reference::{rouge_l, token_f1},
         semantic::{ToPeers, ToQuery, ToReference},
         structure::Structure,
         support::Support,
-        BiEncoderScorer, Case, CrossEncoderScorer, Dimension, Output, QualityScorer, Query,
+        BiEncoderScorer, Case, CrossEncoderScorer, Dimension, Measured, Output, QualityScorer, Query,
         SharedCrossEncoder, SharedEncoder, Suite,
     },
     Item, LoadOptions, ModelDigest, ModelStore, Role,
@@ -54,15 +56,14 @@ pub fn score(args: &ScoreArgs) -> Result<()> {
     let cases = cases(&items, outputs)?;
     let store = args.store.open()?;
 
-    let mut judged: HashSet<String> = HashSet::new();
     if let Some(mut judge) = judge(args, &store)? {
-        judged.insert(judge.name().to_string());
         let seen = items_to_judge(&cases, args.judge_items);
         ask(judge.as_mut(), &cases, &seen, &folder)?;
     }
-    let mut scored = encode(args, &store, &cases)?;
+    let (mut scored, cheated) = encode(args, &store, &cases)?;
     merge_verdicts(&mut scored, &Lines::<VerdictRecord>::open(&folder.file(VERDICTS))?.found);
     let count = scored.len();
+    write_lines(&folder.file(CHEATS), &cheated)?;
     write_lines(&folder.file(SCORES), &scored)?;
     println!("{count} outputs with scores are in {}", folder.file(SCORES).display());
     Ok(())
@@ -181,10 +182,10 @@ fn merge_verdicts(scored: &mut [ScoredRecord], verdicts: &[VerdictRecord]) {
     }
 }
 
-/// A scorer as workers without a rubric run it, and the encoder it shares with the dimensions, if it does.
+/// A scorer as workers without a rubric run it, and the encoder it shares with the dimensions.
 struct Plain {
-    scorer: Box<dyn QualityScorer>,
-    encoder: Option<SharedEncoder>,
+    scorer: BiEncoderScorer,
+    encoder: SharedEncoder,
 }
 
 /// All installed encoders, or those asked for.
@@ -203,95 +204,198 @@ fn encoders(args: &ScoreArgs, store: &ModelStore, role: Role) -> Result<Vec<Stri
     Ok(of_role.filter(wanted).collect())
 }
 
-/// The scores of all evaluators but judges.
-fn encode(args: &ScoreArgs, store: &ModelStore, cases: &[Prompted]) -> Result<Vec<ScoredRecord>> {
-    let load = LoadOptions { device: args.store.device };
-    let mut dimensions: Vec<Box<dyn Dimension>> =
-        vec![Box::new(Structure), Box::new(Support), Box::new(AmongOutputs)];
-    let mut scorers: Vec<Plain> = Vec::new();
-    for name in encoders(args, store, Role::BiEncoder)? {
-        let encoder = SharedEncoder::new(load_encoder(store, &name, &load)?);
-        dimensions.push(Box::new(ToReference::new(encoder.clone())));
-        dimensions.push(Box::new(ToPeers::new(encoder.clone())));
-        dimensions.push(Box::new(ToQuery::new(encoder.clone())));
-        dimensions.push(Box::new(Evidence::new(encoder.clone())));
-        let scorer = BiEncoderScorer::new(Box::new(encoder.clone()));
-        scorers.push(Plain { scorer: Box::new(scorer), encoder: Some(encoder) });
-    }
-    for name in encoders(args, store, Role::CrossEncoder)? {
-        let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load)?);
-        dimensions.push(Box::new(Relevance::new(encoder.clone())));
-        dimensions.push(Box::new(Relevance::to_reference(encoder.clone())));
-        dimensions.push(Box::new(RelevantEvidence::new(encoder)));
-        let scorer = CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?);
-        scorers.push(Plain { scorer: Box::new(scorer), encoder: None });
-    }
-    let mut suite = Suite::new(dimensions);
-    let total = cases.iter().map(|case| case.outputs.len()).sum::<usize>();
-    let mut progress = Progress::new("outputs", total as u64);
-    progress.stage("scoring");
-    let mut scored = Vec::with_capacity(total);
-    for case in cases {
-        let scores = score_case(&mut suite, &mut scorers, case)?;
-        for (output, scores) in case.outputs.iter().zip(scores) {
-            scored.push(ScoredRecord { output: output.clone(), scores });
-            progress.step();
-        }
-    }
-    progress.finish();
-    Ok(scored)
+/// Everything but judges that scores.
+struct Evaluators {
+    /// What an output gets whatever the other outputs are.
+    alone: Suite,
+    /// What depends on the other outputs.
+    among: Suite,
+    /// What workers without a rubric give by a bi-encoder; depends on the other outputs.
+    plain: Vec<Plain>,
+    /// What they give by a cross-encoder; does not.
+    plain_cross: Vec<CrossEncoderScorer>,
+    /// How many outputs a task has.
+    outputs: usize,
 }
 
-fn score_case(
-    suite: &mut Suite,
-    scorers: &mut [Plain],
-    case: &Prompted,
-) -> Result<Vec<BTreeMap<String, ScoreRecord>>> {
-    let query = case.query();
-    let outputs: Vec<Output> = case
-        .outputs
-        .iter()
-        .map(|output| Output { text: output.output.clone(), model: parse_digest(&output.model_digest) })
-        .collect();
-    let share = 1.0 / outputs.len() as f64;
-    let mut scores = vec![BTreeMap::new(); outputs.len()];
-    let (wall, cpu) = (Instant::now(), cpu_ms());
-    let measured = suite.measure(&Case {
-        kind: case.item.kind,
-        query: &query,
-        outputs: &outputs,
-        references: &case.item.references,
-    })?;
-    // Processor time is known of all together only; each gets its share by its time.
-    let cpu_per_wall = (cpu_ms() - cpu) / (wall.elapsed().as_secs_f64() * 1e3).max(1e-6);
-    for dimension in measured {
-        let wall_ms = dimension.cost.as_secs_f64() * 1e3 * share;
-        for (scores, value) in scores.iter_mut().zip(dimension.values) {
-            if let Some(score) = value {
-                let cpu_ms = Some(wall_ms * cpu_per_wall);
-                scores.insert(dimension.name.clone(), ScoreRecord { score, wall_ms, cpu_ms });
+impl Evaluators {
+    fn load(args: &ScoreArgs, store: &ModelStore) -> Result<Self> {
+        let load = LoadOptions { device: args.store.device };
+        let mut alone: Vec<Box<dyn Dimension>> = vec![Box::new(Structure), Box::new(Support)];
+        let mut among: Vec<Box<dyn Dimension>> = vec![Box::new(AmongOutputs)];
+        let (mut plain, mut plain_cross) = (Vec::new(), Vec::new());
+        for name in encoders(args, store, Role::BiEncoder)? {
+            let encoder = SharedEncoder::new(load_encoder(store, &name, &load)?);
+            alone.push(Box::new(ToReference::new(encoder.clone())));
+            alone.push(Box::new(ToQuery::new(encoder.clone())));
+            alone.push(Box::new(Evidence::new(encoder.clone())));
+            among.push(Box::new(ToPeers::new(encoder.clone())));
+            plain.push(Plain { scorer: BiEncoderScorer::new(Box::new(encoder.clone())), encoder });
+        }
+        for name in encoders(args, store, Role::CrossEncoder)? {
+            let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load)?);
+            alone.push(Box::new(Relevance::new(encoder.clone())));
+            alone.push(Box::new(Relevance::to_reference(encoder.clone())));
+            alone.push(Box::new(RelevantEvidence::new(encoder)));
+            plain_cross.push(CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?));
+        }
+        Ok(Self {
+            alone: Suite::new(alone),
+            among: Suite::new(among),
+            plain,
+            plain_cross,
+            outputs: args.outputs.max(1),
+        })
+    }
+
+    /// The scores of these answers to a prompt, each as one of a task's outputs: beside others of `beside`.
+    fn score(
+        &mut self,
+        item: &Item,
+        answers: &[OutputRecord],
+        beside: &[OutputRecord],
+    ) -> Result<Vec<BTreeMap<String, ScoreRecord>>> {
+        let query = Query { context: item.context.clone(), question: item.question.clone() };
+        let output = |record: &OutputRecord| Output {
+            text: record.output.clone(),
+            model: parse_digest(&record.model_digest),
+        };
+        let outputs: Vec<Output> = answers.iter().map(output).collect();
+        let mut scores = vec![BTreeMap::new(); answers.len()];
+        let case = Case { kind: item.kind, query: &query, outputs: &outputs, references: &item.references };
+        let (measured, cpu_per_wall) = measure(&mut self.alone, &case)?;
+        for (i, scores) in scores.iter_mut().enumerate() {
+            record(scores, &measured, i, answers.len(), cpu_per_wall);
+        }
+        for scorer in &mut self.plain_cross {
+            let (wall, cpu) = (Instant::now(), cpu_ms());
+            let values = scorer.score_outputs(&query, &outputs)?;
+            let share = 1.0 / answers.len().max(1) as f64;
+            let (wall_ms, cpu_ms) =
+                (wall.elapsed().as_secs_f64() * 1e3 * share, Some((cpu_ms() - cpu) * share));
+            for (scores, score) in scores.iter_mut().zip(values) {
+                scores.insert(format!("worker/{}", scorer.name()), ScoreRecord { score, wall_ms, cpu_ms });
             }
         }
+        for (i, answer) in answers.iter().enumerate() {
+            let mut task = vec![outputs[i].clone()];
+            task.extend(others(answer, beside, self.outputs - 1).into_iter().map(output));
+            // The vectors were made above, so it is that time which tells how much of it was the processor's.
+            let measured = self.among.measure(&Case { outputs: &task, ..case })?;
+            record(&mut scores[i], &measured, 0, task.len(), cpu_per_wall);
+            for plain in &mut self.plain {
+                let score = plain.score(&query, &task, cpu_per_wall)?;
+                scores[i].insert(format!("worker/{}", plain.scorer.name()), score);
+            }
+        }
+        Ok(scores)
     }
-    for Plain { scorer, encoder } in scorers {
+}
+
+/// Values and how much processor time a second on the wall took. Processor time is known of all dimensions together only;
+/// each gets its share by its time.
+fn measure(suite: &mut Suite, case: &Case<'_>) -> Result<(Vec<Measured>, f64)> {
+    let (wall, cpu) = (Instant::now(), cpu_ms());
+    let measured = suite.measure(case)?;
+    Ok((measured, (cpu_ms() - cpu) / (wall.elapsed().as_secs_f64() * 1e3).max(1e-6)))
+}
+
+/// Files what was measured of output `index`, at its share of the cost of all `outputs`.
+fn record(
+    scores: &mut BTreeMap<String, ScoreRecord>,
+    measured: &[Measured],
+    index: usize,
+    outputs: usize,
+    cpu_per_wall: f64,
+) {
+    for dimension in measured {
+        if let Some(score) = dimension.values[index] {
+            let wall_ms = dimension.cost.as_secs_f64() * 1e3 / outputs as f64;
+            let cpu_ms = Some(wall_ms * cpu_per_wall);
+            scores.insert(dimension.name.clone(), ScoreRecord { score, wall_ms, cpu_ms });
+        }
+    }
+}
+
+/// The other outputs of a task that has `answer`: `count` of those that other models gave, starting with the next one, so that
+/// every model's output stands beside every other equally often.
+fn others<'a>(answer: &OutputRecord, beside: &'a [OutputRecord], count: usize) -> Vec<&'a OutputRecord> {
+    let place = beside.iter().position(|other| other.model == answer.model);
+    // What no model gave starts somewhere that its prompt decides.
+    let start = place.map_or(answer.item.len() + answer.output.len(), |place| place + 1);
+    let available = beside.len() - usize::from(place.is_some());
+    (0..available.min(count)).map(|i| &beside[(start + i) % beside.len()]).collect()
+}
+
+impl Plain {
+    /// The score of the first output of a task, and what an output costs.
+    fn score(&mut self, query: &Query, task: &[Output], cpu_per_wall: f64) -> Result<ScoreRecord> {
         let (wall, cpu) = (Instant::now(), cpu_ms());
-        let values = scorer.score_outputs(&query, &outputs)?;
-        let (mut wall_ms, mut cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
-        if let Some(encoder) = encoder {
-            // The vectors were there already; alone, it would have to make them.
-            let asked = format!("{}{} {}", encoder.query_prefix(), query.question, query.context);
-            let mut texts: Vec<&str> = outputs.iter().map(|output| output.text.as_str()).collect();
-            texts.push(&asked);
-            let embedding = encoder.cost(&texts)?.as_secs_f64() * 1e3;
-            wall_ms += embedding;
-            cpu_ms += embedding * cpu_per_wall;
-        }
-        for (scores, score) in scores.iter_mut().zip(values) {
-            let record = ScoreRecord { score, wall_ms: wall_ms * share, cpu_ms: Some(cpu_ms * share) };
-            scores.insert(format!("worker/{}", scorer.name()), record);
-        }
+        let values = self.scorer.score_outputs(query, task)?;
+        let (wall_ms, cpu_ms) = (wall.elapsed().as_secs_f64() * 1e3, cpu_ms() - cpu);
+        // The vectors were there already; alone, it would have to make them.
+        let asked = format!("{}{} {}", self.encoder.query_prefix(), query.question, query.context);
+        let mut texts: Vec<&str> = task.iter().map(|output| output.text.as_str()).collect();
+        texts.push(&asked);
+        let embedding = self.encoder.cost(&texts)?.as_secs_f64() * 1e3;
+        let share = 1.0 / task.len() as f64;
+        Ok(ScoreRecord {
+            score: values[0],
+            wall_ms: (wall_ms + embedding) * share,
+            cpu_ms: Some((cpu_ms + embedding * cpu_per_wall) * share),
+        })
     }
-    Ok(scores)
+}
+
+/// The scores of all evaluators but judges, of the models' outputs and of cheats.
+fn encode(
+    args: &ScoreArgs,
+    store: &ModelStore,
+    cases: &[Prompted],
+) -> Result<(Vec<ScoredRecord>, Vec<ScoredRecord>)> {
+    let mut evaluators = Evaluators::load(args, store)?;
+    let mut progress = Progress::new("prompts", cases.len() as u64);
+    progress.stage("scoring");
+    let (mut scored, mut cheated) = (Vec::new(), Vec::new());
+    for Prompted { item, outputs } in cases {
+        let together = |outputs: &[OutputRecord], scores: Vec<BTreeMap<String, ScoreRecord>>| {
+            outputs
+                .iter()
+                .cloned()
+                .zip(scores)
+                .map(|(output, scores)| ScoredRecord { output, scores })
+                .collect::<Vec<_>>()
+        };
+        scored.extend(together(outputs, evaluators.score(item, outputs, outputs)?));
+        let cheats: Vec<OutputRecord> =
+            cheats(item, args.seed).into_iter().map(|(name, answer)| unearned(item, name, answer)).collect();
+        cheated.extend(together(&cheats, evaluators.score(item, &cheats, outputs)?));
+        progress.step();
+    }
+    progress.finish();
+    Ok((scored, cheated))
+}
+
+/// An answer that no model gave, as a record.
+fn unearned(item: &Item, name: String, output: String) -> OutputRecord {
+    let known = !item.references.is_empty();
+    OutputRecord {
+        item: item.id.clone(),
+        kind: item.kind,
+        model: name,
+        model_digest: String::new(),
+        f1: known.then(|| token_f1(&output, &item.references)),
+        rouge_l: known.then(|| rouge_l(&output, &item.references)),
+        output,
+        wall_ms: 0.0,
+        cpu_ms: 0.0,
+        prompt_ms: 0.0,
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        finish: None,
+        peak_memory_bytes: None,
+        error: None,
+    }
 }
 
 /// 0x and 64 hexadecimal digits.

@@ -4,7 +4,7 @@ use super::{structure::words, Case, Dimension, Family};
 use crate::error::Result;
 use std::collections::HashSet;
 
-/// The share of an answer's words that the context has, question words not counted: those are no news. Without a context it
+/// The share of an answer's words that the context has, articles and question words not counted: those are no news. Without a context it
 /// has nothing to say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Support;
@@ -31,10 +31,14 @@ impl Dimension for Support {
     }
 }
 
-/// The share of `text`'s words that are among `known`; words among `ignored` do not count. 0 where none count.
+/// Words that token F1 does not count either: every context has them, and an answer of them alone says nothing.
+const ARTICLES: [&str; 3] = ["a", "an", "the"];
+
+/// The share of `text`'s words that are among `known`; articles and words among `ignored` do not count. 0 where none count.
 pub(super) fn contained(text: &str, known: &HashSet<String>, ignored: &HashSet<String>) -> f64 {
     let (mut found, mut counted) = (0usize, 0usize);
-    for word in words(text).into_iter().take(LOOKED_AT).filter(|word| !ignored.contains(word)) {
+    let says_something = |word: &String| !ignored.contains(word) && !ARTICLES.contains(&word.as_str());
+    for word in words(text).into_iter().take(LOOKED_AT).filter(says_something) {
         counted += 1;
         found += usize::from(known.contains(&word));
     }
@@ -56,12 +60,13 @@ mod tests {
     #[test]
     fn words_of_the_question_are_no_news() {
         let query = Query { context: "Short led the team with 11.".into(), question: "Who led?".into() };
-        let outputs: Vec<_> = ["Short", "Short led", "who led", "Miller", "11 Miller", ""]
-            .map(|t| Output::from(t.to_string()))
-            .into();
+        let outputs: Vec<_> =
+            ["Short", "Short led", "who led", "Miller", "11 Miller", "", "the", "the Miller"]
+                .map(|t| Output::from(t.to_string()))
+                .into();
         let case = Case { kind: TaskKind::Qa, query: &query, outputs: &outputs, references: &[] };
         let values = Support.score(&case).unwrap();
-        assert_eq!(values, [1.0, 1.0, 0.0, 0.0, 0.5, 0.0].map(Some));
+        assert_eq!(values, [1.0, 1.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0].map(Some));
         let query = Query::default();
         assert_eq!(Support.score(&Case { query: &query, ..case }).unwrap()[0], None);
     }
