@@ -152,7 +152,7 @@ pub(crate) struct DeployArgs {
     #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
     /// A file with the global parameters and the task kinds to set (see `poq params show --defaults`). Where it is not
-    /// given, kind 1 is set with the shipped defaults.
+    /// given, kind 1 is set with the shipped defaults: questions, scored by the rubric for them.
     #[arg(long, env = "POQ_PARAMS_FILE", value_name = "FILE")]
     pub(crate) params: Option<PathBuf>,
     /// Sets the defaults for a network that has no auditors: trust follows from agreeing scores instead of opened references,
