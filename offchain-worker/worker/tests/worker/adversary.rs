@@ -87,27 +87,14 @@ impl Lab {
         for emitted in self.net.emitted().await {
             match &emitted.event {
                 PoqEvent::TaskSettled(event) => {
-                    let settlement = book
-                        .settle(&Recorded {
-                            task: event.task,
-                            fee: event.input.fee,
-                            drawn_at: event.input.drawn_at,
-                            settled_at: emitted.block.timestamp_ms,
-                            outputs: event
-                                .output_nodes
-                                .iter()
-                                .copied()
-                                .zip(event.input.outputs.iter().cloned())
-                                .collect(),
-                            panel: event
-                                .panel_nodes
-                                .iter()
-                                .zip(&event.input.panel)
-                                .map(|(node, given)| (*node, given.conduct.clone(), given.committed_at))
-                                .collect(),
-                            truth: event.input.truth.clone(),
-                        })
-                        .unwrap();
+                    let recorded = Recorded::of(
+                        event.task,
+                        emitted.block.timestamp_ms,
+                        &event.input,
+                        &event.output_nodes,
+                        &event.panel_nodes,
+                    );
+                    let settlement = book.settle(&recorded).unwrap();
                     assert_eq!(settlement, event.settlement, "task {}", event.task);
                     settled += 1;
                 }
