@@ -4,7 +4,7 @@
 
 use crate::{
     calibrate::{
-        best_single, composite_of, correlation, rubric, shared_weights, Chosen, Column, Method,
+        best_single, composite_of, correlation, lessons, rubric, shared_weights, Chosen, Column, Method,
         STRUCTURE_GATE,
     },
     claims,
@@ -266,13 +266,15 @@ impl<'a> Study<'a> {
 
     fn fit(&self, kind: TaskKind, queries: &HashMap<&str, Query>, hardened: bool) -> Option<FittedRubric> {
         let data = self.data;
-        let prompts = data.clusters(Some(kind), Part::Training).len();
-        let count = |cheat: bool| -> usize {
-            let clusters = data.clusters_where(Some(kind), Part::Training, |row| row.cheat == cheat);
-            clusters.iter().map(Vec::len).sum()
-        };
-        let origin =
-            format!("token F1 of {} outputs and {} cheats to {prompts} prompts", count(false), count(true));
+        let lessons = lessons(data, kind, hardened);
+        let count =
+            |cheat: bool| lessons.iter().flatten().filter(|row| data.rows[**row].cheat == cheat).count();
+        let origin = format!(
+            "token F1 of {} outputs and {} cheats to {} prompts",
+            count(false),
+            count(true),
+            lessons.len()
+        );
         let entries: Vec<&ModelEntry> = self.evaluators.iter().collect();
         let (rubric, choices) = rubric(data, kind, &entries, &origin, hardened)?;
         let scores = rubric
