@@ -25,6 +25,10 @@ const RIDGE: f64 = 0.005;
 /// Parts that training prompts are divided into for cross-validation.
 const FOLDS: usize = 5;
 
+/// Of so many answers that a rubric learns from one is a cheat. It is a guess at how many there will be: the more, the less an
+/// answer gets that only looks like one, right or not.
+pub const ONE_IN: f64 = 4.0;
+
 /// Outputs whose structure is below this get proportionally less, whatever the rest says.
 pub const STRUCTURE_GATE: f64 = 0.5;
 
@@ -134,7 +138,7 @@ pub struct Chosen {
 pub fn choose(data: &Dataset, columns: &[Column], kind: TaskKind, hardened: bool) -> Option<Chosen> {
     type Fit = fn(&[(f64, f64)]) -> Option<Calibration>;
     let fits: [Fit; 2] = [Calibration::fit_linear, Calibration::fit_monotone];
-    let clusters = data.clusters_where(Some(kind), Part::Training, |row| hardened || !row.cheat);
+    let clusters = lessons(data, kind, hardened);
     let all: Vec<usize> = clusters.iter().flatten().copied().collect();
     let mut best: Option<Chosen> = None;
     for method in Method::ALL {
@@ -171,6 +175,27 @@ pub fn choose(data: &Dataset, columns: &[Column], kind: TaskKind, hardened: bool
         }
     }
     best
+}
+
+/// The rows to learn from, by training prompt: all that models gave and, where `hardened`, so many cheats that one row in
+/// [`ONE_IN`] is one. The prompts take turns with the strategies, so that each strategy comes up.
+pub fn lessons(data: &Dataset, kind: TaskKind, hardened: bool) -> Vec<Vec<usize>> {
+    let clusters = data.clusters_where(Some(kind), Part::Training, |row| hardened || !row.cheat);
+    let mut turn = 0;
+    let share = |rows: Vec<usize>| {
+        let (mut cheats, mut kept): (Vec<usize>, Vec<usize>) =
+            rows.into_iter().partition(|row| data.rows[*row].cheat);
+        let wanted = (kept.len() as f64 / (ONE_IN - 1.0)).round() as usize;
+        if !cheats.is_empty() {
+            let first = turn % cheats.len();
+            cheats.rotate_left(first);
+            cheats.truncate(wanted);
+            turn += cheats.len();
+        }
+        kept.extend(cheats);
+        kept
+    };
+    clusters.into_iter().map(share).collect()
 }
 
 /// The columns that an evaluator of this model can measure on a live request. Priors, which believe what nodes say of
@@ -307,6 +332,41 @@ mod tests {
             (chosen.calibration.apply(raw) - data.rows[*row].f1).abs()
         });
         assert!(crate::tables::mean(errors) < 0.12);
+    }
+
+    #[test]
+    fn one_lesson_in_four_is_a_cheat_and_every_strategy_comes_up() {
+        let (items, mut scored) = example();
+        // Three outputs of models a prompt, so one cheat.
+        let third: Vec<_> = scored
+            .iter()
+            .filter(|record| record.output.model == "good")
+            .cloned()
+            .map(|mut record| {
+                record.output.model = "third".to_string();
+                record
+            })
+            .collect();
+        scored.extend(third.clone());
+        let cheats: Vec<_> = third
+            .into_iter()
+            .flat_map(|record| {
+                ["cheat/x", "cheat/y"].map(|name| {
+                    let mut cheat = record.clone();
+                    cheat.output.model = name.to_string();
+                    cheat
+                })
+            })
+            .collect();
+        let data = Dataset::new(&items, scored, cheats, 1).unwrap();
+        let mut seen = BTreeMap::new();
+        for rows in lessons(&data, TaskKind::Qa, true) {
+            let cheats: Vec<_> = rows.iter().filter(|row| data.rows[**row].cheat).collect();
+            assert_eq!((rows.len(), cheats.len()), (4, 1));
+            *seen.entry(data.rows[*cheats[0]].output.model.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(seen.values().copied().collect::<Vec<_>>(), [10, 10]);
+        assert!(lessons(&data, TaskKind::Qa, false).iter().all(|rows| rows.len() == 3));
     }
 
     #[test]

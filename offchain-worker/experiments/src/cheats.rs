@@ -63,7 +63,7 @@ fn no_answers(item: &Item, words: &[&str]) -> Vec<(&'static str, String)> {
 }
 
 /// A number that depends on all of the text.
-fn fold(text: &str) -> u64 {
+pub(crate) fn fold(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -184,7 +184,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub outputs: usize,
 
-    /// Decides what cheats answer.
+    /// Decides what cheats answer and which outputs stand beside which.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 

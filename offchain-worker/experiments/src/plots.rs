@@ -64,7 +64,14 @@ pub(crate) fn correlations(study: &Study<'_>, path: &Path) -> Result<()> {
     };
     drawn(
         path,
-        chart.configure_mesh().disable_y_mesh().y_labels(0).x_labels(10).y_label_formatter(&label).draw(),
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .disable_y_mesh()
+            .y_labels(0)
+            .x_labels(10)
+            .y_label_formatter(&label)
+            .draw(),
     )?;
     let zero = [(0.0, 0.0), (0.0, last)];
     drawn(path, chart.draw_series([PathElement::new(zero.to_vec(), BLACK.mix(0.5))]))?;
@@ -91,13 +98,14 @@ pub(crate) fn correlations(study: &Study<'_>, path: &Path) -> Result<()> {
             .label(group_name(Some(*kind)))
             .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
     }
-    legend(path, &mut chart)?;
+    legend(path, &mut chart, SeriesLabelPosition::UpperLeft)?;
     drawn(path, area.present())
 }
 
 fn legend<'a, X, Y>(
     path: &Path,
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
 ) -> Result<()>
 where
     X: Ranged<ValueType = f64>,
@@ -105,7 +113,7 @@ where
 {
     let result = chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(position)
         .label_font((FONT, 14))
         .background_style(WHITE.mix(0.9))
         .border_style(BLACK.mix(0.3))
@@ -143,6 +151,7 @@ pub(crate) fn quality_and_cost(data: &Dataset, path: &Path) -> Result<()> {
         path,
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("median processor seconds per answer (logarithmic)")
             .y_desc("mean token F1")
             .label_style((FONT, 13))
@@ -155,11 +164,13 @@ pub(crate) fn quality_and_cost(data: &Dataset, path: &Path) -> Result<()> {
             .label(group_name(Some(kind)))
             .legend(move |(x, y)| Circle::new((x + 8, y), 5, colour.filled()));
     }
-    let names = points
-        .iter()
-        .map(|p| EmptyElement::at((p.3, p.4)) + Text::new(p.2.to_string(), (9, -6), (FONT, 12).into_font()));
+    // One kind's names above their points, the other's below: a model's two points often lie close.
+    let names = points.iter().map(|p| {
+        let offset = if p.0 == 0 { (9, -14) } else { (9, 5) };
+        EmptyElement::at((p.3, p.4)) + Text::new(p.2.to_string(), offset, (FONT, 12).into_font())
+    });
     drawn(path, chart.draw_series(names))?;
-    legend(path, &mut chart)?;
+    legend(path, &mut chart, SeriesLabelPosition::LowerRight)?;
     drawn(path, area.present())
 }
 
@@ -179,6 +190,7 @@ pub(crate) fn reliability(study: &Study<'_>, path: &Path) -> Result<()> {
         path,
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("panel's median score, mean of a tenth of the outputs")
             .y_desc("mean token F1 of the same outputs")
             .label_style((FONT, 13))
@@ -201,6 +213,6 @@ pub(crate) fn reliability(study: &Study<'_>, path: &Path) -> Result<()> {
             .label(group_name(Some(*kind)))
             .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
     }
-    legend(path, &mut chart)?;
+    legend(path, &mut chart, SeriesLabelPosition::LowerRight)?;
     drawn(path, area.present())
 }

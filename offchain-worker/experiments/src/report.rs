@@ -4,7 +4,7 @@
 
 use crate::{
     calibrate::{
-        best_single, composite_of, correlation, rubric, shared_weights, Chosen, Column, Method,
+        best_single, composite_of, correlation, lessons, rubric, shared_weights, Chosen, Column, Method,
         STRUCTURE_GATE,
     },
     claims,
@@ -266,13 +266,15 @@ impl<'a> Study<'a> {
 
     fn fit(&self, kind: TaskKind, queries: &HashMap<&str, Query>, hardened: bool) -> Option<FittedRubric> {
         let data = self.data;
-        let prompts = data.clusters(Some(kind), Part::Training).len();
-        let count = |cheat: bool| -> usize {
-            let clusters = data.clusters_where(Some(kind), Part::Training, |row| row.cheat == cheat);
-            clusters.iter().map(Vec::len).sum()
-        };
-        let origin =
-            format!("token F1 of {} outputs and {} cheats to {prompts} prompts", count(false), count(true));
+        let lessons = lessons(data, kind, hardened);
+        let count =
+            |cheat: bool| lessons.iter().flatten().filter(|row| data.rows[**row].cheat == cheat).count();
+        let origin = format!(
+            "token F1 of {} outputs and {} cheats to {} prompts",
+            count(false),
+            count(true),
+            lessons.len()
+        );
         let entries: Vec<&ModelEntry> = self.evaluators.iter().collect();
         let (rubric, choices) = rubric(data, kind, &entries, &origin, hardened)?;
         let scores = rubric
@@ -662,9 +664,56 @@ impl<'a> Study<'a> {
                     average(&|row| fitted.panel(row)),
                 ]);
             }
-            let _ = write!(text, "### {}\n\n{table}\n\n", group_name(Some(*kind)));
+            let _ = write!(
+                text,
+                "### {}\n\n{table}\n\n{}\n\n",
+                group_name(Some(*kind)),
+                self.among_cheats(*kind, fitted)
+            );
         }
         text
+    }
+
+    /// What each score is worth on held-out prompts where nobody cheats, and where some do.
+    fn among_cheats(&self, kind: TaskKind, fitted: &FittedRubric) -> Table {
+        let singles = self.single_columns(Regime::Free);
+        let best = best_single(self.data, &singles, Some(kind)).map(|column| column.name.clone());
+        let raw = self.consensus(Regime::Free, median);
+        let naive = self.naive.get(&kind);
+        let best_score = |row: usize| self.data.value(best.as_deref()?, row);
+        let without_cheats = |row: usize| naive?.panel(row);
+        let rubric = |row: usize| fitted.panel(row);
+        let scores: [(String, Scorer<'_>); 4] = [
+            ("no rubric, median".to_string(), &raw),
+            (format!("best single: {}", best.as_deref().unwrap_or("none")), &best_score),
+            ("rubric without cheats".to_string(), &without_cheats),
+            ("rubric".to_string(), &rubric),
+        ];
+        let mut table = table(&[
+            "score",
+            "Pearson, models only",
+            "Pearson, with cheats",
+            "mean squared error, models only",
+            "mean squared error, with cheats",
+        ]);
+        let f1 = |row: usize| Some(self.data.rows[row].f1);
+        for (name, score) in scores {
+            let mut correlations = Vec::new();
+            let mut errors = Vec::new();
+            for with_cheats in [false, true] {
+                let clusters =
+                    self.data.clusters_where(Some(kind), Part::HeldOut, |row| with_cheats || !row.cheat);
+                correlations.push(bootstrap(&clusters, self.seed, |rows| {
+                    correlation(self.data, rows, score, f1, pearson)
+                }));
+                errors.push(bootstrap(&clusters, self.seed, |rows| {
+                    let error = |row: &usize| Some((score(*row)? - self.data.rows[*row].f1).powi(2));
+                    Some(mean(rows.iter().filter_map(error)))
+                }));
+            }
+            table.add_row(std::iter::once(name).chain(correlations.into_iter().chain(errors).map(shown)));
+        }
+        table
     }
 
     /// Errors of held-out outputs, evaluator by evaluator, where all have an opinion: the votes of a panel.

@@ -1,7 +1,7 @@
 //! Outputs × evaluators → scores.
 
 use crate::{
-    cheats::cheats,
+    cheats::{cheats, fold},
     cli::ScoreArgs,
     error::{Error, Result},
     host::cpu_ms,
@@ -26,6 +26,8 @@ use poq_inference::{
     },
     Item, LoadOptions, ModelDigest, ModelStore, Role,
 };
+use rand::{seq::SliceRandom, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -216,6 +218,8 @@ struct Evaluators {
     plain_cross: Vec<CrossEncoderScorer>,
     /// How many outputs a task has.
     outputs: usize,
+    /// Decides which.
+    seed: u64,
 }
 
 impl Evaluators {
@@ -245,6 +249,7 @@ impl Evaluators {
             plain,
             plain_cross,
             outputs: args.outputs.max(1),
+            seed: args.seed,
         })
     }
 
@@ -279,7 +284,7 @@ impl Evaluators {
         }
         for (i, answer) in answers.iter().enumerate() {
             let mut task = vec![outputs[i].clone()];
-            task.extend(others(answer, beside, self.outputs - 1).into_iter().map(output));
+            task.extend(others(answer, beside, self.outputs - 1, self.seed).into_iter().map(output));
             // The vectors were made above, so it is that time which tells how much of it was the processor's.
             let measured = self.among.measure(&Case { outputs: &task, ..case })?;
             record(&mut scores[i], &measured, 0, task.len(), cpu_per_wall);
@@ -317,14 +322,19 @@ fn record(
     }
 }
 
-/// The other outputs of a task that has `answer`: `count` of those that other models gave, starting with the next one, so that
-/// every model's output stands beside every other equally often.
-fn others<'a>(answer: &OutputRecord, beside: &'a [OutputRecord], count: usize) -> Vec<&'a OutputRecord> {
-    let place = beside.iter().position(|other| other.model == answer.model);
-    // What no model gave starts somewhere that its prompt decides.
-    let start = place.map_or(answer.item.len() + answer.output.len(), |place| place + 1);
-    let available = beside.len() - usize::from(place.is_some());
-    (0..available.min(count)).map(|i| &beside[(start + i) % beside.len()]).collect()
+/// The other outputs of a task that has `answer`: `count` of those that other models gave, drawn anew for every prompt and
+/// answer, as the chain draws nodes: always beside the same neighbours, a good answer could agree with nobody.
+fn others<'a>(
+    answer: &OutputRecord,
+    beside: &'a [OutputRecord],
+    count: usize,
+    seed: u64,
+) -> Vec<&'a OutputRecord> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed ^ fold(&format!("{}/{}", answer.item, answer.model)));
+    let mut others: Vec<_> = beside.iter().filter(|other| other.model != answer.model).collect();
+    others.shuffle(&mut random);
+    others.truncate(count);
+    others
 }
 
 impl Plain {
@@ -403,4 +413,45 @@ pub(crate) fn parse_digest(text: &str) -> Option<ModelDigest> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text.strip_prefix("0x")?, &mut bytes).ok()?;
     Some(ModelDigest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(item: usize, model: &str) -> OutputRecord {
+        let item = Item {
+            id: item.to_string(),
+            kind: poq_inference::TaskKind::Qa,
+            context: String::new(),
+            question: String::new(),
+            references: Vec::new(),
+        };
+        unearned(&item, model.to_string(), String::new())
+    }
+
+    #[test]
+    fn every_answer_stands_beside_every_other_models_about_equally_often() {
+        let models = ["a", "b", "c", "d"];
+        let mut counts: BTreeMap<(&str, String), usize> = BTreeMap::new();
+        for item in 0..600 {
+            let beside: Vec<OutputRecord> = models.iter().map(|model| answer(item, model)).collect();
+            for model in ["a", "b", "c", "d", "cheat/x"] {
+                let found = others(&answer(item, model), &beside, 2, 1);
+                assert_eq!(found.len(), 2);
+                assert_ne!(found[0].model, found[1].model);
+                for other in found {
+                    *counts.entry((model, other.model.clone())).or_default() += 1;
+                }
+            }
+        }
+        for ((model, other), count) in &counts {
+            let expected = if *model == "cheat/x" { 300 } else { 400 };
+            assert_ne!(model, other);
+            assert!(count.abs_diff(expected) < 60, "{model} stands beside {other} {count} times");
+        }
+        assert_eq!(counts.len(), 4 * 3 + 4);
+        let beside = [answer(1, "a"), answer(1, "b")];
+        assert_eq!(others(&beside[0], &beside, 5, 1), [&beside[1]]);
+    }
 }
