@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--dishonest", default="1", help="how many of five evaluators")
     parser.add_argument("--node", action="store_true", help="on the development node instead of a chain in the process")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     rest = ["--dishonest", args.dishonest, *(["--node"] if args.node else [])]
     print("| attack | by | honest, UNIT per task | dishonest | the same by the simulator | books agree | money difference |")
     print("|---|---|---|---|---|---|---|", flush=True)
