@@ -20,6 +20,8 @@ pub const OUTPUTS: &str = "outputs.jsonl";
 pub const SCORES: &str = "scores.jsonl";
 /// What evaluators make of answers that no model gave; see [`crate::cheats`].
 pub const CHEATS: &str = "cheats.jsonl";
+/// [`OUTPUTS`] of held-out prompts with what every evaluator gives by the calibrated rubric; `poq simulate` replays it.
+pub const RUBRIC_SCORES: &str = "rubric-scores.jsonl";
 /// What judges said.
 pub const VERDICTS: &str = "verdicts.jsonl";
 /// The settings that all outputs of one folder share.

@@ -11,7 +11,10 @@ use crate::{
     cli::ReportArgs,
     dataset::{Dataset, Part, Row, JUDGE},
     error::{Error, Result},
-    log::{read_json, read_lines, OutputRecord, ScoredRecord, Settings, CHEATS, ITEMS, SCORES, SETTINGS},
+    log::{
+        read_json, read_lines, write_lines, OutputRecord, ScoreRecord, ScoredRecord, Settings, CHEATS, ITEMS,
+        RUBRIC_SCORES, SCORES, SETTINGS,
+    },
     plots,
     stats::{bootstrap, effective_votes, Interval},
     tables::{mean, median, models, table},
@@ -52,6 +55,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
 
     let outputs: Vec<OutputRecord> = scored.iter().map(|record| record.output.clone()).collect();
     let costs = evaluator_costs(&scored);
+    let scoring_ms = scoring_ms(&scored);
     let cheats = folder.join(CHEATS);
     let cheats: Vec<ScoredRecord> = if cheats.exists() { read_lines(&cheats)? } else { Vec::new() };
     let data = Dataset::new(&items, scored, cheats, args.seed)?;
@@ -79,6 +83,10 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
     println!("tables are in {}", path.display());
 
+    let path = folder.join(RUBRIC_SCORES);
+    write_lines(&path, &study.scored_by_rubric(&scoring_ms))?;
+    println!("held-out outputs as the rubrics score them, for `poq simulate --replay`: {}", path.display());
+
     plots::correlations(&study, &out.join("correlations.svg"))?;
     plots::quality_and_cost(&data, &out.join("quality-cost.svg"))?;
     plots::reliability(&study, &out.join("reliability.svg"))?;
@@ -93,6 +101,17 @@ pub fn report(args: &ReportArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The milliseconds on the wall that an output takes a worker with each evaluator, on average.
+fn scoring_ms(scored: &[ScoredRecord]) -> BTreeMap<String, f64> {
+    let mut times: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, score) in scored.iter().flat_map(|record| &record.scores) {
+        if let Some(evaluator) = name.strip_prefix("worker/") {
+            times.entry(evaluator.to_string()).or_default().push(score.wall_ms);
+        }
+    }
+    times.into_iter().map(|(evaluator, times)| (evaluator, mean(times))).collect()
 }
 
 fn section(text: &mut String, title: &str, body: &str) {
@@ -303,6 +322,24 @@ impl<'a> Study<'a> {
             })
             .collect();
         Some(FittedRubric { rubric, choices, scores })
+    }
+
+    /// What models answered to held-out prompts, with what every evaluator of the rubrics gives it; `scoring_ms` says how long an
+    /// output takes one.
+    fn scored_by_rubric(&self, scoring_ms: &BTreeMap<String, f64>) -> Vec<ScoredRecord> {
+        let held_out = |row: &Row| !row.training && !row.cheat;
+        let rows = self.data.rows.iter().enumerate().filter(|(_, row)| held_out(row));
+        rows.filter_map(|(index, row)| {
+            let fitted = self.rubrics.get(&row.output.kind)?;
+            let profiles = fitted.rubric.profile.iter().zip(&fitted.scores);
+            let scores = profiles.filter_map(|(profile, scores)| {
+                let wall_ms = scoring_ms.get(&profile.model).copied().unwrap_or_default();
+                let score = ScoreRecord { score: scores[index]?, wall_ms, cpu_ms: None };
+                Some((profile.model.clone(), score))
+            });
+            Some(ScoredRecord { output: row.output.clone(), scores: scores.collect() })
+        })
+        .collect()
     }
 
     /// The interval of a column's correlation with token F1.
