@@ -7,6 +7,9 @@
 #   scripts/bench.sh simulate [--json FILE] [--quick]
 #       5,000 rounds of the papers' setting on one core; how the time grows with rounds, panels and nodes; the same round in
 #       NumPy beside it, after a check that both compute the same. Set POQ_SIMULATE to a program that is already built.
+#   scripts/bench.sh attacks [--json FILE] [--dishonest N] [--node] [ATTACK…]
+#       The demonstration once for every attack, half a minute each: what cheating came to on the chain, beside the simulator's
+#       books of the same run, which must agree to the last unit.
 #   scripts/bench.sh generate [--json FILE] [--threads N] [--rounds N] [MODEL…]
 #       Tokens per second of language models, in prompts and in answers, beside llama.cpp on the same GGUF file, the one that
 #       was released.
@@ -46,6 +49,12 @@ simulate)
     OMP_NUM_THREADS=1 exec "$venv/bin/python" scripts/lib/bench_simulate.py \
         "$POQ_SIMULATE" contracts/poq-core/tests/vectors/settlement.json "$@"
     ;;
+attacks)
+    [[ -f contracts/artifacts/poq.contract ]] || scripts/build-contract.sh
+    build_programs poq poq-models
+    "$CARGO_TARGET_DIR/release/poq-models" install >&2
+    exec python3 scripts/lib/live_attacks.py "$CARGO_TARGET_DIR/release/poq" "$@"
+    ;;
 generate | score)
     peers=(with)
     arguments=()
@@ -76,5 +85,5 @@ generate | score)
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: gas, generate, score, simulate)" ;;
+*) die "unknown benchmark '$what' (known: attacks, gas, generate, score, simulate)" ;;
 esac

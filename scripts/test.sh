@@ -44,6 +44,7 @@ fi
 stage "lints"
 # In a folder of their own: lints need every crate's metadata, tests need its code, and neither should evict the other.
 CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release "${POQ_WORKSPACE[@]}" --all-targets -- -D warnings
+CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release -p poq-blobs --features s3 --all-targets -- -D warnings
 
 stage "the contract's artifacts are those of the sources"
 scripts/build-contract.sh --check

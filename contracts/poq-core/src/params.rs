@@ -319,15 +319,29 @@ impl KindParams {
 /// One UNIT of a chain with twelve decimals, as `substrate-contracts-node` has.
 pub const UNIT: Balance = 1_000_000_000_000;
 
+impl KindParams {
+    /// The defaults of a network that has no auditors: trust is merit relative to the population's, and no task waits for an
+    /// opening. A newcomer is trusted a fifth, so that a new name is worth less than an old one.
+    pub fn without_auditors() -> KindParams {
+        KindParams {
+            trust: TrustRule::RelativeMerit { rate: Ratio::from_permille(50) },
+            trust_initial: Ratio::from_permille(200),
+            audit_ms: 0,
+            ..KindParams::default()
+        }
+    }
+}
+
 impl Default for KindParams {
-    /// The shipped defaults, in a chain of twelve decimals: K of five to fifteen (three allowed for small networks), the
-    /// plain median, the information rule with relative merit.
+    /// The shipped defaults, in a chain of twelve decimals: the plain median, the information rule, trust anchored to gold
+    /// tasks (docs/economics.md has what each is good for). One task in ten should be gold; without any the rules hold, but
+    /// nobody's trust moves.
     fn default() -> KindParams {
         KindParams {
             aggregation: Aggregation::Median,
             merit: MeritRule::Information { step: Ratio::from_permille(20), floor: Ratio::from_permille(10) },
-            trust: TrustRule::RelativeMerit { rate: Ratio::from_permille(50) },
-            trust_initial: Ratio::from_permille(500),
+            trust: TrustRule::Anchored { rate: Ratio::from_permille(50) },
+            trust_initial: Ratio::from_permille(50),
             trust_floor: Ratio::from_permille(50),
             tolerance: Ratio::from_permille(10),
             outlier_bound: Ratio::from_permille(600),
@@ -353,7 +367,7 @@ impl Default for KindParams {
             draw_ms: 120_000,
             commit_ms: 120_000,
             reveal_ms: 60_000,
-            audit_ms: 0,
+            audit_ms: 60_000,
             quorum: Ratio::from_permille(600),
             outputs_max: MAX_OUTPUTS,
             panel_min: 3,

@@ -210,7 +210,8 @@ fn closeness() -> KindParams {
         aggregation: Aggregation::TrustWeightedMedian,
         merit: MeritRule::Closeness,
         trust: TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) },
-        ..KindParams::default()
+        trust_initial: Ratio::from_permille(500),
+        ..KindParams::without_auditors()
     }
 }
 
@@ -225,7 +226,7 @@ fn a_constant_score_earns_next_to_nothing_by_information_and_the_most_by_closene
             let relative = |values: &[f64]| world.mean(values, others) / world.mean(values, honest);
             (relative(&outcome.pay), relative(&outcome.pay_per_task), outcome.error)
         };
-        let (pay, per_task, error) = with(KindParams::default());
+        let (pay, per_task, error) = with(KindParams::without_auditors());
         println!("information, {outputs} outputs: pay {pay:.3}, per task {per_task:.3}, error {error:.3}");
         assert!(pay < 0.15 && per_task < 0.6 && error < 0.05);
         let (pay, per_task, error) = with(closeness());
@@ -243,7 +244,7 @@ fn foreseeing_what_one_is_compared_with_earns_little() {
     for outputs in [1, 2, 4] {
         let world = World {
             outputs,
-            ..world(KindParams::default(), population(42, 18, Behaviour::Foreseeing(0.08)))
+            ..world(KindParams::without_auditors(), population(42, 18, Behaviour::Foreseeing(0.08)))
         };
         let outcome = world.run();
         let relative = world.mean(&outcome.pay, others) / world.mean(&outcome.pay, honest);
@@ -255,7 +256,7 @@ fn foreseeing_what_one_is_compared_with_earns_little() {
 #[test]
 fn abstaining_on_ordinary_outputs_does_not_pay() {
     for outputs in [1, 2, 4] {
-        for params in [KindParams::default(), closeness()] {
+        for params in [KindParams::without_auditors(), closeness()] {
             let world = World { outputs, ..world(params, population(42, 18, Behaviour::Choosy(0.08))) };
             let outcome = world.run();
             let relative = world.mean(&outcome.pay, others) / world.mean(&outcome.pay, honest);
@@ -270,8 +271,11 @@ fn abstaining_on_ordinary_outputs_does_not_pay() {
 #[test]
 fn the_multiplicative_rule_saturates_and_the_others_do_not() {
     let with = |trust| {
-        let params =
-            KindParams { aggregation: Aggregation::TrustWeightedMedian, trust, ..KindParams::default() };
+        let params = KindParams {
+            aggregation: Aggregation::TrustWeightedMedian,
+            trust,
+            ..KindParams::without_auditors()
+        };
         let world = world(params, population(42, 18, Behaviour::Honest(0.3)));
         let outcome = world.run();
         let (good, noisy) = (world.mean(&outcome.trust, honest), world.mean(&outcome.trust, others));
@@ -297,7 +301,7 @@ fn honest_newcomers_keep_their_trust() {
         let world = World {
             seed,
             tasks: 600,
-            ..world(KindParams::default(), population(60, 0, Behaviour::Honest(0.0)))
+            ..world(KindParams::without_auditors(), population(60, 0, Behaviour::Honest(0.0)))
         };
         let outcome = world.run();
         println!("{:.3}, at last {:.3}", outcome.lowest_honest_trust, world.mean(&outcome.trust, honest));
@@ -309,7 +313,7 @@ fn honest_newcomers_keep_their_trust() {
 /// Little merit in one task costs less than what the good tasks earn, at the smallest fee that a kind takes.
 #[test]
 fn an_honest_evaluator_earns_at_the_least_fee() {
-    let params = KindParams::default();
+    let params = KindParams::without_auditors();
     let fee = params.fee_min(1, 5).unwrap();
     let world = World { fee, outputs: 1, ..world(params, population(42, 18, Behaviour::Constant(0.5))) };
     let outcome = world.run();
@@ -320,9 +324,11 @@ fn an_honest_evaluator_earns_at_the_least_fee() {
 #[test]
 fn the_reference_is_the_median_gain() {
     for outputs in [1, 3] {
-        let outcome =
-            World { outputs, ..world(KindParams::default(), population(42, 18, Behaviour::Honest(0.2))) }
-                .run();
+        let outcome = World {
+            outputs,
+            ..world(KindParams::without_auditors(), population(42, 18, Behaviour::Honest(0.2)))
+        }
+        .run();
         println!("{:.3}", outcome.above_reference);
         assert!((0.42..0.58).contains(&outcome.above_reference));
     }

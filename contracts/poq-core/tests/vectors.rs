@@ -88,13 +88,18 @@ fn ratio_case(case: &Value) -> Value {
     }
 }
 
+/// What the vectors' parameters are where a case says nothing else. Not the shipped defaults: those may change, vectors may not.
+fn vector_params() -> KindParams {
+    KindParams { trust_initial: Ratio::from_permille(500), ..KindParams::without_auditors() }
+}
+
 fn split_case(case: &Value) -> Value {
     let params = KindParams {
         protocol_fee: get(case, "protocol_fee"),
         inference_share: get(case, "inference_share"),
         inference_slot_min: amount(case, "inference_slot_min"),
         evaluator_slot_min: amount(case, "evaluator_slot_min"),
-        ..KindParams::default()
+        ..vector_params()
     };
     let split = params.split(amount(case, "fee"), get(case, "outputs"), get(case, "panel"));
     json!(split.map(|s| [s.protocol_fee, s.inference_slot, s.evaluator_slot].map(|m| m.to_string())))
@@ -568,7 +573,7 @@ fn settlements() {
                         beta: Ratio::from_permille(100),
                     },
                     outlier_bound: Ratio::from_permille(if number % 5 == 2 { 250 } else { 600 }),
-                    ..KindParams::default()
+                    ..vector_params()
                 };
                 let input = task(&mut rng, number);
                 let expected = settle(&params, &input);
@@ -590,7 +595,7 @@ fn settlements() {
                     trust,
                     outlier_bound: Ratio::from_permille(250),
                     audit_ms: 60_000,
-                    ..KindParams::default()
+                    ..vector_params()
                 };
                 let input = if opened { gold(&mut rng, number) } else { task(&mut rng, number) };
                 let expected = settle(&params, &input);
@@ -600,7 +605,7 @@ fn settlements() {
         }
     }
     // A fee that does not fill the slots.
-    let (params, input) = (KindParams::default(), SettlementInput { fee: 9_999, ..task(&mut rng, 1) });
+    let (params, input) = (vector_params(), SettlementInput { fee: 9_999, ..task(&mut rng, 1) });
     let expected = settle(&params, &input);
     cases.push(SettlementCase { name: "too small a fee".into(), params, input, expected });
     golden("settlement", cases.iter().map(|case| json!(case)).collect());

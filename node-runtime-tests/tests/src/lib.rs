@@ -120,7 +120,7 @@ impl World {
 
     /// A contract with one kind of the default parameters.
     pub fn new() -> Res<World> {
-        World::with(&KindParams::default())
+        World::with(&KindParams::without_auditors())
     }
 
     /// A contract with one kind and these global parameters.

@@ -105,10 +105,10 @@ fn the_last_revealer_gains_nothing_by_hiding() -> Res {
     world.commit_scores(id, &panel[2], &[0])??; // sees the others and regrets
     world.reveal(id, &panel[0], &[800])??;
     world.reveal(id, &panel[1], &[800])??;
-    world.pass(KindParams::default().reveal_ms + 1)?;
+    world.pass(KindParams::without_auditors().reveal_ms + 1)?;
     world.settle(id)?;
     let hidden = world.view(panel[2].id)?.node;
-    let defaults = KindParams::default();
+    let defaults = KindParams::without_auditors();
     assert_eq!(hidden.slashed, defaults.unrevealed_penalty.of(UNIT));
     assert!(
         defaults.unrevealed_penalty >= defaults.outlier_penalty,
@@ -131,7 +131,10 @@ fn boosting_and_sabotage_are_slashed_alike_and_do_not_move_the_median() -> Res {
         assert_eq!(world.task(id)?.task.outputs[0].quality.quality(), Some(Ratio::from_permille(honest)));
         for attacker in &panel[..2] {
             let node = world.view(attacker.id)?.node;
-            assert_eq!((node.claimable, node.slashed), (0, KindParams::default().outlier_penalty.of(UNIT)));
+            assert_eq!(
+                (node.claimable, node.slashed),
+                (0, KindParams::without_auditors().outlier_penalty.of(UNIT))
+            );
         }
     }
     Ok(())
@@ -167,7 +170,7 @@ fn constant_against_honest(params: &KindParams) -> Result<(u128, u128), Box<dyn 
 
 #[test]
 fn constant_scorers_earn_next_to_nothing_under_the_information_rule() -> Res {
-    let params = KindParams { aggregation: Aggregation::Median, ..KindParams::default() };
+    let params = KindParams { aggregation: Aggregation::Median, ..KindParams::without_auditors() };
     let (lazy, honest) = constant_against_honest(&params)?;
     assert!(lazy * 4 < honest, "the constant scorer earned {lazy}, an honest one {honest}");
     let papers = KindParams {
@@ -290,7 +293,7 @@ fn unbonding_does_not_escape_a_slash() -> Res {
     world.commit_scores(id, &panel[2], &[800])??;
     world.reveal(id, &panel[1], &[800])??;
     world.reveal(id, &panel[2], &[800])??;
-    world.pass(KindParams::default().reveal_ms + 1)?;
+    world.pass(KindParams::without_auditors().reveal_ms + 1)?;
     world.settle(id)?;
     assert_eq!(world.view(cheat.id)?.node.slashed, UNIT);
     assert_eq!(world.send(&cheat.owner, 0, call().deregister(cheat.id))?.unwrap_err(), Error::NodeInUse);
@@ -303,7 +306,7 @@ fn the_owner_cannot_touch_tasks_in_flight_nor_other_peoples_money() -> Res {
     let nodes = world.nodes(1, 3)?;
     let owner = world.owner.clone();
     let (id, _) = drawn(&mut world, &nodes, 3)?;
-    let greedy = KindParams { protocol_fee: Ratio::ONE, reveal_ms: 1_000, ..KindParams::default() };
+    let greedy = KindParams { protocol_fee: Ratio::ONE, reveal_ms: 1_000, ..KindParams::without_auditors() };
     world.send(&owner, 0, call().set_kind(KIND, greedy))??;
     world.send(&owner, 0, call().set_paused(true))??;
     let stolen = world.send(&owner, 0, call().withdraw_treasury(ink_of(&owner), 1))?;
@@ -375,7 +378,7 @@ fn changing_the_operator_hands_over_the_duty() -> Res {
 
 #[test]
 fn a_payee_below_the_existential_deposit_keeps_its_claim() -> Res {
-    let tiny = KindParams { inference_slot_min: 1, evaluator_slot_min: 1, ..KindParams::default() };
+    let tiny = KindParams { inference_slot_min: 1, evaluator_slot_min: 1, ..KindParams::without_auditors() };
     let mut world = World::with(&tiny)?;
     let mut nodes = world.nodes(0, 3)?;
     let (owner, operator) = (world.account()?, world.account()?);

@@ -24,7 +24,7 @@ fn params() -> KindParams {
         audit_ms: AUDIT_MS,
         merit: MeritRule::Information { step: Ratio::from_permille(20), floor: Ratio::from_permille(100) },
         trust: TrustRule::Anchored { rate: Ratio::from_permille(500) },
-        ..KindParams::default()
+        ..KindParams::without_auditors()
     }
 }
 
@@ -115,7 +115,7 @@ fn an_opened_reference_overrules_a_colluding_majority() -> Res {
         }
     }
     // What they did not earn is nobody's gain: neither the requester's nor the auditor's.
-    let fee = KindParams::default().protocol_fee.of(10 * UNIT);
+    let fee = KindParams::without_auditors().protocol_fee.of(10 * UNIT);
     assert_eq!(world.overview()?.liabilities.treasury - treasury, fee + 4 * slot);
     assert_eq!(world.read(call().auditor(ink_of(&auditor)))?.unwrap().audits, 1);
     Ok(())

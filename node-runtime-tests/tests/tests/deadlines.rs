@@ -11,7 +11,7 @@ use poq_sandbox::{dev, UNIT};
 type Res = Result<(), Box<dyn std::error::Error>>;
 
 fn params() -> KindParams {
-    KindParams::default()
+    KindParams::without_auditors()
 }
 
 #[test]

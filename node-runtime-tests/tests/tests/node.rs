@@ -94,7 +94,7 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
 
     let client = client.with_contract(deployed.address);
     let owner = client.submitter(keys("//Alice"));
-    owner.send(messages::set_kind(1, KindParams::default())).await.unwrap();
+    owner.send(messages::set_kind(1, KindParams::without_auditors())).await.unwrap();
 
     // One inference node and three evaluators, each of another account.
     let mut nodes = Vec::new();

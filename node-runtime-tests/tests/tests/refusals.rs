@@ -29,7 +29,10 @@ fn strangers_may_not_do_the_owners_work() -> Res {
     let stranger = world.account()?;
     let global = GlobalParams { unbonding_ms: 1, archive_ms: 1, audit_bond: 1 };
     let refused = Error::NotContractOwner;
-    assert_eq!(world.send(&stranger, 0, call().set_kind(2, KindParams::default()))?.unwrap_err(), refused);
+    assert_eq!(
+        world.send(&stranger, 0, call().set_kind(2, KindParams::without_auditors()))?.unwrap_err(),
+        refused
+    );
     assert_eq!(world.send(&stranger, 0, call().set_global(global))?.unwrap_err(), refused);
     assert_eq!(world.send(&stranger, 0, call().set_paused(true))?.unwrap_err(), refused);
     assert_eq!(world.send(&stranger, 0, call().propose_owner(ink_of(&stranger)))?.unwrap_err(), refused);

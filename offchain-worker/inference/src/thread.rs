@@ -531,8 +531,11 @@ mod tests {
             })
             .unwrap();
         let waiting = handle.enqueue(|n| Ok(*n)).unwrap();
+        let stopping = thread.stopping.clone();
         let stopper = tokio::task::spawn_blocking(move || drop(thread));
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        while !stopping.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
         release.send(()).unwrap();
         stopper.await.unwrap();
         assert!(busy.await.unwrap().is_ok(), "what was begun is finished");

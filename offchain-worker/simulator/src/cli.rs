@@ -10,7 +10,7 @@ use crate::measure::{Metric, Summary};
 use crate::papers;
 use crate::population::Crowd;
 use crate::report;
-use crate::rules::{named, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
+use crate::rules::{named, newcomers, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
 use crate::run::{Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::sweep::{write_csv, Grid};
@@ -85,7 +85,8 @@ impl WorldArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rules")]
 struct RuleArgs {
-    /// A task kind's parameters as JSON (as `poq params` shows them); without it the shipped defaults.
+    /// A task kind's parameters as JSON (as `poq params` shows them); without it the shipped defaults, with --gold those for a
+    /// network that has auditors.
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
     /// mean, median, trimmed-mean, trust-weighted-mean or trust-weighted-median.
@@ -97,10 +98,10 @@ struct RuleArgs {
     /// multiplicative, centred, relative-merit or anchored (which needs gold tasks).
     #[arg(long, value_parser = trust, value_name = "RULE")]
     trust: Option<TrustRule>,
-    /// The trust of a new evaluator, in (0, 1].
+    /// The trust of a new evaluator, in (0, 1]; without it what suits --trust.
     #[arg(long, value_name = "SHARE")]
     trust_initial: Option<f64>,
-    /// The trust below which no evaluator falls, in (0, 1].
+    /// The trust below which no evaluator falls, in (0, 1]; without it what suits --trust.
     #[arg(long, value_name = "SHARE")]
     trust_floor: Option<f64>,
     /// N: answers per task.
@@ -133,11 +134,15 @@ impl RuleArgs {
     fn setting(&self) -> Result<Setting> {
         let mut params = match &self.params {
             Some(path) => read_json::<KindParams>(path)?,
-            None => KindParams::default(),
+            None if self.gold > 0.0 => KindParams::default(),
+            None => KindParams::without_auditors(),
         };
         params.aggregation = self.aggregation.unwrap_or(params.aggregation);
         params.merit = self.merit.unwrap_or(params.merit);
-        params.trust = self.trust.unwrap_or(params.trust);
+        if let Some(trust) = self.trust {
+            params.trust = trust;
+            (params.trust_initial, params.trust_floor) = newcomers(trust);
+        }
         if let Some(trust) = self.trust_initial {
             params.trust_initial = quantise(trust);
         }

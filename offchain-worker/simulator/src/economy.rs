@@ -84,10 +84,11 @@ pub struct Setting {
 }
 
 impl Default for Setting {
-    /// The shipped parameters: two answers, a panel of nine, 10 UNIT per task, blocks of one second, one fault in 200 duties.
+    /// The shipped parameters of a network without auditors: two answers, a panel of nine, 10 UNIT per task, blocks of one
+    /// second, one fault in 200 duties.
     fn default() -> Setting {
         Setting {
-            params: KindParams::default(),
+            params: KindParams::without_auditors(),
             outputs: 2,
             panel: 9,
             fee: 10 * UNIT,

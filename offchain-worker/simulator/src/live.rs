@@ -93,6 +93,28 @@ pub struct Recorded {
     pub truth: Option<Vec<Option<Ratio>>>,
 }
 
+impl Recorded {
+    /// What a chain settled, by the input that it emits and the nodes in the order of their draws.
+    pub fn of(
+        task: TaskId,
+        settled_at: Millis,
+        input: &SettlementInput,
+        output_nodes: &[NodeId],
+        panel_nodes: &[NodeId],
+    ) -> Recorded {
+        let panel = panel_nodes.iter().zip(&input.panel);
+        Recorded {
+            task,
+            fee: input.fee,
+            drawn_at: input.drawn_at,
+            settled_at,
+            outputs: output_nodes.iter().copied().zip(input.outputs.iter().cloned()).collect(),
+            panel: panel.map(|(node, given)| (*node, given.conduct.clone(), given.committed_at)).collect(),
+            truth: input.truth.clone(),
+        }
+    }
+}
+
 /// What a node has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purse {
@@ -267,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_book_conserves_every_fee() {
-        let mut book = Book::new(KindParams::default()).unwrap();
+        let mut book = Book::new(KindParams::without_auditors()).unwrap();
         let unit = poq_core::params::UNIT;
         let mut refunds = 0;
         for task in 1..=20u64 {

@@ -1,7 +1,7 @@
 //! The protocol's rules by name, with the numbers that they are usually swept with.
 
 use crate::economy::{Gold, Setting};
-use poq_core::{Aggregation, MeritRule, Ratio, TrustRule};
+use poq_core::{Aggregation, KindParams, MeritRule, Ratio, TrustRule};
 
 /// A named choice of a rule.
 pub type Named<T> = (&'static str, T);
@@ -37,36 +37,38 @@ pub const TRUSTS: [Named<TrustRule>; 4] = [
 pub struct Regime {
     /// The rule.
     pub trust: TrustRule,
-    /// The trust of a new evaluator, in permille.
-    pub initial: u32,
-    /// The trust below which no evaluator falls, in permille.
-    pub floor: u32,
     /// The share of tasks that are gold.
     pub gold: f64,
 }
 
 impl Regime {
-    /// A rule with the trust that newcomers should have under it: a half where trust says little, a fifth where it says what
-    /// an evaluator has shown, so that a new name is worth less than an old one. Under anchored trust newcomers start at the
-    /// floor: where gold tasks can hardly tell evaluators apart honest trust is low too, and any new name above the floor would
-    /// be worth having.
+    /// A rule and how much gold there is.
     pub const fn of(trust: TrustRule, gold: f64) -> Regime {
-        let (initial, floor) = match trust {
-            TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => (500, 50),
-            TrustRule::RelativeMerit { .. } => (200, 50),
-            TrustRule::Anchored { .. } => (50, 50),
-        };
-        Regime { trust, initial, floor, gold }
+        Regime { trust, gold }
     }
 
     /// Sets what goes along with the rule; auditors get time where there are any.
     pub(crate) fn apply(&self, setting: &mut Setting) {
         setting.params.trust = self.trust;
-        setting.params.trust_initial = Ratio::from_permille(self.initial);
-        setting.params.trust_floor = Ratio::from_permille(self.floor);
+        (setting.params.trust_initial, setting.params.trust_floor) = newcomers(self.trust);
         setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
         setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
     }
+}
+
+/// The trust of a new evaluator, and the trust below which none falls, under a rule: a half where trust says little, less where
+/// it says what an evaluator has shown, so that a new name is worth less than an old one. Under anchored trust newcomers start
+/// at the floor: where gold tasks can hardly tell evaluators apart honest trust is low too, and any new name above the floor
+/// would be worth having.
+pub fn newcomers(trust: TrustRule) -> (Ratio, Ratio) {
+    let shipped = match trust {
+        TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => {
+            return (Ratio::from_permille(500), Ratio::from_permille(50))
+        }
+        TrustRule::RelativeMerit { .. } => KindParams::without_auditors(),
+        TrustRule::Anchored { .. } => KindParams::default(),
+    };
+    (shipped.trust_initial, shipped.trust_floor)
 }
 
 /// How well an opened reference shows true quality in sweeps: the standard deviation of the truth around it.
@@ -181,6 +183,15 @@ pub const fn trust_name(rule: TrustRule) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is recommended is what ships.
+    #[test]
+    fn the_recommended_rules_are_the_shipped_defaults() {
+        let shipped = [(RECOMMENDED, KindParams::default()), (UNAUDITED, KindParams::without_auditors())];
+        for (rules, params) in shipped {
+            assert_eq!(rules.setting().params, params, "{}", rules.name);
+        }
+    }
 
     #[test]
     fn names_and_rules_agree() {

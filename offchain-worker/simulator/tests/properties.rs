@@ -31,7 +31,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 // What is at risk may be as large as the least stake, or dust.
                 evaluator_at_risk: UNIT / at_risk,
                 inference_at_risk: 10 * UNIT / at_risk,
-                ..KindParams::default()
+                ..KindParams::without_auditors()
             };
             Setting {
                 params,

@@ -520,6 +520,21 @@ fn parameters_are_shown_set_and_refused() {
     let network = Network::new();
     let desk = &network.desk;
     desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"10\""));
+    // With auditors trust is anchored to what they open, and they get time; what is deployed is what is shown.
+    let defaults = desk.json(&["params", "show", "--defaults", "--json"]);
+    assert_eq!(defaults["kinds"], desk.json(&["params", "show", "--json"])["kinds"]);
+    assert!(
+        defaults["kinds"]["1"]["trust"]["anchored"].is_object()
+            && defaults["kinds"]["1"]["audit_ms"] == 60_000
+    );
+    let rubrics = desk.json(&["rubric", "list", "--json"]);
+    let qa = rubrics.as_array().unwrap().iter().find(|rubric| rubric["task"] == "qa").unwrap();
+    assert_eq!(qa["hash"], defaults["kinds"]["1"]["rubric_hash"]);
+    let without = desk.json(&["params", "show", "--defaults", "--without-auditors", "--json"]);
+    assert!(
+        without["kinds"]["1"]["trust"]["relative_merit"].is_object()
+            && without["kinds"]["1"]["audit_ms"] == 0
+    );
     let shown = desk.poq(&["params", "show"]).assert().success().get_output().stdout.clone();
     desk.write("same.toml", &String::from_utf8(shown).unwrap());
     let set = |file: &str, key: &str, more: &[&str]| {

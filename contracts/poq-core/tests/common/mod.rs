@@ -86,7 +86,7 @@ prop_compose! {
             trust_floor: trust_initial.min(trust_floor),
             tolerance,
             outlier_bound,
-            ..KindParams::default()
+            ..KindParams::without_auditors()
         }
     }
 }

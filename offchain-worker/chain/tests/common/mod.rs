@@ -45,7 +45,7 @@ pub(crate) async fn chain(config: SandboxConfig) -> (SandboxNode, Client) {
 
 /// The parameters of the tests' kind.
 pub(crate) fn params() -> KindParams {
-    KindParams::default()
+    KindParams::without_auditors()
 }
 
 /// A contract on a chain, with one kind, owned by Alice.

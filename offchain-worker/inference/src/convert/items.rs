@@ -1,24 +1,9 @@
 //! Summarisation prompts with human reference summaries, out of the files that packages carry.
 
+use super::SampleError;
 use crate::data::{Item, TaskKind};
 use serde::Deserialize;
 use std::io::Write;
-
-/// Why a data set could not be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum ItemsError {
-    /// A line is not of the form this data set has.
-    #[error("sample {line}: {reason}")]
-    Sample {
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The output could not be written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
 
 /// What is asked about a paper's abstract. The reference has one sentence for each of the three.
 const ACLSUM_QUESTION: &str =
@@ -49,10 +34,10 @@ struct Sections {
 ///
 /// # Errors
 /// When a line has another form, or `out` cannot be written.
-pub fn aclsum(papers: &str, out: &mut impl Write) -> Result<(), ItemsError> {
+pub fn aclsum(papers: &str, out: &mut impl Write) -> Result<(), SampleError> {
     for (index, line) in papers.lines().enumerate() {
         let paper: Paper = serde_json::from_str(line)
-            .map_err(|e| ItemsError::Sample { line: index + 1, reason: e.to_string() })?;
+            .map_err(|e| SampleError::Sample { line: index + 1, reason: e.to_string() })?;
         let Summary { challenge, approach, outcome } = paper.summary;
         write_item(
             out,
@@ -85,10 +70,10 @@ struct Turn {
 ///
 /// # Errors
 /// When a line has another form, or `out` cannot be written.
-pub fn evals_consensus(samples: &str, out: &mut impl Write) -> Result<(), ItemsError> {
+pub fn evals_consensus(samples: &str, out: &mut impl Write) -> Result<(), SampleError> {
     let mut seen = std::collections::HashSet::new();
     for (index, line) in samples.lines().enumerate() {
-        let fail = |reason: &str| ItemsError::Sample { line: index + 1, reason: reason.to_string() };
+        let fail = |reason: &str| SampleError::Sample { line: index + 1, reason: reason.to_string() };
         let sample: Sample = serde_json::from_str(line).map_err(|e| fail(&e.to_string()))?;
         let user =
             sample.input.into_iter().find(|turn| turn.role == "user").ok_or_else(|| fail("no user turn"))?;
@@ -115,7 +100,7 @@ pub fn evals_consensus(samples: &str, out: &mut impl Write) -> Result<(), ItemsE
     Ok(())
 }
 
-fn write_item(out: &mut impl Write, item: &Item) -> Result<(), ItemsError> {
+fn write_item(out: &mut impl Write, item: &Item) -> Result<(), SampleError> {
     serde_json::to_writer(&mut *out, item).map_err(std::io::Error::from)?;
     out.write_all(b"\n")?;
     Ok(())

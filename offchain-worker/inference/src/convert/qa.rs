@@ -1,24 +1,9 @@
 //! Questions with a paragraph that answers them, out of OpenAI evals' `unsolvable_questions`.
 
+use super::SampleError;
 use crate::data::QaItem;
 use serde::Deserialize;
 use std::io::Write;
-
-/// Why the samples could not be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum QaError {
-    /// A line is not of the form this data set has.
-    #[error("sample {line}: {reason}")]
-    Sample {
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The output could not be written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
 
 #[derive(Deserialize)]
 struct Sample {
@@ -37,9 +22,9 @@ struct Turn {
 ///
 /// # Errors
 /// When a sample has another form, or `out` cannot be written.
-pub fn answerable(samples: &str, out: &mut impl Write) -> Result<(), QaError> {
+pub fn answerable(samples: &str, out: &mut impl Write) -> Result<(), SampleError> {
     for (index, line) in samples.lines().enumerate() {
-        let fail = |reason: &str| QaError::Sample { line: index + 1, reason: reason.to_string() };
+        let fail = |reason: &str| SampleError::Sample { line: index + 1, reason: reason.to_string() };
         let sample: Sample = serde_json::from_str(line).map_err(|e| fail(&e.to_string()))?;
         if sample.ideal != "Solveable" {
             continue;

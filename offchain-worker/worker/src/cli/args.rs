@@ -152,9 +152,13 @@ pub(crate) struct DeployArgs {
     #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
     /// A file with the global parameters and the task kinds to set (see `poq params show --defaults`). Where it is not
-    /// given, kind 1 is set with the shipped defaults.
+    /// given, kind 1 is set with the shipped defaults: questions, scored by the rubric for them.
     #[arg(long, env = "POQ_PARAMS_FILE", value_name = "FILE")]
     pub(crate) params: Option<PathBuf>,
+    /// Sets the defaults for a network that has no auditors: trust follows from agreeing scores instead of opened references,
+    /// and no task waits for an opening.
+    #[arg(long, env = "POQ_WITHOUT_AUDITORS", conflicts_with = "params")]
+    pub(crate) without_auditors: bool,
     /// Milliseconds from unstaking to withdrawal; overrides the file.
     #[arg(long, env = "POQ_UNBONDING_MS", value_name = "MS")]
     pub(crate) unbonding_ms: Option<u64>,
@@ -622,6 +626,9 @@ pub(crate) struct ParamsShowArgs {
     /// Shows the shipped defaults instead of what is on chain; needs no chain.
     #[arg(long, conflicts_with_all = ["version"])]
     pub(crate) defaults: bool,
+    /// With --defaults: those for a network that has no auditors.
+    #[arg(long, requires = "defaults")]
+    pub(crate) without_auditors: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]

@@ -49,7 +49,10 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
     let from_file = args.params.as_deref().map(ParamsFile::read).transpose()?;
     let session = args.connection.chain().await?;
     let submitter = session.submitter(&args.signer)?;
-    let file = from_file.unwrap_or_else(|| defaults(DEFAULT_KIND, &session.unit));
+    let file = match from_file {
+        Some(file) => file,
+        None => defaults(DEFAULT_KIND, !args.without_auditors, &session.unit)?,
+    };
     let mut global = match &file.global {
         Some(global) => global_for_chain(global, &session.unit)?,
         None => GlobalParams::default(),

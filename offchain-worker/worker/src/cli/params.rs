@@ -9,6 +9,8 @@ use crate::cli::params_file::{show as kind_for_people, GlobalFile, ParamsFile, P
 use anyhow::Context;
 use poq_chain::types::{GlobalParams, KindId, KindParams};
 use poq_chain::{messages, Submitter};
+use poq_inference::quality::Rubric;
+use poq_inference::TaskKind;
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -23,12 +25,17 @@ pub(crate) async fn run(command: ParamsCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The shipped defaults: one kind.
-pub(crate) fn defaults(kind: KindId, unit: &Unit) -> ParamsFile {
-    ParamsFile {
+/// The shipped defaults, for a network with auditors or without: one kind, for questions, that prescribes the rubric for them.
+///
+/// # Errors
+/// When the built-in rubric has no hash, which would be a bug.
+pub(crate) fn defaults(kind: KindId, audited: bool, unit: &Unit) -> anyhow::Result<ParamsFile> {
+    let mut params = if audited { KindParams::default() } else { KindParams::without_auditors() };
+    params.rubric_hash = Rubric::builtin(TaskKind::Qa).hash()?.0;
+    Ok(ParamsFile {
         global: Some(global_for_people(GlobalParams::default(), unit)),
-        kinds: [(kind, kind_for_people(&KindParams::default(), unit))].into(),
-    }
+        kinds: [(kind, kind_for_people(&params, unit))].into(),
+    })
 }
 
 fn global_for_people(params: GlobalParams, unit: &Unit) -> GlobalFile {
@@ -51,7 +58,8 @@ pub(crate) fn global_for_chain(file: &GlobalFile, unit: &Unit) -> Result<GlobalP
 
 async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
     if args.defaults {
-        return print(&defaults(args.kind.unwrap_or(DEFAULT_KIND), &Unit::default()), args.output.json, "");
+        let file = defaults(args.kind.unwrap_or(DEFAULT_KIND), !args.without_auditors, &Unit::default())?;
+        return print(&file, args.output.json, "");
     }
     let session = args.connection.contract().await?;
     let view = session.client.view().await?;

@@ -13,7 +13,7 @@ use poq_worker::{Worker, WorkerHandle};
 use crate::support::{Net, Node, Scripts, PATIENCE, UNIT};
 
 fn params() -> KindParams {
-    KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::default() }
+    KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::without_auditors() }
 }
 
 /// Two inference nodes and four evaluators that are honest, and one evaluator that is not (or, with `answering`, two dishonest
@@ -87,27 +87,14 @@ impl Lab {
         for emitted in self.net.emitted().await {
             match &emitted.event {
                 PoqEvent::TaskSettled(event) => {
-                    let settlement = book
-                        .settle(&Recorded {
-                            task: event.task,
-                            fee: event.input.fee,
-                            drawn_at: event.input.drawn_at,
-                            settled_at: emitted.block.timestamp_ms,
-                            outputs: event
-                                .output_nodes
-                                .iter()
-                                .copied()
-                                .zip(event.input.outputs.iter().cloned())
-                                .collect(),
-                            panel: event
-                                .panel_nodes
-                                .iter()
-                                .zip(&event.input.panel)
-                                .map(|(node, given)| (*node, given.conduct.clone(), given.committed_at))
-                                .collect(),
-                            truth: event.input.truth.clone(),
-                        })
-                        .unwrap();
+                    let recorded = Recorded::of(
+                        event.task,
+                        emitted.block.timestamp_ms,
+                        &event.input,
+                        &event.output_nodes,
+                        &event.panel_nodes,
+                    );
+                    let settlement = book.settle(&recorded).unwrap();
                     assert_eq!(settlement, event.settlement, "task {}", event.task);
                     settled += 1;
                 }
@@ -227,7 +214,7 @@ async fn an_attack_that_there_is_not_is_refused_with_those_that_there_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anchored_trust_stays_where_nothing_is_audited() {
     let rate = Ratio::from_permille(500);
-    let params = KindParams { trust: TrustRule::Anchored { rate }, ..KindParams::default() };
+    let params = KindParams { trust: TrustRule::Anchored { rate }, ..KindParams::without_auditors() };
     let net = Net::with_params(params.clone()).await;
     let nodes = net.scripted(1, 3, "//operator").await;
     let scripts = Scripts::new();

@@ -105,7 +105,7 @@ pub(crate) async fn serve(contract: &AccountId32, store: BlobStore) -> String {
 
 impl Net {
     pub(crate) async fn start() -> Net {
-        Net::with_params(KindParams { panel_min: 3, ..KindParams::default() }).await
+        Net::with_params(KindParams { panel_min: 3, ..KindParams::without_auditors() }).await
     }
 
     pub(crate) async fn with_params(params: KindParams) -> Net {

@@ -83,7 +83,7 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
         panel_min: panel,
         panel_max: panel,
         quorum: Ratio::from_permille(600),
-        ..KindParams::default()
+        ..KindParams::without_auditors()
     };
     // A queue of four tasks on two cores is no fault of a node's.
     params.inference_latency.max_ms = 2 * MINUTE;
@@ -176,6 +176,8 @@ impl Cast {
         let tasks = questions as u128;
         let mut players = Vec::new();
         let added: &[Part] = if attack.is_some_and(Attack::evaluators) { &ADDED } else { &[] };
+        // One worker runs all dishonest nodes, and serves what they answer.
+        let shared_port = super::chain::free_port()?;
         let honest = PARTS.len() + added.len().saturating_sub(cheats.into());
         for (place, part) in PARTS.iter().chain(added).enumerate() {
             let dishonest =
@@ -191,7 +193,7 @@ impl Cast {
                 owner: Actor::new(folder, of("owner"), stake + 5 * unit)?,
                 operator: Actor::new(folder, of("operator"), 5 * unit + tasks * unit / 4)?,
                 payee: Actor::new(folder, of("payee"), 0)?,
-                port: super::chain::free_port()?,
+                port: if dishonest { shared_port } else { super::chain::free_port()? },
                 dishonest,
                 id: 0,
             });
@@ -231,6 +233,20 @@ mod tests {
                     assert!(part.stake * unit / 1_000 >= params.stake_min);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn dishonest_nodes_are_found_at_the_one_worker_that_runs_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for attack in [Attack::BoostOwn(0.4), Attack::OutputCopying, Attack::Boosting(0.4)] {
+            let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, Some(attack), 1).unwrap();
+            let ports = |dishonest: bool| {
+                let of = cast.players.iter().filter(move |player| player.dishonest == dishonest);
+                of.map(|player| player.port).collect::<std::collections::BTreeSet<_>>()
+            };
+            assert_eq!(ports(true).len(), 1, "{attack}");
+            assert!(ports(false).is_disjoint(&ports(true)), "{attack}");
         }
     }
 

@@ -29,25 +29,13 @@ impl Comparison {
         for (block, event) in events {
             match event {
                 PoqEvent::TaskSettled(event) => {
-                    let settlement = book.settle(&Recorded {
-                        task: event.task,
-                        fee: event.input.fee,
-                        drawn_at: event.input.drawn_at,
-                        settled_at: block.timestamp_ms,
-                        outputs: event
-                            .output_nodes
-                            .iter()
-                            .copied()
-                            .zip(event.input.outputs.iter().cloned())
-                            .collect(),
-                        panel: event
-                            .panel_nodes
-                            .iter()
-                            .zip(&event.input.panel)
-                            .map(|(node, given)| (*node, given.conduct.clone(), given.committed_at))
-                            .collect(),
-                        truth: event.input.truth.clone(),
-                    })?;
+                    let settlement = book.settle(&Recorded::of(
+                        event.task,
+                        block.timestamp_ms,
+                        &event.input,
+                        &event.output_nodes,
+                        &event.panel_nodes,
+                    ))?;
                     if settlement != event.settlement {
                         comparison.differing.push(event.task);
                     }
