@@ -164,9 +164,10 @@ pub(crate) fn quality_and_cost(data: &Dataset, path: &Path) -> Result<()> {
             .label(group_name(Some(kind)))
             .legend(move |(x, y)| Circle::new((x + 8, y), 5, colour.filled()));
     }
-    // One kind's names above their points, the other's below: a model's two points often lie close.
-    let names = points.iter().map(|p| {
-        let offset = if p.0 == 0 { (9, -14) } else { (9, 5) };
+    // By turns above and below their points from left to right: a model's formats often lie close.
+    points.sort_by(|a, b| (a.0, a.3).partial_cmp(&(b.0, b.3)).unwrap_or(std::cmp::Ordering::Equal));
+    let names = points.iter().enumerate().map(|(index, p)| {
+        let offset = if index % 2 == 0 { (-8, 8) } else { (-8, -20) };
         EmptyElement::at((p.3, p.4)) + Text::new(p.2.to_string(), offset, (FONT, 12).into_font())
     });
     drawn(path, chart.draw_series(names))?;
