@@ -9,6 +9,9 @@ import json
 import pathlib
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+from hugging_face import hugging_face_folder  # noqa: E402
+
 # Texts that implementations like to treat differently.
 ODD = [
     ("", ""),
@@ -52,8 +55,8 @@ def compare(pairs, ours, squad_eval):
     import scipy.stats
     import torch
     from rouge_score import rouge_scorer
-    from sentence_transformers import CrossEncoder, SentenceTransformer, models
-    from transformers import PreTrainedTokenizerFast
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
 
     worst = []
 
@@ -74,34 +77,20 @@ def compare(pairs, ours, squad_eval):
     torch.set_num_threads(2)
     folder = pathlib.Path(ours["models_dir"])
 
-    def tokenizer(path, limit):
-        """The installed folders have the tokenizer's own file, but none of Python's settings beside it."""
-        return PreTrainedTokenizerFast(
-            tokenizer_file=str(path / "tokenizer.json"), model_max_length=limit, pad_token="[PAD]", cls_token="[CLS]",
-            sep_token="[SEP]", unk_token="[UNK]", mask_token="[MASK]",
-        )
-
     limits = {"all-minilm-l6-v2": 256, "paraphrase-minilm-l3-v2": 128}
     for name, cosines in ours["cosine"].items():
-        path = folder / name
         limit = limits.get(name, 512)
-        tokenizer(path, limit).save_pretrained(path.name + "-tokenizer")
-        transformer = models.Transformer(
-            str(path), max_seq_length=limit, tokenizer_name_or_path=path.name + "-tokenizer"
-        )
+        installed = str(hugging_face_folder(folder / name, "bi-encoder", limit))
+        transformer = modules.Transformer(installed, max_seq_length=limit)
         mode = "cls" if name.startswith("bge") else "mean"
-        pooling = models.Pooling(transformer.get_word_embedding_dimension(), pooling_mode=mode)
+        pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
         model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
         a = model.encode([a for a, _ in pairs], normalize_embeddings=True, convert_to_tensor=True)
         b = model.encode([b for _, b in pairs], normalize_embeddings=True, convert_to_tensor=True)
         show(f"cosine, {name}", "sentence-transformers", cosines, (a * b).sum(dim=1).tolist(), 1e-3)
     for name, logits in ours["logit"].items():
-        path = folder / name
-        tokenizer(path, 512).save_pretrained(path.name + "-tokenizer")
-        model = CrossEncoder(
-            str(path), num_labels=1, max_length=512, device="cpu", activation_fn=torch.nn.Identity(),
-        )
-        model.tokenizer = tokenizer(path, 512)
+        installed = str(hugging_face_folder(folder / name, "cross-encoder", 512))
+        model = CrossEncoder(installed, max_length=512, device="cpu", activation_fn=torch.nn.Identity())
         theirs = model.predict([list(pair) for pair in pairs]).tolist()
         # Logits go from about -11 to 11; what is scored by is the sigmoid of a quarter.
         sigmoid = lambda values: torch.sigmoid(torch.tensor(values, dtype=torch.float64) / 4).tolist()
