@@ -4,7 +4,10 @@
 
 use crate::error::{Error, Result};
 use poq_inference::{FinishReason, Item, TaskKind};
-use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use serde::{
+    de::{DeserializeOwned, Error as _},
+    Deserialize, Deserializer, Serialize,
+};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -86,14 +89,27 @@ pub struct ScoreRecord {
     pub cpu_ms: Option<f64>,
 }
 
-/// An output with its scores.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An output with its scores: an [`OutputRecord`] with one more field.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ScoredRecord {
     /// The output.
     #[serde(flatten)]
     pub output: OutputRecord,
     /// By evaluator or dimension.
     pub scores: BTreeMap<String, ScoreRecord>,
+}
+
+/// By hand: serde reads what is flattened through a form of its own, in which serde_json's numbers are maps as soon as any crate
+/// of the program asks for `arbitrary_precision`. The chain's crates do.
+impl<'de> Deserialize<'de> for ScoredRecord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut record = serde_json::Map::deserialize(deserializer)?;
+        let scores = record.remove("scores").ok_or_else(|| D::Error::missing_field("scores"))?;
+        Ok(Self {
+            output: serde_json::from_value(record.into()).map_err(D::Error::custom)?,
+            scores: serde_json::from_value(scores).map_err(D::Error::custom)?,
+        })
+    }
 }
 
 /// The folder of an experiment, held by this process alone.
@@ -277,6 +293,25 @@ mod tests {
         assert_eq!(read_lines::<u32>(&path).unwrap(), [1, 2, 4]);
         std::fs::write(&path, "1\nx\n3\n").unwrap();
         assert!(Lines::<u32>::open(&path).unwrap_err().to_string().contains("line 2"));
+    }
+
+    /// In the workspace's build `arbitrary_precision` is on; see [`ScoredRecord`].
+    #[test]
+    fn a_scored_output_reads_as_it_was_written() {
+        let text = r#"{"item":"q","kind":"qa","model":"m","model_digest":"0x","output":"Paris","f1":0.25,"rouge_l":null,
+            "wall_ms":1551.379763,"cpu_ms":1.0e3,"prompt_ms":686.0,"prompt_tokens":173,"completion_tokens":25,"finish":"stop",
+            "peak_memory_bytes":917270528,"scores":{"e":{"score":0.9983895254843727,"wall_ms":6.5,"cpu_ms":null}}}"#
+            .replace('\n', " ");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        std::fs::write(&path, &text).unwrap();
+        let read: Vec<ScoredRecord> = read_lines(&path).unwrap();
+        assert_eq!((read[0].output.f1, read[0].output.wall_ms), (Some(0.25), 1551.379763));
+        assert_eq!(read[0].scores["e"].score, 0.9983895254843727);
+        write_lines(&path, &read).unwrap();
+        assert_eq!(read_lines::<ScoredRecord>(&path).unwrap(), read);
+        std::fs::write(&path, text.replace("\"f1\":0.25", "\"f1\":\"much\"")).unwrap();
+        assert!(read_lines::<ScoredRecord>(&path).unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

@@ -210,7 +210,6 @@ impl FileState {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Verified {
-    #[serde(flatten)]
     state: FileState,
     sha256: String,
 }
@@ -260,6 +259,20 @@ impl VerifiedCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In the workspace's build serde_json has `arbitrary_precision`, under which numbers in flattened structures do not read back.
+    #[test]
+    fn what_was_verified_is_remembered_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("model.gguf");
+        std::fs::write(&model, "weights").unwrap();
+        let state = FileState::of(&model.metadata().unwrap()).unwrap();
+        let sha256 = sha256_file(&model).unwrap();
+        let path = dir.path().join(VerifiedCache::FILE);
+        VerifiedCache::load(path.clone()).record(&model, state.clone(), &sha256);
+        assert!(VerifiedCache::load(path.clone()).holds(&model, &state, &sha256));
+        assert!(!VerifiedCache::load(path).holds(&model, &state, &"0".repeat(64).parse().unwrap()));
+    }
 
     fn store_with(content: &[u8], pinned: &[u8]) -> (tempfile::TempDir, ModelStore) {
         let dir = tempfile::tempdir().unwrap();
