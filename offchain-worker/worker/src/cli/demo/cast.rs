@@ -240,7 +240,8 @@ mod tests {
     fn dishonest_nodes_are_found_at_the_one_worker_that_runs_them() {
         let folder = tempfile::tempdir().unwrap();
         for attack in [Attack::BoostOwn(0.4), Attack::OutputCopying, Attack::Boosting(0.4)] {
-            let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, Some(attack), 1).unwrap();
+            let keys = folder.path().join(attack.to_string());
+            let cast = Cast::new(&keys, 12, 1_000_000, Some(attack), 1).unwrap();
             let ports = |dishonest: bool| {
                 let of = cast.players.iter().filter(move |player| player.dishonest == dishonest);
                 of.map(|player| player.port).collect::<std::collections::BTreeSet<_>>()
