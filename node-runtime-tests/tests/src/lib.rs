@@ -330,12 +330,23 @@ impl World {
 
     /// The whole panel commits and reveals what `scores` says of each member, in thousandths.
     pub fn score(&mut self, id: TaskId, nodes: &[TestNode], scores: impl Fn(NodeId) -> Vec<u32>) -> Res<()> {
+        self.score_and_reveal_some(id, nodes, usize::MAX, scores)
+    }
+
+    /// As [`World::score`], but only so many of the panel reveal, the first ones.
+    pub fn score_and_reveal_some(
+        &mut self,
+        id: TaskId,
+        nodes: &[TestNode],
+        revealing: usize,
+        scores: impl Fn(NodeId) -> Vec<u32>,
+    ) -> Res<()> {
         let panel: Vec<NodeId> = self.task(id)?.task.panel.iter().map(|seat| seat.node).collect();
         for member in &panel {
             let node = World::find(nodes, *member)?.clone();
             self.commit_scores(id, &node, &scores(*member))??;
         }
-        for member in &panel {
+        for member in panel.iter().take(revealing) {
             let node = World::find(nodes, *member)?.clone();
             self.reveal(id, &node, &scores(*member))??;
         }

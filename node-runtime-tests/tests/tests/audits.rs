@@ -162,14 +162,7 @@ fn an_audit_window_opens_too_when_some_never_reveal() -> Res {
     let id = world.request(&requester, 1, 3, 10 * UNIT)??;
     world.commit_outputs(id, &nodes.0)?;
     let panel = world.draw(id)?;
-    for member in &panel {
-        let node = World::find(&nodes.1, *member)?.clone();
-        world.commit_scores(id, &node, &[700])??;
-    }
-    for member in &panel[..2] {
-        let node = World::find(&nodes.1, *member)?.clone();
-        world.reveal(id, &node, &[700])??;
-    }
+    world.score_and_reveal_some(id, &nodes.1, 2, |_| vec![700])?;
     world.pass(params().reveal_ms + 1)?;
     assert_eq!(world.send(&dev::bob(), 0, call().settle(id))?.unwrap_err(), Error::TooEarly);
     world.pass(AUDIT_MS + 1)?;

@@ -152,14 +152,7 @@ fn a_late_reveal_is_refused_and_costs_the_stake_at_risk() -> Res {
     let id = world.request(&requester, 1, 3, 10 * UNIT)??;
     world.commit_outputs(id, &nodes.0)?;
     let panel = world.draw(id)?;
-    for member in &panel {
-        let node = World::find(&nodes.1, *member)?.clone();
-        world.commit_scores(id, &node, &[500])??;
-    }
-    for member in &panel[..2] {
-        let node = World::find(&nodes.1, *member)?.clone();
-        world.reveal(id, &node, &[500])??;
-    }
+    world.score_and_reveal_some(id, &nodes.1, 2, |_| vec![500])?;
     world.pass(params().reveal_ms + 1)?;
     let node = World::find(&nodes.1, panel[2])?.clone();
     assert_eq!(world.reveal(id, &node, &[500])?, Err(Error::WrongPhase));

@@ -351,14 +351,9 @@ fn table_of(header: &[&str]) -> comfy_table::Table {
 
 /// Whether the model with most quality per processor second is the one with the highest quality.
 fn efficiency(study: &Study<'_>, kind: TaskKind) -> (String, &'static str) {
-    let rows: Vec<_> = study.data.rows.iter().filter(|row| row.output.kind == kind && !row.cheat).collect();
-    let mut names: Vec<&str> = rows.iter().map(|row| row.output.model.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let measured = names.iter().map(|name| {
-        let of = || rows.iter().filter(|row| row.output.model == **name);
-        let f1 = mean(of().map(|row| row.f1));
-        (*name, f1, f1 / mean(of().map(|row| row.output.cpu_ms / 1e3)).max(1e-9))
+    let measured = study.data.by_model(kind).into_iter().map(|(name, rows)| {
+        let f1 = mean(rows.iter().map(|row| row.f1));
+        (name, f1, f1 / mean(rows.iter().map(|row| row.output.cpu_ms / 1e3)).max(1e-9))
     });
     let measured: Vec<_> = measured.collect();
     let top = |of: fn(&(&str, f64, f64)) -> f64| measured.iter().max_by(|a, b| of(a).total_cmp(&of(b)));

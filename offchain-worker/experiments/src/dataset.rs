@@ -108,6 +108,15 @@ impl Dataset {
         TaskKind::ALL.into_iter().filter(|kind| self.rows.iter().any(|r| r.output.kind == *kind)).collect()
     }
 
+    /// The rows that models gave to prompts of a kind, by model.
+    pub fn by_model(&self, kind: TaskKind) -> BTreeMap<&str, Vec<&Row>> {
+        let mut models: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.output.kind == kind && !row.cheat) {
+            models.entry(&row.output.model).or_default().push(row);
+        }
+        models
+    }
+
     /// The rows that models gave to some prompts, of one kind or of all, by prompt.
     pub fn clusters(&self, kind: Option<TaskKind>, part: Part) -> Vec<Vec<usize>> {
         self.clusters_where(kind, part, |row| !row.cheat)

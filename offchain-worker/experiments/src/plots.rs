@@ -125,14 +125,9 @@ where
 pub(crate) fn quality_and_cost(data: &Dataset, path: &Path) -> Result<()> {
     let mut points = Vec::new();
     for (k, kind) in data.kinds().into_iter().enumerate() {
-        let rows: Vec<_> = data.rows.iter().filter(|row| row.output.kind == kind && !row.cheat).collect();
-        let mut names: Vec<&str> = rows.iter().map(|row| row.output.model.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let of = || rows.iter().filter(|row| row.output.model == name);
-            let seconds = median(of().map(|row| row.output.cpu_ms / 1e3).collect());
-            points.push((k, kind, name, seconds.max(1e-3), mean(of().map(|row| row.f1))));
+        for (name, rows) in data.by_model(kind) {
+            let seconds = median(rows.iter().map(|row| row.output.cpu_ms / 1e3).collect());
+            points.push((k, kind, name, seconds.max(1e-3), mean(rows.iter().map(|row| row.f1))));
         }
     }
     let least = points.iter().map(|p| p.3).fold(f64::INFINITY, f64::min) / 1.5;

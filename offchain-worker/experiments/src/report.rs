@@ -151,25 +151,22 @@ fn per_latency(data: &Dataset) -> String {
     let mut table = table(&["model", "kind", "token F1", "F1 per CPU s", "relative to the best"]);
     for kind in data.kinds() {
         let clusters = data.clusters(Some(kind), Part::Whole);
-        let mut names: Vec<&str> =
-            clusters.iter().flatten().map(|row| data.rows[*row].output.model.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
         let quotient = |name: &str, rows: &[usize]| {
             let rows: Vec<_> =
                 rows.iter().map(|r| &data.rows[*r]).filter(|r| r.output.model == name).collect();
             let seconds = mean(rows.iter().map(|r| r.output.cpu_ms / 1e3));
             (seconds > 0.0).then(|| mean(rows.iter().map(|r| r.f1)) / seconds)
         };
-        let intervals: Vec<_> = names
-            .iter()
+        let intervals: Vec<_> = data
+            .by_model(kind)
+            .into_keys()
             .map(|name| {
                 let f1 = bootstrap(&clusters, 1, |rows| {
                     let rows: Vec<_> =
-                        rows.iter().map(|r| &data.rows[*r]).filter(|r| r.output.model == *name).collect();
+                        rows.iter().map(|r| &data.rows[*r]).filter(|r| r.output.model == name).collect();
                     (!rows.is_empty()).then(|| mean(rows.iter().map(|r| r.f1)))
                 });
-                (*name, f1, bootstrap(&clusters, 1, |rows| quotient(name, rows)))
+                (name, f1, bootstrap(&clusters, 1, |rows| quotient(name, rows)))
             })
             .collect();
         let best = intervals.iter().filter_map(|(_, _, i)| Some(i.as_ref()?.estimate)).fold(0.0, f64::max);

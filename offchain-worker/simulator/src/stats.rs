@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::statistics::{Data, OrderStatistics, RankTieBreaker};
 
 /// Mean and variance of numbers as they come in (Welford 1962).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,22 +63,7 @@ impl Correlation {
 
 /// Ranks from 1; ties share their mean rank.
 pub fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut start = 0;
-    while start < order.len() {
-        let mut end = start + 1;
-        while end < order.len() && values[order[end]] == values[order[start]] {
-            end += 1;
-        }
-        let shared = (start + end + 1) as f64 / 2.0;
-        for index in &order[start..end] {
-            ranks[*index] = shared;
-        }
-        start = end;
-    }
-    ranks
+    Data::new(values.to_vec()).ranks(RankTieBreaker::Average)
 }
 
 /// Spearman's rank correlation; `None` where one side does not vary.

@@ -13,8 +13,8 @@ use std::{
     io::{BufWriter, Read, Seek, Write},
 };
 
-/// Values in a block of Q8_0.
-const BLOCK: usize = 32;
+/// Values in a block of Q8_0, and of Q4_0.
+pub(crate) const BLOCK: usize = 32;
 
 /// Whether candle computes this format with scalar code only.
 pub(crate) fn is_slow(dtype: GgmlDType) -> bool {
@@ -26,14 +26,21 @@ pub(crate) fn is_slow(dtype: GgmlDType) -> bool {
 /// # Errors
 /// When `input` is not a GGUF file that candle reads, or `out` cannot be written.
 pub fn requantise<R: Read + Seek, W: Write + Seek>(input: &mut R, out: W) -> candle_core::Result<()> {
-    let device = Device::Cpu;
+    rewrite(input, out, |_, tensor| if is_slow(tensor.dtype()) { to_q8_0(&tensor) } else { Ok(tensor) })
+}
+
+/// Copies a GGUF file, its tensors as `convert` gives them by name and content, in order of their names.
+pub(crate) fn rewrite<R: Read + Seek, W: Write + Seek>(
+    input: &mut R,
+    out: W,
+    convert: impl Fn(&str, QTensor) -> candle_core::Result<QTensor>,
+) -> candle_core::Result<()> {
     let content = gguf_file::Content::read(input)?;
     let mut names: Vec<_> = content.tensor_infos.keys().cloned().collect();
     names.sort();
     let mut tensors = Vec::with_capacity(names.len());
     for name in &names {
-        let tensor = content.tensor(input, name, &device)?;
-        tensors.push(if is_slow(tensor.dtype()) { to_q8_0(&tensor)? } else { tensor });
+        tensors.push(convert(name, content.tensor(input, name, &Device::Cpu)?)?);
     }
     let mut metadata: Vec<_> = content.metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
     metadata.sort_by_key(|(key, _)| *key);
@@ -49,20 +56,37 @@ pub fn requantise<R: Read + Seek, W: Write + Seek>(input: &mut R, out: W) -> can
 /// candle has its own quantiser, but on ARM it is another piece of code than on x86, which may round differently; the
 /// file's hash is pinned, so this one uses nothing but IEEE operations in a fixed order.
 pub(crate) fn to_q8_0(tensor: &QTensor) -> candle_core::Result<QTensor> {
+    by_blocks(tensor, GgmlDType::Q8_0, |block, bytes| {
+        let largest = block.iter().fold(0f32, |a, v| a.max(v.abs()));
+        let inverse = push_scale(largest / 127.0, bytes);
+        bytes.extend(block.iter().map(|v| (v * inverse).round() as i8 as u8));
+    })
+}
+
+/// Quantises to a format of blocks of [`BLOCK`] values, whose bytes `write` appends.
+pub(crate) fn by_blocks(
+    tensor: &QTensor,
+    dtype: GgmlDType,
+    write: impl Fn(&[f32], &mut Vec<u8>),
+) -> candle_core::Result<QTensor> {
     let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
     if !values.len().is_multiple_of(BLOCK) {
         candle_core::bail!("{} values do not fill blocks of {BLOCK}", values.len())
     }
-    let mut bytes = Vec::with_capacity(values.len() / BLOCK * (BLOCK + 2));
-    for block in values.chunks_exact(BLOCK) {
-        let largest = block.iter().fold(0f32, |a, v| a.max(v.abs()));
-        let scale = largest / 127.0;
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        bytes.extend_from_slice(&half::f16::from_f32(scale).to_le_bytes());
-        bytes.extend(block.iter().map(|v| (v * inverse).round() as i8 as u8));
-    }
-    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, GgmlDType::Q8_0)?;
+    let mut bytes = Vec::with_capacity(values.len() / BLOCK * dtype.type_size());
+    values.chunks_exact(BLOCK).for_each(|block| write(block, &mut bytes));
+    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, dtype)?;
     QTensor::new(storage, tensor.shape().clone())
+}
+
+/// Writes a block's scale, and returns what values are multiplied by: 0 where all are 0.
+pub(crate) fn push_scale(scale: f32, bytes: &mut Vec<u8>) -> f32 {
+    bytes.extend_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+    if scale == 0.0 {
+        0.0
+    } else {
+        1.0 / scale
+    }
 }
 
 #[cfg(test)]

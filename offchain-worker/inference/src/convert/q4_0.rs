@@ -3,73 +3,42 @@
 //! Experiments on quality and cost need answers that really differ in both. The matrices of the layers become Q4_0 (4.5
 //! bits a value); the token table, the output matrix and the norms stay as they are.
 
-use super::gguf::{is_slow, to_q8_0};
-use candle_core::{
-    quantized::{gguf_file, GgmlDType, QStorage, QTensor},
-    Device,
-};
-use std::{
-    borrow::Cow,
-    io::{BufWriter, Read, Seek, Write},
-};
-
-/// Values in a block of Q4_0.
-const BLOCK: usize = 32;
+use super::gguf::{by_blocks, is_slow, push_scale, rewrite, to_q8_0, BLOCK};
+use candle_core::quantized::{GgmlDType, QTensor};
+use std::io::{Read, Seek, Write};
 
 /// Copies a GGUF file with the matrices of its layers in Q4_0. Metadata and tensors are written in order of their names.
 ///
 /// # Errors
 /// When `input` is not a GGUF file that candle reads, or `out` cannot be written.
 pub fn requantise<R: Read + Seek, W: Write + Seek>(input: &mut R, out: W) -> candle_core::Result<()> {
-    let content = gguf_file::Content::read(input)?;
-    let mut names: Vec<_> = content.tensor_infos.keys().cloned().collect();
-    names.sort();
-    let mut tensors = Vec::with_capacity(names.len());
-    for name in &names {
-        let tensor = content.tensor(input, name, &Device::Cpu)?;
-        let layer_matrix = name.starts_with("blk.") && tensor.shape().rank() == 2;
-        tensors.push(if layer_matrix {
-            to_q4_0(&tensor)?
+    rewrite(input, out, |name, tensor| {
+        if name.starts_with("blk.") && tensor.shape().rank() == 2 {
+            to_q4_0(&tensor)
         } else if is_slow(tensor.dtype()) {
-            to_q8_0(&tensor)?
+            to_q8_0(&tensor)
         } else {
-            tensor
-        });
-    }
-    let mut metadata: Vec<_> = content.metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
-    metadata.sort_by_key(|(key, _)| *key);
-    let tensors: Vec<_> = names.iter().map(String::as_str).zip(&tensors).collect();
-    let mut out = BufWriter::new(out);
-    gguf_file::write(&mut out, &metadata, &tensors)?;
-    out.flush()?;
-    Ok(())
+            Ok(tensor)
+        }
+    })
 }
 
 /// Quantises to Q4_0 as ggml's reference does: the value of largest magnitude in each block becomes -8 steps. Nothing but
 /// IEEE operations in a fixed order, as the file's hash is pinned (see [`to_q8_0`]).
 fn to_q4_0(tensor: &QTensor) -> candle_core::Result<QTensor> {
-    let values = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-    if !values.len().is_multiple_of(BLOCK) {
-        candle_core::bail!("{} values do not fill blocks of {BLOCK}", values.len())
-    }
-    let mut bytes = Vec::with_capacity(values.len() / BLOCK * (2 + BLOCK / 2));
-    for block in values.chunks_exact(BLOCK) {
+    by_blocks(tensor, GgmlDType::Q4_0, |block, bytes| {
         let largest = block.iter().fold(0f32, |a, v| if v.abs() > a.abs() { *v } else { a });
-        let scale = largest / -8.0;
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        bytes.extend_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+        let inverse = push_scale(largest / -8.0, bytes);
         let step = |v: f32| ((v * inverse + 8.5) as u8).min(15);
         let (low, high) = block.split_at(BLOCK / 2);
         bytes.extend(low.iter().zip(high).map(|(l, h)| step(*l) | step(*h) << 4));
-    }
-    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, GgmlDType::Q4_0)?;
-    QTensor::new(storage, tensor.shape().clone())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Tensor;
+    use candle_core::{quantized::gguf_file, Device, Tensor};
 
     #[test]
     fn q4_0_agrees_with_candles_own() {
