@@ -298,15 +298,14 @@ async fn contract_there(findings: &mut Findings, client: &Client, args: &CheckAr
             Err(error) => findings.add(Mark::Warning, "contract's code", format!("{error:#}")),
         }
     }
-    let view = client.view().await?;
-    let solvency = view.solvency().await?;
+    let overview = client.view().await?.overview().await?;
     findings.check(
-        solvency.solvent,
+        overview.solvency().solvent,
         "solvency",
         "the contract has what it owes",
         "the contract owes more than it has",
     );
-    if view.paused().await? {
+    if overview.paused {
         findings.add(Mark::Warning, "pause", "new tasks are refused: the contract's owner has paused them");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::cli::args::{OwnerCommand, ProposeArgs, ReadArgs, SignArgs};
 use crate::cli::output::pairs;
 use crate::cli::send::sent;
-use poq_chain::{messages, Message};
+use poq_chain::{messages, to_account32, Message};
 use serde_json::json;
 
 /// Runs `poq owner`.
@@ -21,10 +21,10 @@ pub(crate) async fn run(command: OwnerCommand) -> anyhow::Result<()> {
 
 async fn show(args: ReadArgs) -> anyhow::Result<()> {
     let session = args.connection.contract().await?;
-    let view = session.client.view().await?;
-    let owner = session.address(&view.owner().await?);
-    let proposed = view.proposed_owner().await?.map(|account| session.address(&account));
-    let paused = view.paused().await?;
+    let overview = session.client.view().await?.overview().await?;
+    let owner = session.address(&to_account32(&overview.owner));
+    let proposed = overview.proposed.map(|account| session.address(&to_account32(&account)));
+    let paused = overview.paused;
     args.output.printer().print(
         || json!({ "owner": owner, "proposed_owner": proposed, "paused": paused }),
         || {

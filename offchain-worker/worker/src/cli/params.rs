@@ -68,8 +68,9 @@ async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
     let kinds = match args.kind {
         Some(kind) => vec![kind],
         None => {
-            file.global = Some(global_for_people(view.global_params().await?, &session.unit));
-            view.kinds().await?
+            let overview = view.overview().await?;
+            file.global = Some(global_for_people(overview.global, &session.unit));
+            overview.kinds
         }
     };
     for kind in kinds {
