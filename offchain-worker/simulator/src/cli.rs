@@ -10,7 +10,7 @@ use crate::measure::{Metric, Summary};
 use crate::papers;
 use crate::population::Crowd;
 use crate::report;
-use crate::rules::{named, newcomers, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
+use crate::rules::{named, set_trust, Regime, AGGREGATIONS, AUDIT_MS, GOLD_NOISE, MERITS, TRUSTS};
 use crate::run::{Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::sweep::{write_csv, Grid};
@@ -140,8 +140,7 @@ impl RuleArgs {
         params.aggregation = self.aggregation.unwrap_or(params.aggregation);
         params.merit = self.merit.unwrap_or(params.merit);
         if let Some(trust) = self.trust {
-            params.trust = trust;
-            (params.trust_initial, params.trust_floor) = newcomers(trust);
+            set_trust(&mut params, trust);
         }
         if let Some(trust) = self.trust_initial {
             params.trust_initial = quantise(trust);

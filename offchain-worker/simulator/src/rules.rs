@@ -49,18 +49,23 @@ impl Regime {
 
     /// Sets what goes along with the rule; auditors get time where there are any.
     pub(crate) fn apply(&self, setting: &mut Setting) {
-        setting.params.trust = self.trust;
-        (setting.params.trust_initial, setting.params.trust_floor) = newcomers(self.trust);
+        set_trust(&mut setting.params, self.trust);
         setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
         setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
     }
+}
+
+/// Sets a trust rule with what newcomers are trusted under it.
+pub fn set_trust(params: &mut KindParams, trust: TrustRule) {
+    params.trust = trust;
+    (params.trust_initial, params.trust_floor) = newcomers(trust);
 }
 
 /// The trust of a new evaluator, and the trust below which none falls, under a rule: a half where trust says little, less where
 /// it says what an evaluator has shown, so that a new name is worth less than an old one. Under anchored trust newcomers start
 /// at the floor: where gold tasks can hardly tell evaluators apart honest trust is low too, and any new name above the floor
 /// would be worth having.
-pub fn newcomers(trust: TrustRule) -> (Ratio, Ratio) {
+fn newcomers(trust: TrustRule) -> (Ratio, Ratio) {
     let shipped = match trust {
         TrustRule::Multiplicative { .. } | TrustRule::Centred { .. } => {
             return (Ratio::from_permille(500), Ratio::from_permille(50))

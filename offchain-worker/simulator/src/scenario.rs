@@ -10,7 +10,7 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
 use crate::rng::Streams;
-use crate::rules::{RECOMMENDED, UNAUDITED};
+use crate::rules::{set_trust, RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
 use crate::stats::{estimate, Estimate};
 use crate::world::{Spread, World};
@@ -127,7 +127,7 @@ fn papers_rules(aggregation: Aggregation, panel: u8) -> Setting {
     let mut setting = Setting { panel, ..Setting::default() };
     setting.params.aggregation = aggregation;
     setting.params.merit = MeritRule::Closeness;
-    setting.params.trust = TrustRule::Multiplicative { eta: Ratio::from_permille(100) };
+    set_trust(&mut setting.params, TrustRule::Multiplicative { eta: Ratio::from_permille(100) });
     setting
 }
 
@@ -305,7 +305,7 @@ fn panel_size(effort: Effort) -> Result<Finding> {
 fn distance_from_mean(trust: TrustRule, effort: Effort, replication: u32) -> Result<Option<f64>> {
     let world = World::standard(Spread::Wide)?;
     let mut setting = papers_rules(Aggregation::TrustWeightedMean, 9);
-    setting.params.trust = trust;
+    set_trust(&mut setting.params, trust);
     let crowd = Crowd::default().attacked(Attack::Noise(0.3), 0.3);
     let streams = Streams::new(effort.seed, replication);
     let nodes = crowd.nodes(&world)?;
@@ -353,7 +353,7 @@ fn trust_saturation(effort: Effort) -> Result<Finding> {
             .collect::<Result<_>>()?;
         let distance = estimate(distances.into_iter().flatten());
         let mut setting = papers_rules(Aggregation::TrustWeightedMean, 9);
-        setting.params.trust = rule;
+        set_trust(&mut setting.params, rule);
         let of = summary(&world, setting, Crowd::default().attacked(Attack::Noise(0.3), 0.3), effort)?;
         numbers.extend(evidence(format!("{name}: distance of the weighted from the plain mean"), distance));
         numbers.extend(evidence(format!("{name}: evaluators at full trust"), of.get(Metric::Capped)));
@@ -365,7 +365,7 @@ fn trust_saturation(effort: Effort) -> Result<Finding> {
     let saturated = all[0].1.mean(Metric::AttackerTrust) > 0.99 && all[0].0 < 0.001;
     // Nobody attacks: does the rule leave everybody alone?
     let mut setting = papers_rules(Aggregation::TrustWeightedMean, 9);
-    setting.params.trust = rules[1].1;
+    set_trust(&mut setting.params, rules[1].1);
     let peaceful = summary(&world, setting, Crowd::default(), effort)?;
     let alive = |index: usize| {
         let (distance, of): &(f64, Summary) = &all[index];
@@ -459,8 +459,10 @@ fn constant_capture(effort: Effort) -> Result<Finding> {
     let mut closeness = Setting { outputs: 1, panel: 5, ..Setting::default() };
     closeness.params.aggregation = Aggregation::TrustWeightedMedian;
     closeness.params.merit = MeritRule::Closeness;
-    closeness.params.trust =
-        TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) };
+    set_trust(
+        &mut closeness.params,
+        TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) },
+    );
     let by_closeness = outcomes(&world, closeness, crowd, effort)?;
     let information = Setting { outputs: 1, panel: 5, ..UNAUDITED.setting() };
     let by_information = outcomes(&world, information, crowd, effort)?;
