@@ -42,26 +42,24 @@ if ((fast)); then
 fi
 
 stage "lints"
-# In a folder of their own: lints need every crate's metadata, tests need its code, and neither should evict the other.
-CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release "${POQ_WORKSPACE[@]}" --all-targets -- -D warnings
-CARGO_TARGET_DIR="$CARGO_TARGET_DIR/lint" cargo clippy --locked --release -p poq-blobs --features s3 --all-targets -- -D warnings
+cargo clippy --locked --release "${POQ_WORKSPACE[@]}" "${POQ_ALL_TARGETS[@]}" --features poq-blobs/s3 -- -D warnings
 
 stage "the contract's artifacts are those of the sources"
 scripts/build-contract.sh --check
 
 stage "compiling all tests"
 if have_cmd cargo-nextest; then
-    run=(cargo nextest run --locked --release "${POQ_WORKSPACE[@]}")
+    run=(cargo nextest run --locked --release "${POQ_WORKSPACE[@]}" --tests)
     everything_but_node=(--no-fail-fast -E 'not binary(node)')
     node_only=(--run-ignored all -E 'binary(node) | test(on_the_node_)')
 else
     warn "cargo-nextest is not installed: cargo test runs the same tests one program after the other"
-    run=(cargo test --locked --release "${POQ_WORKSPACE[@]}")
+    run=(cargo test --locked --release "${POQ_WORKSPACE[@]}" --tests)
     everything_but_node=(--no-fail-fast -- --skip on_the_node_)
     node_only=(on_the_node_ -- --include-ignored)
 fi
 "${run[@]}" --no-run
-cargo build --locked --release "${POQ_WORKSPACE[@]}" --bins --tests
+build_programs "${POQ_PROGRAMS[@]}"
 
 stage "models"
 "$CARGO_TARGET_DIR/release/poq-models" install

@@ -27,9 +27,12 @@ need_cmd() {
     have_cmd "$1" || die "'$1' is not on PATH. ${2:-Run scripts/setup.sh, which installs what these scripts need.}"
 }
 
-# The packages that every cargo call here selects: another selection has other features, and would compile dependencies anew.
-# The node is built apart (scripts/build-node.sh).
-POQ_WORKSPACE=(--workspace --exclude poq-node)
+# What every cargo call here selects: packages decide the features of their dependencies, and another selection would compile
+# those anew. Targets are selected by name, so that nothing compiles the node but scripts/build-node.sh.
+POQ_WORKSPACE=(--workspace)
+POQ_PROGRAMS=(poq poq-models poq-bench-models poq-experiment poq-simulate poq-bench-gas xtask)
+# All code but the node's, for lints.
+POQ_ALL_TARGETS=(--lib --tests "${POQ_PROGRAMS[@]/#/--bin=}")
 
 # build_programs NAME…: build these programs. Progress goes to stderr.
 build_programs() {

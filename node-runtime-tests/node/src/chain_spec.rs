@@ -1,10 +1,8 @@
 //! The chains that the node knows.
 
-use polkadot_sdk::{
-    sc_chain_spec::Properties,
-    sc_service::{ChainType, GenericChainSpec},
-    sp_genesis_builder::DEV_RUNTIME_PRESET,
-};
+use polkadot_sdk::sp_genesis_builder::DEV_RUNTIME_PRESET;
+use sc_chain_spec::Properties;
+use sc_service::{ChainType, GenericChainSpec};
 
 /// The chain specification.
 pub(crate) type ChainSpec = GenericChainSpec;

@@ -2,8 +2,6 @@
 
 use std::str::FromStr;
 
-use polkadot_sdk::sc_cli;
-
 /// When blocks are sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consensus {

@@ -1,11 +1,8 @@
 //! Runs what the command line asks for.
 
-use polkadot_sdk::{
-    sc_cli::{self, SubstrateCli},
-    sc_network::{config::NetworkBackendType, Litep2pNetworkBackend, NetworkWorker},
-    sc_service,
-};
 use poq_runtime::opaque::Block;
+use sc_cli::SubstrateCli;
+use sc_network::{config::NetworkBackendType, Litep2pNetworkBackend, NetworkWorker};
 
 use crate::{
     chain_spec,

@@ -12,8 +12,6 @@ mod command;
 mod rpc;
 mod service;
 
-use polkadot_sdk::sc_cli;
-
 fn main() -> sc_cli::Result<()> {
     command::run()
 }

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use futures::channel::mpsc::Sender;
 use jsonrpsee::RpcModule;
-use polkadot_sdk::{
-    pallet_transaction_payment_rpc::{TransactionPayment, TransactionPaymentApiServer},
-    sc_consensus_manual_seal::{
-        rpc::{ManualSeal, ManualSealApiServer},
-        EngineCommand,
-    },
-    sc_rpc::dev::{Dev, DevApiServer},
-    sc_service,
-    sc_transaction_pool::TransactionPoolHandle,
-    substrate_frame_rpc_system::{System, SystemApiServer},
-};
+use pallet_transaction_payment_rpc::{TransactionPayment, TransactionPaymentApiServer};
 use poq_runtime::Hash;
+use sc_consensus_manual_seal::{
+    rpc::{ManualSeal, ManualSealApiServer},
+    EngineCommand,
+};
+use sc_rpc::dev::{Dev, DevApiServer};
+use sc_transaction_pool::TransactionPoolHandle;
+use substrate_frame_rpc_system::{System, SystemApiServer};
 
 use crate::service::FullClient;
 use poq_runtime::opaque::Block;

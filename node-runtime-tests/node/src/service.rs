@@ -9,22 +9,20 @@ use std::{
 };
 
 use futures::{channel::mpsc, future, stream, Stream, StreamExt};
-use polkadot_sdk::{
-    sc_basic_authorship::ProposerFactory,
-    sc_consensus::{DefaultImportQueue, LongestChain},
-    sc_consensus_manual_seal::{
-        import_queue, run_delayed_finalize, run_manual_seal, DelayedFinalizeParams, EngineCommand,
-        ManualSealParams,
-    },
-    sc_executor::WasmExecutor,
-    sc_network::{config::FullNetworkConfiguration, NetworkBackend},
-    sc_service::{self, error::Error as ServiceError, Configuration, PartialComponents, TaskManager},
-    sc_telemetry::{self, Telemetry, TelemetryWorker},
-    sc_transaction_pool::{self, TransactionPoolHandle},
-    sc_transaction_pool_api::TransactionPool,
-    sp_io, sp_timestamp,
-};
+use polkadot_sdk::{sp_io, sp_timestamp};
 use poq_runtime::{apis::RuntimeApi, opaque::Block, Hash};
+use sc_basic_authorship::ProposerFactory;
+use sc_consensus::{DefaultImportQueue, LongestChain};
+use sc_consensus_manual_seal::{
+    import_queue, run_delayed_finalize, run_manual_seal, DelayedFinalizeParams, EngineCommand,
+    ManualSealParams,
+};
+use sc_executor::WasmExecutor;
+use sc_network::{config::FullNetworkConfiguration, NetworkBackend};
+use sc_service::{error::Error as ServiceError, Configuration, PartialComponents, TaskManager};
+use sc_telemetry::{Telemetry, TelemetryWorker};
+use sc_transaction_pool::TransactionPoolHandle;
+use sc_transaction_pool_api::TransactionPool;
 
 use crate::{cli::Consensus, rpc};
 
