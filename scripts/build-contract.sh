@@ -81,7 +81,7 @@ linked="$work/$POQ_WASM_TARGET/contract/$library.wasm"
 
 # 2. The metadata comes from the same sources, compiled for this machine.
 log "compiling xtask and the contract's metadata"
-cargo build "${locked[@]}" --quiet --release -p xtask --features metadata --bins
+cargo build "${locked[@]}" --quiet --release "${POQ_WORKSPACE[@]}" --features xtask/metadata --bin xtask --bin poq-metadata
 xtask="$CARGO_TARGET_DIR/release/xtask"
 "$CARGO_TARGET_DIR/release/poq-metadata" >"$work/metadata.json"
 
