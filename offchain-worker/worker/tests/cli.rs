@@ -425,6 +425,13 @@ fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
     refuses(&["--file", "odd.json"], USAGE, &["odd.json"]);
     refuses(&["--question", &"x".repeat(100_000)], USAGE, &["65536"]);
     refuses(&[&question[..], &["--reference", "absent.txt"]].concat(), FAILURE, &["absent.txt"]);
+    // Nothing could be compared with these: every answer would score 0.
+    for (text, says) in [("A", "score 0"), ("\u{feff}…", "score 0"), ("肖特", "spaces")] {
+        desk.write("nothing.txt", text);
+        refuses(&[&question[..], &["--reference", "nothing.txt"]].concat(), USAGE, &["nothing.txt", says]);
+    }
+    // The kind's rubric was calibrated for English.
+    refuses(&["--question", "谁在擒杀中领先全队？"], REFUSED, &["question", "Mandarin", "English"]);
     for command in ["show", "wait", "answers"] {
         let mut arguments = vec!["task", command, "1"];
         arguments.extend((command == "answers").then_some(["--key-file", "alice.key"]).into_iter().flatten());

@@ -11,6 +11,7 @@ use poq_chain::json::ToJson;
 use poq_chain::signer::parse_account;
 use poq_chain::types::{token_f1, Opening, TaskId, TaskView, MAX_AUDITED, MAX_REFERENCE};
 use poq_chain::{commit, messages};
+use poq_inference::quality::reference::check_reference;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::Write as _;
@@ -83,7 +84,7 @@ impl Ticket {
 
 /// A reference answer out of a file: text, without the white space around it.
 pub(crate) fn read_reference(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = poq_inference::read_text(path).context("the reference answer")?;
     let text = text.trim();
     if text.is_empty() || text.len() > MAX_REFERENCE {
         let found = text.len();
@@ -93,6 +94,8 @@ pub(crate) fn read_reference(path: &Path) -> anyhow::Result<String> {
         );
         return Err(Usage(text).into());
     }
+    // Who commits to a reference that nothing can match costs honest nodes their trust.
+    check_reference(text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
     Ok(text.into())
 }
 

@@ -14,8 +14,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use poq_blobs::{BlobClient, BlobStore, ClientConfig, FetchedOutput, PromptBlob, RequestSigner, StoreLimits};
 use poq_chain::json::ToJson;
-use poq_chain::types::{OutputSlot, Phase, Score, SeatState, TaskId, TaskInput, TaskView, MAX_BATCH};
+use poq_chain::types::{Hash, OutputSlot, Phase, Score, SeatState, TaskId, TaskInput, TaskView, MAX_BATCH};
 use poq_chain::{commit, messages, to_account32, AccountId32, Keys};
+use poq_inference::quality::{Query, Rubric, RubricHash};
 use rand::RngCore;
 use serde_json::{json, Value};
 use std::io::Read;
@@ -94,6 +95,15 @@ async fn host(
     Ok((TaskInput { hash, url }, None))
 }
 
+/// Refuses a prompt in a language that the kind's rubric was not calibrated for: its scores, and so the payment, would mean
+/// nothing. Of a rubric that this build does not know nothing can be said.
+fn check_language(rubric: Hash, input: &[u8]) -> anyhow::Result<()> {
+    let Some(rubric) = Rubric::builtin_with_hash(RubricHash(rubric)) else { return Ok(()) };
+    let prompt = PromptBlob::decode(input).map_err(|e| Usage(e.to_string()))?;
+    let query = Query { context: prompt.context, question: prompt.question };
+    Ok(rubric.supports(&query).map_err(|e| Refused(e.to_string()))?)
+}
+
 async fn request(args: RequestArgs) -> anyhow::Result<()> {
     let bytes = input_bytes(&args)?;
     let reference = args.reference.as_deref().map(read_reference).transpose()?;
@@ -113,6 +123,7 @@ async fn request(args: RequestArgs) -> anyhow::Result<()> {
         );
         return Err(Refused(text).into());
     }
+    check_language(bounds.rubric_hash, &bytes)?;
     let fee = match &args.fee {
         Some(fee) => session.raw(fee)?,
         None => {
