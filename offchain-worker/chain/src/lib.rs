@@ -7,6 +7,7 @@
 //! | [`messages`] | every message of the contract, typed by the contract's own call builders |
 //! | [`submit`] | [`Submitter`]: dry run, nonce, signature, inclusion, outcome |
 //! | [`events`] | [`PoqEvent`]: what the contract says happened |
+//! | [`cost`] | what a call would cost, before it is sent |
 //! | [`deploy`] | putting the contract on a chain |
 //! | [`signer`] | [`Keys`]: key files |
 //! | [`commit`] | the hashes of commitments |
@@ -21,6 +22,7 @@
 pub mod account;
 pub mod client;
 pub mod commit;
+pub mod cost;
 pub mod deploy;
 mod dry_run;
 pub mod error;
@@ -38,6 +40,7 @@ pub mod view;
 
 pub use account::{to_account32, to_ink, InkAccountId};
 pub use client::{AccountInfo, At, Block, ChainInfo, Client, Upcoming};
+pub use cost::{Cost, Quote};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
 pub use events::{Emitted, FinalEvent, Outcome, PoqEvent};

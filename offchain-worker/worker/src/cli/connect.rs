@@ -1,12 +1,13 @@
 //! From flags to a connected client of the contract.
 
 use crate::cli::amount::{Amount, Unit};
-use crate::cli::args::{Confirm, Connection, Signer, DEFAULT_URL};
+use crate::cli::args::{Confirm, Connection, ReadArgs, Who, DEFAULT_URL};
 use crate::cli::deployment::{Deployment, Target};
 use crate::cli::exit::Usage;
+use crate::cli::output::Printer;
 use anyhow::Context;
 use poq_chain::signer::{ss58, Keys};
-use poq_chain::{AccountId32, At, Client, Options, Submitter};
+use poq_chain::{AccountId32, At, Client, Options};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -55,6 +56,28 @@ impl Connection {
     }
 }
 
+impl ReadArgs {
+    /// Connects to the contract.
+    pub(crate) async fn contract(&self) -> anyhow::Result<Session> {
+        self.connection.contract().await
+    }
+
+    /// Where results go.
+    pub(crate) fn printer(&self) -> Printer {
+        self.output.printer()
+    }
+}
+
+impl Who {
+    /// The account; a key file that is encrypted needs its password.
+    pub(crate) fn account(&self, password_file: Option<&Path>) -> anyhow::Result<AccountId32> {
+        match self {
+            Who::Address(account) => Ok(*account),
+            Who::File(path) => Ok(load_keys(path, password_file)?.account()),
+        }
+    }
+}
+
 /// Makes sure that the chain is the one that the deployment file is about.
 async fn same_chain(client: &Client, path: &Path, deployment: &Deployment) -> anyhow::Result<()> {
     let genesis = format!("{:?}", client.chain().genesis_hash);
@@ -90,11 +113,6 @@ impl Session {
         let chain = client.chain();
         let unit = Unit { symbol: chain.symbol.clone(), decimals: chain.decimals };
         Session { client, unit }
-    }
-
-    /// A sender that signs with the key.
-    pub(crate) fn submitter(&self, signer: &Signer) -> anyhow::Result<Submitter> {
-        Ok(self.client.submitter(load_keys(&signer.key_file, signer.password_file.as_deref())?))
     }
 
     /// An amount in the smallest unit.

@@ -18,7 +18,7 @@ pub(crate) struct Deployment {
     /// The hash of its code, 0x-hex.
     pub(crate) code_hash: String,
     /// The account that deployed it and owns it until it hands it over.
-    pub(crate) owner: String,
+    pub(crate) contract_owner: String,
     /// The task kinds that were set.
     pub(crate) kinds: Vec<u16>,
     /// The node that it was deployed through.
@@ -118,5 +118,34 @@ impl Target {
             Target::File(_, deployment) => Some(&deployment.url),
             Target::Address(_) | Target::Nothing => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deployment.json");
+        let deployment = Deployment {
+            contract: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".into(),
+            code_hash: "0x12".into(),
+            contract_owner: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".into(),
+            kinds: vec![1, 65_535],
+            url: "ws://127.0.0.1:9944".into(),
+            chain: "Development".into(),
+            genesis: "0x34".into(),
+            block: u32::MAX,
+            block_hash: "0x56".into(),
+        };
+        deployment.write(&path, false).unwrap();
+        assert_eq!(Deployment::read(&path).unwrap(), deployment);
+        // Another program's view of the same file: plain numbers, whatever this build's serde_json is like inside.
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"block\": 4294967295") && text.contains("65535"), "{text}");
+        assert!(deployment.write(&path, false).is_err(), "it is not replaced unasked");
     }
 }

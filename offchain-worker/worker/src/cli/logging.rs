@@ -1,8 +1,8 @@
 //! Log lines: on standard error, so that results on standard output stay clean.
 
-use crate::cli::args::{Cli, Command, WorkerCommand};
+use crate::cli::args::{Cli, Command};
 use crate::cli::exit::Usage;
-use crate::cli::worker;
+use crate::cli::worker::{self, WorkerCommand};
 use poq_worker::config::{self, LogConfig, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
