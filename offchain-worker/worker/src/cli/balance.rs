@@ -2,11 +2,10 @@
 
 use crate::cli::args::{ReadArgs, Who};
 use crate::cli::connect::Session;
-use crate::cli::order::Purse;
 use crate::cli::output::{pairs, table};
 use clap::Args;
 use poq_chain::types::{Balances, NodeView};
-use poq_chain::{AccountId32, View};
+use poq_chain::{AccountId32, Funds, View};
 use serde_json::{json, Value};
 use std::path::PathBuf;
 
@@ -26,7 +25,7 @@ pub(crate) struct BalanceArgs {
 /// An account's money, everywhere, each unit of it once.
 pub(crate) struct Money {
     /// On the chain.
-    pub(crate) purse: Purse,
+    pub(crate) funds: Funds,
     /// In the contract, as it sums it up.
     pub(crate) contract: Balances,
     /// Of what is claimable, its nodes' rewards; the rest is refunds.
@@ -42,7 +41,7 @@ impl Money {
         view: &View,
         account: &AccountId32,
     ) -> anyhow::Result<(Money, Vec<NodeView>)> {
-        let purse = session.purse(account, view.block()).await?;
+        let funds = session.client.funds(account, view.block()).await?;
         let contract = view.balances(account).await?;
         let mut nodes = Vec::new();
         for id in &contract.nodes {
@@ -59,7 +58,7 @@ impl Money {
                 escrow = escrow.saturating_add(open.map_or(0, |view| view.task.fee));
             }
         }
-        Ok((Money { purse, contract, rewards, escrow }, nodes))
+        Ok((Money { funds, contract, rewards, escrow }, nodes))
     }
 
     /// What its nodes can still earn in open tasks at the most.
@@ -76,11 +75,12 @@ impl Money {
     pub(crate) fn json(&self) -> Value {
         let contract = &self.contract;
         json!({
-            "spendable": self.purse.spendable.to_string(),
-            "held": self.purse.held.to_string(),
-            "frozen": self.purse.frozen.to_string(),
-            "total": self.purse.free.saturating_add(self.purse.held).to_string(),
-            "existential_deposit": self.purse.existential_deposit.to_string(),
+            "spendable": self.funds.spendable.to_string(),
+            "held": self.funds.reserved.to_string(),
+            "holds": self.funds.held.iter().map(|hold| json!({ "reason": hold.reason, "amount": hold.amount.to_string() })).collect::<Vec<_>>(),
+            "frozen": self.funds.frozen.to_string(),
+            "total": self.funds.free.saturating_add(self.funds.reserved).to_string(),
+            "existential_deposit": self.funds.existential_deposit.to_string(),
             "free_stake": contract.staked_free.to_string(),
             "locked_stake": contract.staked_locked.to_string(),
             "unbonding": contract.unbonding.to_string(),
@@ -118,11 +118,17 @@ pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
 
 fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeView]) -> String {
     let unit = &session.unit;
-    let (purse, contract) = (&money.purse, &money.contract);
+    let (funds, contract) = (&money.funds, &money.contract);
+    let reasons: Vec<String> =
+        funds.held.iter().map(|hold| format!("{} {}", unit.number(hold.amount), hold.reason)).collect();
+    let held = match reasons.is_empty() {
+        true => "on the chain: storage deposits and the like, which come back".to_owned(),
+        false => format!("on the chain: {}", reasons.join(", ")),
+    };
     let lines: Vec<(&str, u128, &str)> = vec![
-        ("spendable", purse.spendable, "on the chain, to send or to pay with"),
-        ("held", purse.held, "on the chain: storage deposits, which come back with the storage"),
-        ("frozen", purse.frozen, "on the chain: of the whole, what must not be spent"),
+        ("spendable", funds.spendable, "on the chain, to send or to pay with"),
+        ("held", funds.reserved, held.as_str()),
+        ("frozen", funds.frozen, "on the chain: of the whole, what must not be spent"),
         ("free stake", contract.staked_free, "of its nodes, at risk in no task"),
         ("locked stake", contract.staked_locked, "of its nodes, at risk in open tasks"),
         ("unbonding", contract.unbonding, "stake on its way out (`poq node withdraw`)"),

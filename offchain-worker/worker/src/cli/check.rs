@@ -251,13 +251,12 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
 }
 
 async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
-    let urls = config.chain.urls.join(",");
     let contract = match config.chain.contract.as_deref().map(poq_chain::signer::parse_account).transpose() {
         Ok(contract) => contract,
         Err(error) => return findings.bad("contract", error.into()),
     };
     let options = Options { connect_timeout: args.connect_timeout, ..Options::default() };
-    let client = match Client::connect(&urls, contract, options).await {
+    let client = match Client::connect_to(config.chain.urls.clone(), contract, options).await {
         Ok(client) => client,
         Err(error) => return findings.bad("node", error.into()),
     };

@@ -8,6 +8,7 @@ use crate::cli::output::Printer;
 use anyhow::Context;
 use poq_chain::signer::{ss58, Keys};
 use poq_chain::{AccountId32, At, Client, Options};
+use poq_worker::endpoint::{self, Audience, Checked, Endpoint, Probe};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -118,6 +119,17 @@ impl Session {
     /// An amount in the smallest unit.
     pub(crate) fn raw(&self, amount: &Amount) -> anyhow::Result<u128> {
         amount.resolve(self.unit.decimals).map_err(|e| Usage(e.to_string()).into())
+    }
+
+    /// An address under which others are to reach a blob server, as `flag` gives it.
+    pub(crate) fn endpoint(&self, flag: &str, text: &str) -> anyhow::Result<Checked> {
+        let audience = Audience::of(self.client.chain().is_development());
+        Ok(endpoint::check(text, audience).with_context(|| flag.to_owned())?)
+    }
+
+    /// What answers there, for whoever is about to pay for its registration.
+    pub(crate) async fn probe(&self, endpoint: &Endpoint) -> anyhow::Result<Probe> {
+        Ok(endpoint::probe(endpoint, Some(&self.client.contract()?.0)).await)
     }
 
     /// An address as this chain writes it.

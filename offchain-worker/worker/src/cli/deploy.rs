@@ -142,7 +142,7 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
         code_hash: format!("{:?}", deployed.code_hash),
         contract_owner: session.address(&submitter.account()),
         kinds: Vec::new(),
-        url: session.client.endpoint(),
+        url: (!session.client.endpoint_has_secret()).then(|| session.client.endpoint()),
         chain: session.client.chain().name.clone(),
         genesis: format!("{:?}", session.client.chain().genesis_hash),
         block: deployed.block.number,
@@ -158,6 +158,12 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
     deployment.kinds = session.client.view().await?.kinds().await?;
     deployment.write(&args.out, true)?;
 
+    let secret = match deployment.url {
+        Some(_) => "",
+        None => {
+            "\nThe node's address has a key in it and was not written down: give --url (or POQ_URL) to later commands."
+        }
+    };
     desk.printer.print(
         || {
             let mut value = json!(deployment);
@@ -173,9 +179,9 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
                 ("code hash", deployment.code_hash.clone()),
                 ("contract owner", deployment.contract_owner.clone()),
                 ("task kinds", kinds.join(", ")),
-                ("chain", format!("{} at {}", deployment.chain, deployment.url)),
+                ("chain", format!("{} at {}", deployment.chain, session.client.endpoint())),
                 ("written to", args.out.display().to_string()),
-            ])
+            ]) + secret
         },
     )
 }

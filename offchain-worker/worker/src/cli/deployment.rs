@@ -21,8 +21,9 @@ pub(crate) struct Deployment {
     pub(crate) contract_owner: String,
     /// The task kinds that were set.
     pub(crate) kinds: Vec<u16>,
-    /// The node that it was deployed through.
-    pub(crate) url: String,
+    /// The node that it was deployed through; not written down where its address has a key in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
     /// The chain's name.
     pub(crate) chain: String,
     /// The hash of the chain's first block, 0x-hex.
@@ -115,7 +116,7 @@ impl Target {
     /// The node that the deployment file names.
     pub(crate) fn url(&self) -> Option<&str> {
         match self {
-            Target::File(_, deployment) => Some(&deployment.url),
+            Target::File(_, deployment) => deployment.url.as_deref(),
             Target::Address(_) | Target::Nothing => None,
         }
     }
@@ -135,7 +136,7 @@ mod tests {
             code_hash: "0x12".into(),
             contract_owner: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".into(),
             kinds: vec![1, 65_535],
-            url: "ws://127.0.0.1:9944".into(),
+            url: Some("ws://127.0.0.1:9944".into()),
             chain: "Development".into(),
             genesis: "0x34".into(),
             block: u32::MAX,

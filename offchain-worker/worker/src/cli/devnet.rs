@@ -6,6 +6,7 @@ use crate::cli::signal::stopped;
 use anyhow::Context;
 use clap::Args;
 use poq_sandbox::{SandboxConfig, SandboxNode, Sealing};
+use poq_worker::endpoint::check_listen;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 #[derive(Args, Debug)]
 pub(crate) struct DevnetArgs {
     /// Where to serve the chain; port 0 takes a free one.
-    #[arg(long, env = "POQ_DEVNET_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9944")]
+    #[arg(long, env = "POQ_DEVNET_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9944", value_parser = check_listen)]
     listen: SocketAddr,
     /// Seals a block every so often instead of whenever there is a transaction.
     #[arg(long, env = "POQ_DEVNET_BLOCK_TIME", value_name = "DURATION", value_parser = duration)]

@@ -104,6 +104,8 @@ fn verdict_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict
         plain(Exit::Usage, "usage")
     } else if cause.is::<crate::cli::params_file::ParamsFileError>() {
         plain(Exit::Usage, "parameter_file")
+    } else if cause.is::<poq_worker::endpoint::EndpointError>() {
+        plain(Exit::Usage, "address")
     } else if cause.is::<poq_worker::ConfigError>() {
         plain(Exit::Usage, "configuration")
     } else if cause.is::<std::io::Error>() {

@@ -9,9 +9,11 @@ use crate::cli::output::{pairs, table, time};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use poq_chain::json::ToJson;
-use poq_chain::types::{GlobalParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Registration, Role};
+use poq_chain::stake::Unstake;
+use poq_chain::types::{Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Registration, Role};
 use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
 use poq_inference::Manifest;
+use poq_worker::endpoint::Checked;
 use serde_json::{json, Value};
 
 /// `poq node …`.
@@ -235,6 +237,8 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     })?;
     let minimum = kind.params.stake_min;
     let role = role_of(args.role);
+    let Checked { endpoint, warning } = session.endpoint("--endpoint", &args.endpoint)?;
+    let probe = session.probe(&endpoint).await?;
     let message = messages::register(
         Registration {
             role,
@@ -243,18 +247,24 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
             payee: to_ink(&payee),
             model: args.model.clone(),
             model_digest,
-            endpoint: args.endpoint.clone(),
+            endpoint: endpoint.to_string(),
             price,
         },
         stake,
     );
     let mut order = desk.order(format!("register an {} node for kind {}", role_name(role), args.kind));
     order.effect("model", format!("{} (0x{})", args.model, hex::encode(model_digest)));
-    order.effect("endpoint", args.endpoint.clone());
+    order.effect("endpoint", format!("{endpoint}: {probe}"));
     order.effect("operator", session.address(&operator));
     order.effect("payee", session.address(&payee));
     order.effect("price", unit.show(price));
     order.effect("stake", unit.show(stake));
+    if let Some(warning) = &warning {
+        order.note(warning);
+    }
+    if !probe.is_good() {
+        order.note("start its worker soon: what cannot be fetched from the endpoint earns nothing");
+    }
     if stake < minimum {
         order.note(format!("it is not drawn before it has {} of stake", unit.show(minimum)));
     }
@@ -268,7 +278,15 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     } else {
         "It can be drawn from now on: run its worker (`poq worker run`).".into()
     };
-    desk.done(&receipt, json!({ "node": node }), format!("node {node} is registered. {advice}"))
+    // A worker that is not started yet is no mistake, and one that cannot be reached is: both look like this.
+    if !probe.is_good() {
+        eprintln!("warning: {endpoint}: {probe}");
+    }
+    if let Some(warning) = warning {
+        eprintln!("warning: {warning}");
+    }
+    let value = json!({ "node": node, "endpoint": endpoint.to_string(), "health": probe.to_string() });
+    desk.done(&receipt, value, format!("node {node} is registered. {advice}"))
 }
 
 async fn stake(args: NodeAmountArgs) -> anyhow::Result<()> {
@@ -309,7 +327,7 @@ async fn unstake(args: UnstakeArgs) -> anyhow::Result<()> {
         None => view.node.free,
     };
     let global = session.client.view().await?.global_params().await?;
-    let now = session.client.upcoming().timestamp_ms;
+    let effect = Unstake::of(&view, &global, amount, session.client.upcoming().timestamp_ms);
     let mut order = desk.order(format!("take {} of stake out of node {}", unit.show(amount), args.node));
     order.effect(
         "free stake",
@@ -319,8 +337,8 @@ async fn unstake(args: UnstakeArgs) -> anyhow::Result<()> {
             unit.show(view.node.free.saturating_sub(amount))
         ),
     );
-    order.effect("withdrawable", format!("about {}", time(now.saturating_add(global.unbonding_ms))));
-    let waits = waits_again(session, &view, &global, now);
+    order.effect("withdrawable", format!("about {}", time(effect.unbonds_at)));
+    let waits = effect.warning(|amount| unit.show(amount), time);
     if let Some(waits) = &waits {
         order.note(waits);
     }
@@ -342,27 +360,6 @@ async fn unstake(args: UnstakeArgs) -> anyhow::Result<()> {
         "unbonds_at": node.unbonds_at,
     });
     desk.done(&receipt, value, text)
-}
-
-/// What a second `unstake` does to the first: the protocol keeps one sum and one time per node.
-fn waits_again(session: &Session, view: &NodeView, global: &GlobalParams, now: Millis) -> Option<String> {
-    let node = &view.node;
-    if node.unbonding == 0 {
-        return None;
-    }
-    let amount = session.unit.show(node.unbonding);
-    let period = humantime::format_duration(std::time::Duration::from_millis(global.unbonding_ms));
-    Some(if node.unbonds_at <= now {
-        format!(
-            "{amount} of the node's stake can be withdrawn now and would wait again for {period}: `poq node withdraw {}` first",
-            view.id
-        )
-    } else {
-        format!(
-            "{amount} of the node's stake is on its way out already, until {}: it waits again, with this, for {period}",
-            time(node.unbonds_at)
-        )
-    })
 }
 
 async fn withdraw(args: NodeKeyArgs) -> anyhow::Result<()> {
@@ -428,7 +425,17 @@ async fn configure(args: ConfigureArgs) -> anyhow::Result<()> {
     if let Some(payee) = &payee {
         order.effect("payee", from(address(&present.node.payee), session.address(payee)));
     }
-    if let Some(endpoint) = &change.endpoint {
+    let mut endpoint = None;
+    if let Some(text) = &change.endpoint {
+        let checked = session.endpoint("--endpoint", text)?;
+        let probe = session.probe(&checked.endpoint).await?;
+        if let Some(warning) = &checked.warning {
+            order.note(warning);
+        }
+        order.note(format!("{}: {probe}", checked.endpoint));
+        endpoint = Some(checked.endpoint.to_string());
+    }
+    if let Some(endpoint) = &endpoint {
         order.effect("endpoint", from(present.info.endpoint.clone(), endpoint.clone()));
     }
     if let Some(price) = price {
@@ -437,7 +444,7 @@ async fn configure(args: ConfigureArgs) -> anyhow::Result<()> {
     let update = NodeUpdate {
         operator: operator.as_ref().map(to_ink),
         payee: payee.as_ref().map(to_ink),
-        endpoint: change.endpoint.clone(),
+        endpoint,
         price,
     };
     let Some(receipt) = desk.send(order, messages::configure(id, update)).await? else { return Ok(()) };

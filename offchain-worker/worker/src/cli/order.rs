@@ -8,7 +8,7 @@ use crate::cli::connect::{load_keys, Session};
 use crate::cli::exit::{Coded, Exit};
 use crate::cli::output::{pairs, Printer};
 use parity_scale_codec::Decode;
-use poq_chain::{AccountId32, AccountInfo, At, Cost, Deposit, Keys, Message, Receipt, Submitter};
+use poq_chain::{AccountId32, At, Cost, Deposit, Funds, Keys, Message, Receipt, Submitter};
 use serde_json::{json, Map, Value};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -68,43 +68,6 @@ impl Consent {
                     send it unasked, or --dry-run to see what it would do and cost";
         let exit = Exit::Usage;
         Err(Coded { exit, code: "confirmation_required", text: text.into(), details: None }.into())
-    }
-}
-
-/// What an account can do with its money on the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Purse {
-    /// Not held: what can be spent, and what is frozen or must remain.
-    pub(crate) free: u128,
-    /// Held: storage deposits, for example.
-    pub(crate) held: u128,
-    /// What of the whole must not be spent.
-    pub(crate) frozen: u128,
-    /// What can be spent without ending the account.
-    pub(crate) spendable: u128,
-    /// What must remain for the account to exist.
-    pub(crate) existential_deposit: u128,
-}
-
-impl Purse {
-    pub(crate) fn of(account: &AccountInfo, existential_deposit: u128) -> Purse {
-        // A freeze covers what is held too.
-        let untouchable = account.frozen.saturating_sub(account.reserved).max(existential_deposit);
-        Purse {
-            free: account.free,
-            held: account.reserved,
-            frozen: account.frozen,
-            spendable: account.free.saturating_sub(untouchable),
-            existential_deposit,
-        }
-    }
-}
-
-impl Session {
-    /// What an account has on the chain.
-    pub(crate) async fn purse(&self, account: &AccountId32, at: impl Into<At>) -> anyhow::Result<Purse> {
-        let info = self.client.account(account, at).await?;
-        Ok(Purse::of(&info, self.client.chain().existential_deposit))
     }
 }
 
@@ -246,19 +209,19 @@ impl Order<'_> {
     async fn quoted<T>(&self, quoted: poq_chain::error::Result<T>) -> anyhow::Result<T> {
         match quoted {
             Err(poq_chain::Error::InsufficientFunds { needed, .. }) => {
-                let purse = self.purse().await?;
+                let funds = self.funds().await?;
                 let sums = Sums { value: self.sums.value.saturating_add(needed), ..self.sums };
-                Err(self.lacks(&sums, &purse, true).into())
+                Err(self.lacks(&sums, &funds, true).into())
             }
             other => Ok(other?),
         }
     }
 
-    async fn purse(&self) -> anyhow::Result<Purse> {
-        self.desk.session.purse(&self.desk.account(), At::Best).await
+    async fn funds(&self) -> anyhow::Result<Funds> {
+        Ok(self.desk.session.client.funds(&self.desk.account(), At::Best).await?)
     }
 
-    fn lacks(&self, sums: &Sums, purse: &Purse, at_least: bool) -> Coded {
+    fn lacks(&self, sums: &Sums, funds: &Funds, at_least: bool) -> Coded {
         let session = &self.desk.session;
         let unit = &session.unit;
         let parts: Vec<String> = [
@@ -280,21 +243,21 @@ impl Order<'_> {
             self.what,
             if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) },
             if at_least { ", fees and deposits on top," } else { "" },
-            unit.show(purse.spendable),
-            unit.show(purse.free),
-            unit.show(purse.held),
-            unit.show(purse.frozen),
-            unit.show(purse.existential_deposit),
+            unit.show(funds.spendable),
+            unit.show(funds.free),
+            unit.show(funds.reserved),
+            unit.show(funds.frozen),
+            unit.show(funds.existential_deposit),
         );
         let details = json!({
             "account": session.address(&self.desk.account()),
             "needed": sums.needed().to_string(),
             "at_least": at_least,
-            "spendable": purse.spendable.to_string(),
-            "free": purse.free.to_string(),
-            "held": purse.held.to_string(),
-            "frozen": purse.frozen.to_string(),
-            "existential_deposit": purse.existential_deposit.to_string(),
+            "spendable": funds.spendable.to_string(),
+            "free": funds.free.to_string(),
+            "held": funds.reserved.to_string(),
+            "frozen": funds.frozen.to_string(),
+            "existential_deposit": funds.existential_deposit.to_string(),
             "unit": { "symbol": unit.symbol, "decimals": unit.decimals },
         });
         Coded { exit: Exit::Failure, code: "insufficient_funds", text, details: Some(details) }
@@ -306,19 +269,19 @@ impl Order<'_> {
     /// # Errors
     /// Where the account cannot pay for it, or somebody says no.
     pub(crate) async fn agreed(self) -> anyhow::Result<bool> {
-        let purse = self.purse().await?;
-        if self.sums.needed() > purse.spendable {
-            return Err(self.lacks(&self.sums, &purse, false).into());
+        let funds = self.funds().await?;
+        if self.sums.needed() > funds.spendable {
+            return Err(self.lacks(&self.sums, &funds, false).into());
         }
         let consent = self.desk.consent;
         if consent.dry_run {
-            self.desk.printer.print(|| self.json(&purse), || self.text(&purse))?;
+            self.desk.printer.print(|| self.json(&funds), || self.text(&funds))?;
             return Ok(false);
         }
         if consent.yes {
             return Ok(true);
         }
-        eprintln!("{}", self.text(&purse));
+        eprintln!("{}", self.text(&funds));
         if ask(&mut std::io::stdin().lock(), &mut std::io::stderr())? {
             return Ok(true);
         }
@@ -326,7 +289,7 @@ impl Order<'_> {
             .into())
     }
 
-    fn text(&self, purse: &Purse) -> String {
+    fn text(&self, funds: &Funds) -> String {
         let (unit, sums) = (&self.desk.session.unit, &self.sums);
         let mut lines = vec![("  signed by".to_owned(), self.desk.session.address(&self.desk.account()))];
         lines.extend(self.effects.iter().map(|(name, value)| (format!("  {name}"), value.clone())));
@@ -352,10 +315,10 @@ impl Order<'_> {
         if sums.returned > 0 {
             lines.push(("  deposit returned".into(), unit.show(sums.returned)));
         }
-        let left = purse.spendable.saturating_sub(sums.needed());
+        let left = funds.spendable.saturating_sub(sums.needed());
         lines.push((
             "  spendable".into(),
-            format!("{} now, at least {} then", unit.show(purse.spendable), unit.show(left)),
+            format!("{} now, at least {} then", unit.show(funds.spendable), unit.show(left)),
         ));
         let mut text = format!("{}\n{}", self.what, pairs(&lines));
         for note in &self.notes {
@@ -364,7 +327,7 @@ impl Order<'_> {
         text
     }
 
-    fn json(&self, purse: &Purse) -> Value {
+    fn json(&self, funds: &Funds) -> Value {
         let sums = &self.sums;
         let effects: Map<String, Value> =
             self.effects.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -377,7 +340,7 @@ impl Order<'_> {
             "amount": sums.value.to_string(),
             "fee_max": (sums.unknown == 0).then(|| sums.fee.to_string()),
             "deposit": { "charged": sums.charged.to_string(), "returned": sums.returned.to_string() },
-            "spendable": purse.spendable.to_string(),
+            "spendable": funds.spendable.to_string(),
             "notes": self.notes,
         })
     }
@@ -412,14 +375,5 @@ mod tests {
             assert_eq!(ask(&mut typed.as_bytes(), &mut shown).unwrap(), sent, "{typed:?}");
             assert_eq!(shown, b"Send it? [y/N] ");
         }
-    }
-
-    #[test]
-    fn a_freeze_covers_what_is_held() {
-        let account = |free, reserved, frozen| AccountInfo { nonce: 0, free, reserved, frozen };
-        assert_eq!(Purse::of(&account(100, 0, 0), 10).spendable, 90);
-        assert_eq!(Purse::of(&account(100, 0, 40), 10).spendable, 60);
-        assert_eq!(Purse::of(&account(100, 30, 40), 10).spendable, 90);
-        assert_eq!(Purse::of(&account(5, 0, 0), 10).spendable, 0);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) async fn run(args: TransferArgs) -> anyhow::Result<()> {
     let to = desk.who(&args.to)?;
     let amount = session.raw(&args.amount)?;
     let address = session.address(&to);
-    let has = session.purse(&to, At::Best).await?.free;
+    let has = session.client.funds(&to, At::Best).await?.free;
     let least = session.client.chain().existential_deposit;
     if has.saturating_add(amount) < least {
         let text = format!(

@@ -71,10 +71,17 @@ async fn contract_there(config: &WorkerConfig) -> anyhow::Result<()> {
     let Some(contract) = &config.chain.contract else { return Ok(()) };
     let contract = parse_account(contract).map_err(|e| Usage(format!("chain.contract: {e}")))?;
     let options = Options { connect_timeout: LOOK, ..Options::default() };
-    match Client::connect(&config.chain.urls.join(","), Some(contract), options).await {
-        Ok(client) => client.code_hash().await.map(drop).context("the worker cannot start"),
+    match Client::connect_to(config.chain.urls.clone(), Some(contract), options).await {
+        Ok(client) => absent(client.code_hash().await.map(drop)),
+        Err(error) => absent(Err(error)),
+    }
+}
+
+/// What keeps the worker from starting: not what passes, which it waits for.
+fn absent(found: poq_chain::error::Result<()>) -> anyhow::Result<()> {
+    match found {
         Err(error) if error.class() == Class::Transient => Ok(()),
-        Err(error) => Err(error).context("the worker cannot start"),
+        found => found.context("the worker cannot start"),
     }
 }
 

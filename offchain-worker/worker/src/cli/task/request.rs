@@ -18,6 +18,7 @@ use poq_blobs::{BlobStore, PromptBlob, StoreLimits};
 use poq_chain::json::ToJson;
 use poq_chain::types::{Balance, KindParams, Role, TaskId, TaskInput};
 use poq_chain::{commit, messages, AccountId32, ContractError, Message};
+use poq_worker::endpoint::{check_listen, Checked};
 use rand::RngCore;
 use serde_json::{json, Value};
 use std::io::Read;
@@ -98,7 +99,7 @@ pub(crate) struct HostingArgs {
     pub(crate) blob_dir: Option<String>,
     /// Serves the input from this process at this address for as long as it waits (implies --wait). The nodes must be able
     /// to reach it; where they see it under another address, give that with --blob-url.
-    #[arg(long, env = "POQ_BLOB_LISTEN", value_name = "IP:PORT")]
+    #[arg(long, env = "POQ_BLOB_LISTEN", value_name = "IP:PORT", value_parser = check_listen)]
     pub(crate) listen: Option<SocketAddr>,
 }
 
@@ -120,27 +121,41 @@ fn input_bytes(args: &RequestArgs) -> anyhow::Result<Bytes> {
     Ok(blob.encode().map_err(|e| Usage(e.to_string()))?)
 }
 
+/// An input that the drawn nodes can fetch.
+struct Hosted {
+    input: TaskInput,
+    /// Why only this machine can fetch it, where that is allowed.
+    warning: Option<String>,
+    /// The server in this process that has it.
+    server: Option<Host>,
+}
+
 /// Puts the input where the drawn nodes can fetch it, and says where that is.
-async fn host(
-    session: &Session,
-    hosting: &HostingArgs,
-    bytes: Bytes,
-) -> anyhow::Result<(TaskInput, Option<Host>)> {
+async fn host(session: &Session, hosting: &HostingArgs, bytes: Bytes) -> anyhow::Result<Hosted> {
     let hash = commit::blake2(&bytes);
     if let Some(listen) = hosting.listen {
         let server = Host::start(session.client.clone(), listen).await?;
         server.put(bytes).await?;
-        let url = hosting.blob_url.clone().unwrap_or_else(|| server.url().to_owned());
-        return Ok((TaskInput { hash, url }, Some(server)));
+        let (flag, url) = match &hosting.blob_url {
+            Some(url) => ("--blob-url", url.clone()),
+            None => ("--listen (give the address that others see with --blob-url)", server.url().to_owned()),
+        };
+        let Checked { endpoint, warning } = session.endpoint(flag, &url)?;
+        return Ok(Hosted {
+            input: TaskInput { hash, url: endpoint.to_string() },
+            warning,
+            server: Some(server),
+        });
     }
     let Some(url) = hosting.blob_url.clone() else {
         return Err(Usage("say where the input can be fetched: --listen, or --blob-url".into()).into());
     };
+    let Checked { endpoint, warning } = session.endpoint("--blob-url", &url)?;
     if let Some(store) = &hosting.blob_dir {
         let store = BlobStore::open(store, StoreLimits::default()).context("--blob-dir")?;
         store.put(bytes).await.context("--blob-dir")?;
     }
-    Ok((TaskInput { hash, url }, None))
+    Ok(Hosted { input: TaskInput { hash, url: endpoint.to_string() }, warning, server: None })
 }
 
 /// What is asked for, apart from the fee.
@@ -219,7 +234,7 @@ pub(super) async fn request(args: RequestArgs) -> anyhow::Result<()> {
     }
     let auditor: AccountId32 =
         args.auditor.as_ref().map_or_else(|| Ok(desk.account()), |who| desk.who(who))?;
-    let (input, server) = host(session, &args.hosting, bytes).await?;
+    let Hosted { input, warning, server } = host(session, &args.hosting, bytes).await?;
     let mut salt = [0u8; 32];
     rand::rng().fill_bytes(&mut salt);
     // Without a reference the commitment is random bytes: nobody can tell the two apart.
@@ -250,6 +265,9 @@ pub(super) async fn request(args: RequestArgs) -> anyhow::Result<()> {
         );
     }
     order.effect("input", format!("0x{} at {}", hex::encode(asked.input.hash), asked.input.url));
+    if let Some(warning) = warning {
+        order.note(warning);
+    }
     if params.audit_ms > 0 {
         let wait = humantime::format_duration(Duration::from_millis(params.audit_ms));
         order.note(format!(
