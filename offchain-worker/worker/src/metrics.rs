@@ -1,6 +1,6 @@
 //! Every metric of the worker: its name, its meaning, and the one function that moves it.
 //!
-//! All names are here and nowhere else; `docs/operations.md` has the same table. Counters are registered at zero when the
+//! All names are here and nowhere else; `docs/metrics.md` has the same table. Counters are registered at zero when the
 //! worker starts, because `increase()` over a series that is born with its first event misses that event.
 
 use std::sync::OnceLock;

@@ -78,13 +78,22 @@ fn code(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`')
 }
 
+/// A value may be written with separators, and only its start where it ends with `…` (a hash).
+fn same(told: &str, value: &str) -> bool {
+    let (told, value) = (told.replace(['_', ','], ""), value.replace('_', ""));
+    match told.strip_suffix('…') {
+        Some(start) => !start.is_empty() && value.starts_with(start),
+        None => told == value,
+    }
+}
+
 /// Every difference, in words.
 pub fn differences(shipped: &BTreeMap<String, String>, documented: &BTreeMap<String, String>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, value) in shipped {
         match documented.get(name) {
             None => lines.push(format!("{name} = {value} has no row")),
-            Some(told) if told.replace(['_', ','], "") != value.replace('_', "") => {
+            Some(told) if !same(told, value) => {
                 lines.push(format!("{name} is {value}, and its row says {told}"));
             }
             Some(_) => {}
@@ -130,6 +139,20 @@ mod tests {
             "there is no parameter ghost",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_value_is_compared_without_its_separators() {
+        for (told, value, expected) in [
+            ("86,400,000", "86400000", true),
+            ("1_000", "1000", true),
+            ("0x…", "0xab12", true),
+            ("…", "0xab12", false),
+            ("0xac…", "0xab12", false),
+            ("0.02", "0.2", false),
+        ] {
+            assert_eq!(same(told, value), expected, "{told} {value}");
+        }
     }
 
     #[test]

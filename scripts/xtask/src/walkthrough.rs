@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! <!-- walkthrough: skip, REASON -->                       not run
-//! <!-- walkthrough: background until "TEXT", REASON -->    left running; the next command starts once it has printed TEXT
+//! <!-- walkthrough: background until "TEXT", REASON -->    goes on beside the next command, which starts once it has printed TEXT;
+//!                                                          it may end by itself, but not in failure
 //! <!-- walkthrough: output -->                             before another block: what the `sh` block above it prints
 //! ```
 //!
@@ -61,7 +62,7 @@ pub enum How {
         /// Why.
         reason: String,
     },
-    /// Left running until the end of the walkthrough.
+    /// Goes on beside the next ones, until the end of the walkthrough at the latest.
     Background {
         /// The text in its output after which the reader goes on.
         until: String,
@@ -447,8 +448,8 @@ pub fn run(blocks: &[Block], options: Options) -> Result<Summary, WalkthroughErr
         }
     }
     for (place, started) in &running {
-        if let Some(status) = started.status() {
-            println!("\n{place} ended by itself with exit status {status}, and was to go on:");
+        if let Some(status) = started.status().filter(|status| *status != 0) {
+            println!("\n{place} ended by itself, with exit status {status}:");
             show(&started.output(), true);
             summary.failed += 1;
             summary.passed = summary.passed.saturating_sub(1);
@@ -581,8 +582,13 @@ mod tests {
             walk("<!-- walkthrough: background until \"ready\", a server -->\n```sh\necho no\n```\n```sh\necho\n```\n");
         assert_eq!(summary, Summary { failed: 1, not_run: 1, ..Summary::default() });
         let (summary, _) = walk(
-            "<!-- walkthrough: background until \"ready\", a server -->\n```sh\necho ready\n```\n```sh\nsleep 0.3\n```\n",
+            "<!-- walkthrough: background until \"ready\", a server -->\n```sh\n(echo ready; exit 1)\n```\n```sh\nsleep 0.3\n```\n",
         );
         assert_eq!(summary, Summary { passed: 1, failed: 1, ..Summary::default() });
+        // A request that waits for its answer ends when it has it.
+        let (summary, _) = walk(
+            "<!-- walkthrough: background until \"ready\", a request -->\n```sh\necho ready\n```\n```sh\nsleep 0.3\n```\n",
+        );
+        assert_eq!(summary, Summary { passed: 2, ..Summary::default() });
     }
 }
