@@ -376,6 +376,16 @@ mod tests {
         }
     }
 
+    /// The docs' table has every metric, in these words, and no other.
+    #[test]
+    fn the_docs_have_the_same_table() {
+        let page = include_str!("../../../docs/metrics.md");
+        let told: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("| `poq_")).collect();
+        let rows: Vec<String> =
+            ALL.iter().map(|(name, kind, meaning)| format!("| `{name}` | {kind} | {meaning} |")).collect();
+        assert_eq!(told, rows.iter().map(String::as_str).collect());
+    }
+
     #[test]
     fn counters_exist_before_anything_happens() {
         let Some(handle) = install() else { panic!("no recorder") };

@@ -24,6 +24,8 @@ use std::{
 
 /// How often it is looked whether a command has ended.
 const POLL: Duration = Duration::from_millis(50);
+/// How long what runs in the background may take to stop when it is asked to.
+const STOPPING: Duration = Duration::from_secs(20);
 /// How many of the last lines of a command's output are shown where it succeeded.
 const SHOWN: usize = 12;
 /// What shells of other names are called in a fence's first word: such blocks would be commands that nobody runs.
@@ -335,7 +337,8 @@ impl Shell {
             partial = quoted(&partial),
             status = quoted(&status),
         );
-        self.say(&if background { format!("{{ {run}; }} &") } else { run })?;
+        // At the end the command is to stop by itself; the shell around it waits until it has.
+        self.say(&if background { format!("{{ trap : TERM; {run}; }} &") } else { run })?;
         Ok(Started { output, status })
     }
 
@@ -360,10 +363,17 @@ impl Shell {
         }
     }
 
-    /// Ends everything that the commands left running.
+    /// Ends everything that the commands left running: asks first, as an administrator would.
     fn stop(mut self) {
         let _ = self.say("trap '' TERM; kill -TERM 0; wait");
         drop(self.input);
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && begun.elapsed() < STOPPING {
+            sleep(POLL);
+        }
+        // Also where the shell itself has ended: what it started may live on.
+        let group = format!("-{}", self.process.id());
+        let _ = Command::new("bash").args(["-c", "kill -KILL -- \"$0\" 2>/dev/null", &group]).status();
         let _ = self.process.wait();
     }
 }
@@ -582,7 +592,7 @@ mod tests {
             walk("<!-- walkthrough: background until \"ready\", a server -->\n```sh\necho no\n```\n```sh\necho\n```\n");
         assert_eq!(summary, Summary { failed: 1, not_run: 1, ..Summary::default() });
         let (summary, _) = walk(
-            "<!-- walkthrough: background until \"ready\", a server -->\n```sh\n(echo ready; exit 1)\n```\n```sh\nsleep 0.3\n```\n",
+            "<!-- walkthrough: background until \"ready\", a server -->\n```sh\n(echo ready; sleep 0.3; exit 1)\n```\n```sh\nsleep 1\n```\n",
         );
         assert_eq!(summary, Summary { passed: 1, failed: 1, ..Summary::default() });
         // A request that waits for its answer ends when it has it.
