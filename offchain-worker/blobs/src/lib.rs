@@ -7,6 +7,7 @@
 //! * [`BlobStore`]: content-addressed storage on a local disk (default), in an S3-compatible store (feature `s3`) or in
 //!   memory.
 //! * [`BlobServer`]: serves a store over HTTP to those whom an [`Access`] lets have it. Requests are signed.
+//! * [`endpoint`]: whether an address can be one that others reach a server at, and whether one answers there.
 //! * [`BlobClient`]: fetches from other people's servers, trusting nothing: sizes and times are limited, hashes and
 //!   commitments verified.
 //!
@@ -36,6 +37,7 @@ mod access;
 mod auth;
 mod client;
 mod documents;
+pub mod endpoint;
 mod id;
 mod network;
 mod server;

@@ -211,9 +211,8 @@ async fn scrape(State(shared): State<Shared>) -> Response {
     shared.board.export();
     match shared.recorder {
         Some(recorder) => {
-            recorder.run_upkeep();
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.render())
-                .into_response()
+            let text = metrics::render(recorder);
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         None => (StatusCode::SERVICE_UNAVAILABLE, "metrics go to another recorder of this process\n")
             .into_response(),

@@ -1,11 +1,12 @@
 //! `poq check`: what a worker needs before it starts.
 
 use crate::cli::amount::Unit;
-use crate::cli::args::CheckArgs;
+use crate::cli::args::{duration, Output};
 use crate::cli::connect::load_keys;
 use crate::cli::deploy::{artifact, find_upwards};
 use crate::cli::output::table;
 use crate::cli::worker::chain_overrides;
+use clap::Args;
 use poq_chain::signer::ss58;
 use poq_chain::types::{KindId, NodeStatus, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
@@ -18,6 +19,28 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// `poq check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The worker's configuration file, found as `poq worker run` finds it. Without one only the chain is checked.
+    #[arg(long, short, env = "POQ_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The chain node's websocket address; overrides the configuration.
+    #[arg(long, env = "POQ_URL", value_name = "URL[,URL…]")]
+    pub(crate) url: Option<String>,
+    /// The contract: its address, or the path of a deployment file; overrides the configuration.
+    #[arg(long, env = "POQ_CONTRACT", value_name = "ADDRESS|FILE")]
+    pub(crate) contract: Option<String>,
+    /// The built contract that the one on chain should be, to compare their code hashes.
+    #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
+    pub(crate) artifact: Option<PathBuf>,
+    /// How long to try to reach the node before giving up.
+    #[arg(long, env = "POQ_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub(crate) connect_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
 
 /// A block from further in the future than this means that this machine's clock is slow, or the chain's is fast.
 const SKEW_MAX: Duration = Duration::from_secs(10);
@@ -228,13 +251,12 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
 }
 
 async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
-    let urls = config.chain.urls.join(",");
     let contract = match config.chain.contract.as_deref().map(poq_chain::signer::parse_account).transpose() {
         Ok(contract) => contract,
         Err(error) => return findings.bad("contract", error.into()),
     };
     let options = Options { connect_timeout: args.connect_timeout, ..Options::default() };
-    let client = match Client::connect(&urls, contract, options).await {
+    let client = match Client::connect_to(config.chain.urls.clone(), contract, options).await {
         Ok(client) => client,
         Err(error) => return findings.bad("node", error.into()),
     };

@@ -1,8 +1,8 @@
 //! Log lines: on standard error, so that results on standard output stay clean.
 
-use crate::cli::args::{Cli, Command, WorkerCommand};
+use crate::cli::args::{Cli, Command};
 use crate::cli::exit::Usage;
-use crate::cli::worker;
+use crate::cli::worker::{self, WorkerCommand};
 use poq_worker::config::{self, LogConfig, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,11 @@ pub(crate) fn logging(cli: &Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|e| {
         Usage(format!("the log filter '{}' is not one: {e}; write info or poq_chain=debug", log.filter))
     })?;
+    // They tell the whole address of a node that is connected to, which may hold a key.
+    let filter = ["jsonrpsee-client=info", "soketto=info"]
+        .into_iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => builder.json().init(),

@@ -8,5 +8,6 @@ mod crash;
 mod faults;
 mod life;
 mod models;
+mod secrets;
 mod stop;
 mod support;
