@@ -99,8 +99,16 @@ impl Board {
 
     /// Takes a condition back.
     pub(crate) fn clear(&self, about: &About) {
-        if self.inner.lock().conditions.remove(about).is_some() && !matches!(about, About::Starting(_)) {
+        let mut inner = self.inner.lock();
+        if inner.conditions.remove(about).is_none() {
+            return;
+        }
+        if !matches!(about, About::Starting(_)) {
             tracing::info!(condition = ?about, "no longer holds");
+        }
+        // Whoever watches the log, a person or a script, waits for this line.
+        if inner.conditions.is_empty() {
+            tracing::info!("ready: the nodes can be drawn and earn");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Every metric of the worker: its name, its meaning, and the one function that moves it.
 //!
-//! All names are here and nowhere else; `docs/operations.md` has the same table. Counters are registered at zero when the
+//! All names are here and nowhere else; `docs/metrics.md` has the same table. Counters are registered at zero when the
 //! worker starts, because `increase()` over a series that is born with its first event misses that event.
 
 use std::collections::BTreeSet;
@@ -401,6 +401,16 @@ mod tests {
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
             assert!(meaning.ends_with('.'), "{name}");
         }
+    }
+
+    /// The docs' table has every metric, in these words, and no other.
+    #[test]
+    fn the_docs_have_the_same_table() {
+        let page = include_str!("../../../docs/metrics.md");
+        let told: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("| `poq_")).collect();
+        let rows: Vec<String> =
+            ALL.iter().map(|(name, kind, meaning)| format!("| `{name}` | {kind} | {meaning} |")).collect();
+        assert_eq!(told, rows.iter().map(String::as_str).collect());
     }
 
     #[test]
