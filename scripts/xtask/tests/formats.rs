@@ -34,13 +34,19 @@ fn faults(name: &str, text: &str) -> Vec<String> {
     for (at, line) in lines.iter().enumerate() {
         let attribute = line.contains("serde(") && !line.trim_start().starts_with("//");
         if attribute && line.contains("flatten") && derives(&lines, at).contains("Deserialize") {
-            found.push(format!("{name}:{}: a type with `flatten` is read by serde's buffer: write its Deserialize by hand", at + 1));
+            found.push(format!(
+                "{name}:{}: a type with `flatten` is read by serde's buffer: write its Deserialize by hand",
+                at + 1
+            ));
         }
     }
     // Tests may turn anything into anything.
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
     let values = ["serde_json::Value", "serde_json::to_value", "serde_json::json", "json!("];
-    let writers = ["toml::to_string", "toml::Value::try_from", "toml::Table::try_from", "csv::Writer", "serde_yaml"];
+    let writers =
+        ["toml::to_string", "toml::Value::try_from", "toml::Table::try_from", "csv::Writer", "serde_yaml"];
     let has = |signs: &[&'static str]| signs.iter().copied().find(|sign| code.contains(sign));
     let imports = code.contains("use serde_json::{") || code.contains("use serde_json::Value");
     if let (Some(writer), true) = (has(&writers), has(&values).is_some() || imports) {
