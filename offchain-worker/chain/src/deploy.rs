@@ -202,6 +202,16 @@ impl Instantiation {
     }
 }
 
+/// The least that code is charged for when it is uploaded: the pallet's deposit for its bytes and its two records.
+async fn code_deposit(client: &Client, code: &Code) -> Result<u128> {
+    let Code::Upload(code) = code else { return Ok(0) };
+    let runtime = client.runtime(client.hash_of(At::Best).await?).await?;
+    let per_byte: u128 = runtime.constant("Contracts", "DepositPerByte")?;
+    let per_item: u128 = runtime.constant("Contracts", "DepositPerItem")?;
+    let bytes = u128::try_from(code.len()).unwrap_or(u128::MAX);
+    Ok(per_byte.saturating_mul(bytes).saturating_add(per_item.saturating_mul(2)))
+}
+
 /// Uploads the code if the chain does not have it, and instantiates the contract. The submitter's account becomes its owner.
 ///
 /// # Errors

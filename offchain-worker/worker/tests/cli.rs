@@ -925,18 +925,19 @@ fn a_draw_that_cannot_be_filled_says_what_filters_how_many() {
 
 #[test]
 fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
+    let (chain, desk) = (Chain::new(), Desk::new());
+    desk.key("poor.key", "//Nobody//Has//Money");
+    let (url, artifact) = (chain.url(), artifact());
+    let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--key-file", "poor.key"];
+    desk.refuses(&deploy, FAILURE, &["at least 0.", "can spend 0 UNIT", "0.001 UNIT must remain"]);
+    let (_, error) = desk.error(&[&deploy[..], &["--json"]].concat());
+    assert_eq!(error["code"], "insufficient_funds");
+    let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
+    assert!(needed > 200_000_000_000, "the code's deposit is counted: {error}");
+
     let network = Network::new();
     let desk = &network.desk;
     desk.key("poor.key", "//Nobody//Has//Money");
-    let (url, artifact) = (network.chain.url(), artifact());
-    let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--out", "other.json", "--salt", "2"];
-    let poor = [&deploy[..], &["--key-file", "poor.key"]].concat();
-    desk.refuses(&poor, FAILURE, &["at least ", " UNIT", "can spend 0 UNIT", "0.001 UNIT must remain"]);
-    let (_, error) = desk.error(&[&poor[..], &["--json"]].concat());
-    assert_eq!(error["code"], "insufficient_funds");
-    let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
-    assert!(needed > 1_000_000_000_000, "the code's deposit is counted: {error}");
-
     // Enough for the amount, not for the fee and the deposit on top of it.
     desk.poq(&["transfer", "poor.key", "5", "--key-file", "alice.key"]).assert().success();
     let register = ["node", "register", "--key-file", "poor.key", "--role", "evaluator", "--stake", "4.99"];
@@ -957,15 +958,17 @@ fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
 fn what_is_held_is_shown_apart_from_what_can_be_spent() {
     let network = Network::new();
     let desk = &network.desk;
-    let before = desk.json(&["balance", "bob.key", "--json"]);
-    assert_eq!(before["held"], "0");
-    network.register("5");
-    let after = desk.json(&["balance", "bob.key", "--json"]);
     let amount = |value: &Value, name: &str| value[name].as_str().unwrap().parse::<u128>().unwrap();
-    assert!(amount(&after, "held") > 0, "the node's storage deposit: {after}");
-    assert_eq!(amount(&after, "total") - amount(&after, "held") - amount(&after, "spendable"), 1_000_000_000);
-    assert_eq!(amount(&after, "free_stake"), 5_000_000_000_000);
-    let text = desk.text(&["balance", "bob.key"]);
+    // Alice uploaded the contract's code: its deposit is held on her account, and is not hers to spend.
+    let alice = desk.json(&["balance", "alice.key", "--json"]);
+    assert!(amount(&alice, "held") > 0, "the code's deposit: {alice}");
+    let held: u128 = alice["holds"].as_array().unwrap().iter().map(|hold| amount(hold, "amount")).sum();
+    assert_eq!(held, amount(&alice, "held"));
+    let existential = amount(&alice, "existential_deposit");
+    assert_eq!(amount(&alice, "total"), amount(&alice, "held") + amount(&alice, "spendable") + existential);
+    network.register("5");
+    assert_eq!(amount(&desk.json(&["balance", "bob.key", "--json"]), "free_stake"), 5_000_000_000_000);
+    let text = desk.text(&["balance", "alice.key"]);
     for name in ["spendable", "held", "frozen", "free stake", "escrow", "pending", "rewards", "refunds"] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
     }
@@ -980,14 +983,17 @@ fn unstaking_again_says_that_the_first_part_waits_again() {
         let start = ["node", "unstake", "1", amount, "--key-file", "bob.key"];
         desk.text(&[&start[..], more].concat())
     };
-    assert!(!unstake("5", &["--dry-run"]).contains("waits again"));
+    assert!(!unstake("5", &["--dry-run"]).contains("again"));
     unstake("5", &[]);
     let warned = unstake("7", &["--dry-run"]);
-    assert!(warned.contains("5 UNIT") && warned.contains("waits again"), "{warned}");
+    assert!(warned.contains("5 UNIT that already waits") && warned.contains("would wait again"), "{warned}");
     assert!(unstake("7", &[]).contains("12 UNIT"), "all of it is told");
     network.chain.node.advance_ms(24 * 60 * 60 * 1_000 + 1).unwrap();
     let warned = unstake("1", &["--dry-run"]);
-    assert!(warned.contains("12 UNIT") && warned.contains("can be withdrawn now"), "{warned}");
+    assert!(
+        warned.contains("12 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
+        "{warned}"
+    );
 }
 
 #[test]

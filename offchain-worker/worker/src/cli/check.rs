@@ -25,19 +25,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     /// The worker's configuration file, found as `poq worker run` finds it. Without one only the chain is checked.
-    #[arg(long, short, env = "POQ_CONFIG", value_name = "FILE")]
+    #[arg(long, short, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The chain node's websocket address; overrides the configuration.
-    #[arg(long, env = "POQ_URL", value_name = "URL[,URL…]")]
+    #[arg(long, env = "POQ_URL", hide_env_values = true, value_name = "URL[,URL…]")]
     pub(crate) url: Option<String>,
     /// The contract: its address, or the path of a deployment file; overrides the configuration.
-    #[arg(long, env = "POQ_CONTRACT", value_name = "ADDRESS|FILE")]
+    #[arg(long, env = "POQ_CONTRACT", hide_env_values = true, value_name = "ADDRESS|FILE")]
     pub(crate) contract: Option<String>,
     /// The built contract that the one on chain should be, to compare their code hashes.
-    #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
     /// How long to try to reach the node before giving up.
-    #[arg(long, env = "POQ_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    #[arg(long, env = "POQ_CONNECT_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub(crate) connect_timeout: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
