@@ -170,7 +170,12 @@ impl Instantiation {
         let dry = client.executed(&answer, true, None).await?;
         let returned = match dry.result {
             Ok(returned) => returned,
-            Err(failure) => return Err(submitter.dry_run_refused(NAME, failure, dry.deposit.charge()).await),
+            Err(failure) => {
+                // A poor account's dry run ends before the deposit is counted.
+                let least = code_deposit(client, &code).await.unwrap_or(0);
+                let needed = dry.deposit.charge().max(least);
+                return Err(submitter.dry_run_refused(NAME, failure, needed).await);
+            }
         };
         let foretold = returned
             .address
