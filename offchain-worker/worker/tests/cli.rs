@@ -132,8 +132,12 @@ impl Chain {
     }
 
     fn at(address: SocketAddr) -> Chain {
+        Chain::with(address, SandboxConfig::default())
+    }
+
+    fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+        let node = SandboxNode::start(config).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
@@ -163,7 +167,11 @@ struct Network {
 
 impl Network {
     fn new() -> Network {
-        let (chain, desk) = (Chain::new(), Desk::new());
+        Network::on(Chain::new())
+    }
+
+    fn on(chain: Chain) -> Network {
+        let desk = Desk::new();
         desk.key("alice.key", "//Alice");
         desk.key("bob.key", "//Bob");
         desk.key("charlie.key", "//Charlie");
@@ -442,8 +450,77 @@ fn a_registration_that_cannot_work_is_refused() {
     refuses(&["--model", "gpt-17"], USAGE, &["gpt-17", "--model-digest"]);
     refuses(&["--model-digest", "0x12"], USAGE, &["64 hexadecimal"]);
     refuses(&["--operator", "nobody"], USAGE, &["nobody"]);
-    refuses(&["--endpoint", &"x".repeat(257)], REFUSED, &["256 bytes"]);
+    refuses(&["--endpoint", &format!("http://h.net/{}", "x".repeat(257))], USAGE, &["--endpoint", "256"]);
+    refuses(&["--endpoint", "0.0.0.0:9955"], USAGE, &["--endpoint", "no scheme", "http://"]);
     refuses(&["--key-file", "alice.key"], USAGE, &["cannot be used multiple times"]);
+}
+
+/// Somebody who answers every request at an address of this machine with the same JSON.
+fn answering(body: String) -> SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    address
+}
+
+/// Addresses are looked at, and asked, before anything is paid for.
+#[test]
+fn an_address_is_checked_and_asked_before_money_moves() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let deployment: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
+    let contract = poq_chain::signer::parse_account(deployment["contract"].as_str().unwrap()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let health = |contract: &str| {
+        answering(format!(r#"{{"status":"ok","contract":"{contract}","time":{now}}}"#)).to_string()
+    };
+    let register = |endpoint: &str, more: &[&str]| {
+        let start = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+        let rest = ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", endpoint];
+        desk.poq(&[&start[..], &rest, more].concat())
+    };
+    // A worker of this contract, of another one, and none: told, and no reason to refuse.
+    let good = format!("http://{}", health(&hex::encode(contract.0)));
+    let shown = register(&good, &["--dry-run"]).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(shown).unwrap().contains("a blob server of this contract answers there"));
+    register(&good, &[]).assert().success().stderr(contains("nothing could be reached").not());
+    let other = format!("http://{}", health(&"12".repeat(32)));
+    register(&other, &[]).assert().success().stderr(contains("another contract"));
+    register("http://127.0.0.1:1", &[]).assert().success().stderr(contains("Is the worker running"));
+    // `poq check` asks through the registered address.
+    worker_config(&network, "charlie.key", "");
+    let check = ["check", "--contract", "deployment.json"];
+    desk.poq(&check).assert().failure().stdout(contains("a blob server of this contract answers there"));
+
+    let configure = ["node", "configure", "1", "--key-file", "bob.key", "--endpoint"];
+    desk.refuses(&[&configure[..], &["ftp://h.net"]].concat(), USAGE, &["--endpoint", "ftp"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key"];
+    desk.refuses(&[&ask[..], &["--blob-url", "h.net:80"]].concat(), USAGE, &["--blob-url", "no scheme"]);
+    desk.refuses(&[&ask[..], &["--listen", "localhost:80"]].concat(), USAGE, &["127.0.0.1:80"]);
+}
+
+/// What only this machine can reach is warned about on a development chain, and refused on others.
+#[test]
+fn an_address_of_this_machine_is_refused_on_a_public_chain() {
+    let config = SandboxConfig { chain_type: "Live", ..SandboxConfig::default() };
+    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), config));
+    let desk = &network.desk;
+    let register = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+    let rest =
+        ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", "http://127.0.0.1:1"];
+    desk.refuses(&[&register[..], &rest].concat(), USAGE, &["loopback", "public name"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key", "--listen", "127.0.0.1:0"];
+    desk.refuses(&ask, USAGE, &["loopback", "--blob-url"]);
+    assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));
 }
 
 // -------------------------------------------------------------------------------------------------------------- tasks
