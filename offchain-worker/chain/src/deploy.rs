@@ -170,7 +170,12 @@ impl Instantiation {
         let dry = client.executed(&answer, true, None).await?;
         let returned = match dry.result {
             Ok(returned) => returned,
-            Err(failure) => return Err(submitter.dry_run_refused(NAME, failure, dry.deposit.charge()).await),
+            Err(failure) => {
+                // A poor account's dry run ends before the deposit is counted.
+                let least = code_deposit(client, &code).await.unwrap_or(0);
+                let needed = dry.deposit.charge().max(least);
+                return Err(submitter.dry_run_refused(NAME, failure, needed).await);
+            }
         };
         let foretold = returned
             .address
@@ -200,6 +205,16 @@ impl Instantiation {
             }
         }
     }
+}
+
+/// The least that code is charged for when it is uploaded: the pallet's deposit for its bytes and its two records.
+async fn code_deposit(client: &Client, code: &Code) -> Result<u128> {
+    let Code::Upload(code) = code else { return Ok(0) };
+    let runtime = client.runtime(client.hash_of(At::Best).await?).await?;
+    let per_byte: u128 = runtime.constant("Contracts", "DepositPerByte")?;
+    let per_item: u128 = runtime.constant("Contracts", "DepositPerItem")?;
+    let bytes = u128::try_from(code.len()).unwrap_or(u128::MAX);
+    Ok(per_byte.saturating_mul(bytes).saturating_add(per_item.saturating_mul(2)))
 }
 
 /// Uploads the code if the chain does not have it, and instantiates the contract. The submitter's account becomes its owner.

@@ -132,8 +132,12 @@ impl Chain {
     }
 
     fn at(address: SocketAddr) -> Chain {
+        Chain::with(address, SandboxConfig::default())
+    }
+
+    fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+        let node = SandboxNode::start(config).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
@@ -163,7 +167,11 @@ struct Network {
 
 impl Network {
     fn new() -> Network {
-        let (chain, desk) = (Chain::new(), Desk::new());
+        Network::on(Chain::new())
+    }
+
+    fn on(chain: Chain) -> Network {
+        let desk = Desk::new();
         desk.key("alice.key", "//Alice");
         desk.key("bob.key", "//Bob");
         desk.key("charlie.key", "//Charlie");
@@ -442,8 +450,77 @@ fn a_registration_that_cannot_work_is_refused() {
     refuses(&["--model", "gpt-17"], USAGE, &["gpt-17", "--model-digest"]);
     refuses(&["--model-digest", "0x12"], USAGE, &["64 hexadecimal"]);
     refuses(&["--operator", "nobody"], USAGE, &["nobody"]);
-    refuses(&["--endpoint", &"x".repeat(257)], REFUSED, &["256 bytes"]);
+    refuses(&["--endpoint", &format!("http://h.net/{}", "x".repeat(257))], USAGE, &["--endpoint", "256"]);
+    refuses(&["--endpoint", "0.0.0.0:9955"], USAGE, &["--endpoint", "no scheme", "http://"]);
     refuses(&["--key-file", "alice.key"], USAGE, &["cannot be used multiple times"]);
+}
+
+/// Somebody who answers every request at an address of this machine with the same JSON.
+fn answering(body: String) -> SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    address
+}
+
+/// Addresses are looked at, and asked, before anything is paid for.
+#[test]
+fn an_address_is_checked_and_asked_before_money_moves() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let deployment: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
+    let contract = poq_chain::signer::parse_account(deployment["contract"].as_str().unwrap()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let health = |contract: &str| {
+        answering(format!(r#"{{"status":"ok","contract":"{contract}","time":{now}}}"#)).to_string()
+    };
+    let register = |endpoint: &str, more: &[&str]| {
+        let start = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+        let rest = ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", endpoint];
+        desk.poq(&[&start[..], &rest, more].concat())
+    };
+    // A worker of this contract, of another one, and none: told, and no reason to refuse.
+    let good = format!("http://{}", health(&hex::encode(contract.0)));
+    let shown = register(&good, &["--dry-run"]).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(shown).unwrap().contains("a blob server of this contract answers there"));
+    register(&good, &[]).assert().success().stderr(contains("nothing could be reached").not());
+    let other = format!("http://{}", health(&"12".repeat(32)));
+    register(&other, &[]).assert().success().stderr(contains("another contract"));
+    register("http://127.0.0.1:1", &[]).assert().success().stderr(contains("Is the worker running"));
+    // `poq check` asks through the registered address.
+    worker_config(&network, "charlie.key", "");
+    let check = ["check", "--contract", "deployment.json"];
+    desk.poq(&check).assert().failure().stdout(contains("a blob server of this contract answers there"));
+
+    let configure = ["node", "configure", "1", "--key-file", "bob.key", "--endpoint"];
+    desk.refuses(&[&configure[..], &["ftp://h.net"]].concat(), USAGE, &["--endpoint", "ftp"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key"];
+    desk.refuses(&[&ask[..], &["--blob-url", "h.net:80"]].concat(), USAGE, &["--blob-url", "no scheme"]);
+    desk.refuses(&[&ask[..], &["--listen", "localhost:80"]].concat(), USAGE, &["127.0.0.1:80"]);
+}
+
+/// What only this machine can reach is warned about on a development chain, and refused on others.
+#[test]
+fn an_address_of_this_machine_is_refused_on_a_public_chain() {
+    let config = SandboxConfig { chain_type: "Live", ..SandboxConfig::default() };
+    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), config));
+    let desk = &network.desk;
+    let register = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+    let rest =
+        ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", "http://127.0.0.1:1"];
+    desk.refuses(&[&register[..], &rest].concat(), USAGE, &["loopback", "public name"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key", "--listen", "127.0.0.1:0"];
+    desk.refuses(&ask, USAGE, &["loopback", "--blob-url"]);
+    assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));
 }
 
 // -------------------------------------------------------------------------------------------------------------- tasks
@@ -925,18 +1002,19 @@ fn a_draw_that_cannot_be_filled_says_what_filters_how_many() {
 
 #[test]
 fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
+    let (chain, desk) = (Chain::new(), Desk::new());
+    desk.key("poor.key", "//Nobody//Has//Money");
+    let (url, artifact) = (chain.url(), artifact());
+    let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--key-file", "poor.key"];
+    desk.refuses(&deploy, FAILURE, &["at least 0.", "can spend 0 UNIT", "0.001 UNIT must remain"]);
+    let (_, error) = desk.error(&[&deploy[..], &["--json"]].concat());
+    assert_eq!(error["code"], "insufficient_funds");
+    let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
+    assert!(needed > 200_000_000_000, "the code's deposit is counted: {error}");
+
     let network = Network::new();
     let desk = &network.desk;
     desk.key("poor.key", "//Nobody//Has//Money");
-    let (url, artifact) = (network.chain.url(), artifact());
-    let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--out", "other.json", "--salt", "2"];
-    let poor = [&deploy[..], &["--key-file", "poor.key"]].concat();
-    desk.refuses(&poor, FAILURE, &["at least ", " UNIT", "can spend 0 UNIT", "0.001 UNIT must remain"]);
-    let (_, error) = desk.error(&[&poor[..], &["--json"]].concat());
-    assert_eq!(error["code"], "insufficient_funds");
-    let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
-    assert!(needed > 1_000_000_000_000, "the code's deposit is counted: {error}");
-
     // Enough for the amount, not for the fee and the deposit on top of it.
     desk.poq(&["transfer", "poor.key", "5", "--key-file", "alice.key"]).assert().success();
     let register = ["node", "register", "--key-file", "poor.key", "--role", "evaluator", "--stake", "4.99"];
@@ -957,15 +1035,17 @@ fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
 fn what_is_held_is_shown_apart_from_what_can_be_spent() {
     let network = Network::new();
     let desk = &network.desk;
-    let before = desk.json(&["balance", "bob.key", "--json"]);
-    assert_eq!(before["held"], "0");
-    network.register("5");
-    let after = desk.json(&["balance", "bob.key", "--json"]);
     let amount = |value: &Value, name: &str| value[name].as_str().unwrap().parse::<u128>().unwrap();
-    assert!(amount(&after, "held") > 0, "the node's storage deposit: {after}");
-    assert_eq!(amount(&after, "total") - amount(&after, "held") - amount(&after, "spendable"), 1_000_000_000);
-    assert_eq!(amount(&after, "free_stake"), 5_000_000_000_000);
-    let text = desk.text(&["balance", "bob.key"]);
+    // Alice uploaded the contract's code: its deposit is held on her account, and is not hers to spend.
+    let alice = desk.json(&["balance", "alice.key", "--json"]);
+    assert!(amount(&alice, "held") > 0, "the code's deposit: {alice}");
+    let held: u128 = alice["holds"].as_array().unwrap().iter().map(|hold| amount(hold, "amount")).sum();
+    assert_eq!(held, amount(&alice, "held"));
+    let existential = amount(&alice, "existential_deposit");
+    assert_eq!(amount(&alice, "total"), amount(&alice, "held") + amount(&alice, "spendable") + existential);
+    network.register("5");
+    assert_eq!(amount(&desk.json(&["balance", "bob.key", "--json"]), "free_stake"), 5_000_000_000_000);
+    let text = desk.text(&["balance", "alice.key"]);
     for name in ["spendable", "held", "frozen", "free stake", "escrow", "pending", "rewards", "refunds"] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
     }
@@ -980,14 +1060,17 @@ fn unstaking_again_says_that_the_first_part_waits_again() {
         let start = ["node", "unstake", "1", amount, "--key-file", "bob.key"];
         desk.text(&[&start[..], more].concat())
     };
-    assert!(!unstake("5", &["--dry-run"]).contains("waits again"));
+    assert!(!unstake("5", &["--dry-run"]).contains("again"));
     unstake("5", &[]);
     let warned = unstake("7", &["--dry-run"]);
-    assert!(warned.contains("5 UNIT") && warned.contains("waits again"), "{warned}");
+    assert!(warned.contains("5 UNIT that already waits") && warned.contains("would wait again"), "{warned}");
     assert!(unstake("7", &[]).contains("12 UNIT"), "all of it is told");
     network.chain.node.advance_ms(24 * 60 * 60 * 1_000 + 1).unwrap();
     let warned = unstake("1", &["--dry-run"]);
-    assert!(warned.contains("12 UNIT") && warned.contains("can be withdrawn now"), "{warned}");
+    assert!(
+        warned.contains("12 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
+        "{warned}"
+    );
 }
 
 #[test]

@@ -36,7 +36,14 @@ pub(crate) const DEPLOYMENT_FILE: &str = "deployment.json";
 pub(crate) struct Cli {
     /// Which log lines are written to standard error, in the syntax of tracing's EnvFilter (for example `info` or
     /// `poq_chain=debug`); `poq worker run` takes it from its configuration instead unless this is given.
-    #[arg(long, global = true, env = "POQ_LOG", value_name = "FILTER", help_heading = "Output")]
+    #[arg(
+        long,
+        global = true,
+        env = "POQ_LOG",
+        hide_env_values = true,
+        value_name = "FILTER",
+        help_heading = "Output"
+    )]
     pub(crate) log: Option<String>,
     /// What is to be done.
     #[command(subcommand)]
@@ -109,17 +116,17 @@ pub(crate) enum Command {
 pub(crate) struct Connection {
     /// The chain node's websocket address, or several separated by commas, of which the first that answers is used.
     /// Where it is not given, the deployment file's is used, and without one ws://127.0.0.1:9944.
-    #[arg(long, env = "POQ_URL", value_name = "URL[,URL…]")]
+    #[arg(long, env = "POQ_URL", hide_env_values = true, value_name = "URL[,URL…]")]
     pub(crate) url: Option<String>,
     /// The contract: its address (SS58 or 0x and 64 hexadecimal digits), or the path of a deployment file written by
     /// `poq deploy`. Where it is not given, deployment.json in the current folder is used if there is one.
-    #[arg(long, env = "POQ_CONTRACT", value_name = "ADDRESS|FILE")]
+    #[arg(long, env = "POQ_CONTRACT", hide_env_values = true, value_name = "ADDRESS|FILE")]
     pub(crate) contract: Option<String>,
     /// When a transaction counts as done: as soon as it is in a best block, or once that block is final.
-    #[arg(long, env = "POQ_CONFIRM", value_enum, default_value_t = Confirm::Best)]
+    #[arg(long, env = "POQ_CONFIRM", hide_env_values = true, value_enum, default_value_t = Confirm::Best)]
     pub(crate) confirm: Confirm,
     /// How long to try to reach the node before giving up.
-    #[arg(long, env = "POQ_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    #[arg(long, env = "POQ_CONNECT_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub(crate) connect_timeout: Duration,
 }
 
@@ -138,10 +145,10 @@ pub(crate) enum Confirm {
 pub(crate) struct Signer {
     /// The file with the key that signs: a polkadot-js keystore (JSON), or a text file with a mnemonic, a secret URI or a
     /// 0x seed that only its owner can read (mode 0600). `poq keys generate` writes one.
-    #[arg(long, env = "POQ_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
     /// The file with the keystore's password; without it the password is asked for on the terminal.
-    #[arg(long, env = "POQ_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 }
 
@@ -150,7 +157,7 @@ pub(crate) struct Signer {
 #[command(next_help_heading = "Before it is sent")]
 pub(crate) struct Consent {
     /// Sends without asking. Where there is no terminal to ask on, nothing is sent without it.
-    #[arg(long, short = 'y', env = "POQ_YES", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long, short = 'y', env = "POQ_YES", hide_env_values = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) yes: bool,
     /// Shows what would be done and what it would cost, and sends nothing.
     #[arg(long)]
@@ -285,6 +292,24 @@ mod tests {
             command.get_subcommands().for_each(walk);
         }
         walk(&Cli::command());
+    }
+
+    /// What a variable holds may be a node's address with a key in it, and --help is what people paste.
+    #[test]
+    fn help_does_not_show_what_variables_hold() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+                assert!(arg.is_hide_env_values_set(), "{path} --{}", arg.get_id());
+            }
+            command.get_subcommands().for_each(|c| walk(c, &path));
+        }
+        for command in Cli::command().get_subcommands() {
+            // The other crates' own commands take no addresses from the environment.
+            if !["simulate", "experiment"].contains(&command.get_name()) {
+                walk(command, "");
+            }
+        }
     }
 
     /// Whatever signs with a key on this machine asks first, can be told not to, and can be tried without sending. The

@@ -16,7 +16,7 @@ pub(crate) struct BalanceArgs {
     #[arg(value_name = "ACCOUNT|FILE")]
     account: Who,
     /// The file with the keystore's password, where the account is named by an encrypted one.
-    #[arg(long, env = "POQ_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     #[command(flatten)]
     read: ReadArgs,

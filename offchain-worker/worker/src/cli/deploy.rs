@@ -24,30 +24,30 @@ pub(crate) struct DeployArgs {
     send: SendArgs,
     /// The built contract: a .contract bundle, or the .wasm file. Where it is not given, contracts/artifacts/poq.contract
     /// is looked for in the current folder and the folders above it.
-    #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     artifact: Option<PathBuf>,
     /// A file with the global parameters and the task kinds to set (see `poq params show --defaults`). Where it is not
     /// given, kind 1 is set with the shipped defaults: questions, scored by the rubric for them.
-    #[arg(long, env = "POQ_PARAMS_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_PARAMS_FILE", hide_env_values = true, value_name = "FILE")]
     params: Option<PathBuf>,
     /// Sets the defaults for a network that has no auditors: trust follows from agreeing scores instead of opened references,
     /// and no task waits for an opening.
-    #[arg(long, env = "POQ_WITHOUT_AUDITORS", conflicts_with = "params")]
+    #[arg(long, env = "POQ_WITHOUT_AUDITORS", hide_env_values = true, conflicts_with = "params")]
     without_auditors: bool,
     /// Milliseconds from unstaking to withdrawal; overrides the file.
-    #[arg(long, env = "POQ_UNBONDING_MS", value_name = "MS")]
+    #[arg(long, env = "POQ_UNBONDING_MS", hide_env_values = true, value_name = "MS")]
     unbonding_ms: Option<u64>,
     /// Milliseconds from a task's end until anyone may collect it for its requester; overrides the file.
-    #[arg(long, env = "POQ_ARCHIVE_MS", value_name = "MS")]
+    #[arg(long, env = "POQ_ARCHIVE_MS", hide_env_values = true, value_name = "MS")]
     archive_ms: Option<u64>,
     /// A text that tells several deployments of the same code by the same account apart.
-    #[arg(long, env = "POQ_SALT", value_name = "TEXT", default_value = "")]
+    #[arg(long, env = "POQ_SALT", hide_env_values = true, value_name = "TEXT", default_value = "")]
     salt: String,
     /// Takes the contract that is already there when the same account has deployed the same code with the same salt.
-    #[arg(long, env = "POQ_REUSE")]
+    #[arg(long, env = "POQ_REUSE", hide_env_values = true)]
     reuse: bool,
     /// Where to write the deployment file.
-    #[arg(long, env = "POQ_DEPLOYMENT", value_name = "FILE", default_value = DEPLOYMENT_FILE)]
+    #[arg(long, env = "POQ_DEPLOYMENT", hide_env_values = true, value_name = "FILE", default_value = DEPLOYMENT_FILE)]
     out: PathBuf,
     /// Replaces the deployment file if it is there.
     #[arg(long)]

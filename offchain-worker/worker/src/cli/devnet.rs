@@ -15,13 +15,19 @@ use std::time::Duration;
 #[derive(Args, Debug)]
 pub(crate) struct DevnetArgs {
     /// Where to serve the chain; port 0 takes a free one.
-    #[arg(long, env = "POQ_DEVNET_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9944", value_parser = check_listen)]
+    #[arg(long, env = "POQ_DEVNET_LISTEN", hide_env_values = true, value_name = "IP:PORT", default_value = "127.0.0.1:9944", value_parser = check_listen)]
     listen: SocketAddr,
     /// Seals a block every so often instead of whenever there is a transaction.
-    #[arg(long, env = "POQ_DEVNET_BLOCK_TIME", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "POQ_DEVNET_BLOCK_TIME", hide_env_values = true, value_name = "DURATION", value_parser = duration)]
     block_time: Option<Duration>,
     /// How many blocks of old state can be read.
-    #[arg(long, env = "POQ_DEVNET_HISTORY", value_name = "BLOCKS", default_value_t = 4096)]
+    #[arg(
+        long,
+        env = "POQ_DEVNET_HISTORY",
+        hide_env_values = true,
+        value_name = "BLOCKS",
+        default_value_t = 4096
+    )]
     history: u32,
 }
 

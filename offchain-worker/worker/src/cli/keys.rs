@@ -64,7 +64,7 @@ pub(crate) struct InspectArgs {
     /// The key file whose address is to be printed.
     file: PathBuf,
     /// The file with the keystore's password; without it the password is asked for on the terminal.
-    #[arg(long, env = "POQ_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     #[command(flatten)]
     output: Output,

@@ -57,32 +57,32 @@ pub(crate) struct RegisterArgs {
     #[command(flatten)]
     send: SendArgs,
     /// What the node does.
-    #[arg(long, env = "POQ_NODE_ROLE", value_enum)]
+    #[arg(long, env = "POQ_NODE_ROLE", hide_env_values = true, value_enum)]
     role: RoleArg,
     /// The number of the task kind that it serves.
-    #[arg(long, env = "POQ_KIND", value_name = "N", default_value_t = 1)]
+    #[arg(long, env = "POQ_KIND", hide_env_values = true, value_name = "N", default_value_t = 1)]
     kind: u16,
     /// The hot account that does the node's duties: an address, or the path of its key file.
-    #[arg(long, env = "POQ_NODE_OPERATOR", value_name = "ACCOUNT|FILE")]
+    #[arg(long, env = "POQ_NODE_OPERATOR", hide_env_values = true, value_name = "ACCOUNT|FILE")]
     operator: Who,
     /// The account that rewards are paid to (an address or a key file); the node owner's where it is not given.
-    #[arg(long, env = "POQ_NODE_PAYEE", value_name = "ACCOUNT|FILE")]
+    #[arg(long, env = "POQ_NODE_PAYEE", hide_env_values = true, value_name = "ACCOUNT|FILE")]
     payee: Option<Who>,
     /// The name of the model that the node runs.
-    #[arg(long, env = "POQ_NODE_MODEL", value_name = "NAME")]
+    #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
     model: String,
     /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the installed manifest's
     /// model of that name.
-    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", value_name = "HASH", value_parser = hash)]
+    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
     model_digest: Option<[u8; 32]>,
     /// The URL under which the node's worker serves its blobs (its `blobs.public_url`).
-    #[arg(long, env = "POQ_NODE_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "POQ_NODE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     endpoint: String,
     /// What the node asks per task: 1.5 in the chain's unit, or 1500u in the smallest one.
-    #[arg(long, env = "POQ_NODE_PRICE", value_name = "AMOUNT", default_value = "0")]
+    #[arg(long, env = "POQ_NODE_PRICE", hide_env_values = true, value_name = "AMOUNT", default_value = "0")]
     price: Amount,
     /// The stake that goes in with the registration; a node below its kind's minimum is not drawn.
-    #[arg(long, env = "POQ_NODE_STAKE", value_name = "AMOUNT", default_value = "0")]
+    #[arg(long, env = "POQ_NODE_STAKE", hide_env_values = true, value_name = "AMOUNT", default_value = "0")]
     stake: Amount,
 }
 

@@ -233,16 +233,16 @@ impl Order<'_> {
         .filter(|(amount, _)| *amount > 0)
         .map(|(amount, of)| format!("{} {of}", unit.show(amount)))
         .collect();
-        let least = if at_least { "at least " } else { "" };
-        let needed =
-            if sums.needed() == 0 { "money for fees and deposits".into() } else { unit.show(sums.needed()) };
+        let needed = match (at_least, sums.needed()) {
+            (false, needed) => format!("{} ({})", unit.show(needed), parts.join(", ")),
+            (true, 0) => "money for fees and deposits".to_owned(),
+            (true, needed) => format!("at least {}, and fees and deposits on top", unit.show(needed)),
+        };
         let text = format!(
-            "{} cannot pay for this ({}): it needs {least}{needed}{}{} and can spend {} ({} free, {} held, {} frozen; {} must \
-             remain). Send it money (`poq transfer`)",
+            "{} cannot pay for this ({}): it needs {needed}, and can spend {} ({} free, {} held, {} frozen; {} must remain). Send \
+             it money (`poq transfer`)",
             session.address(&self.desk.account()),
             self.what,
-            if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) },
-            if at_least { ", fees and deposits on top," } else { "" },
             unit.show(funds.spendable),
             unit.show(funds.free),
             unit.show(funds.reserved),

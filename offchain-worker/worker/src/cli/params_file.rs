@@ -17,7 +17,9 @@
 
 use crate::cli::amount::{Amount, AmountError, Unit};
 use poq_core::aggregate::Aggregation;
-use poq_core::params::{KindParams, LatencyRange, RewardWeights};
+use poq_core::cost::LatencyRange;
+use poq_core::params::KindParams;
+use poq_core::reward::RewardWeights;
 use poq_core::units::{KindId, Millis, Ratio, ONE};
 use poq_core::{MeritRule, TrustRule};
 use serde::de::{Error as _, Visitor};

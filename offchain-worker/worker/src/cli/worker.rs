@@ -25,25 +25,25 @@ pub(crate) enum WorkerCommand {
 pub(crate) struct WorkerRunArgs {
     /// The configuration file. Where it is not given, ./poq.toml, $XDG_CONFIG_HOME/poq/poq.toml and /etc/poq/poq.toml are
     /// tried in turn. Environment variables POQ_<SECTION>__<KEY> override it, and the flags below override both.
-    #[arg(long, short, env = "POQ_CONFIG", value_name = "FILE")]
+    #[arg(long, short, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The chain node's websocket address, or several separated by commas; overrides the configuration.
-    #[arg(long, env = "POQ_URL", value_name = "URL[,URL…]")]
+    #[arg(long, env = "POQ_URL", hide_env_values = true, value_name = "URL[,URL…]")]
     pub(crate) url: Option<String>,
     /// The contract: its address, or the path of a deployment file; overrides the configuration.
-    #[arg(long, env = "POQ_CONTRACT", value_name = "ADDRESS|FILE")]
+    #[arg(long, env = "POQ_CONTRACT", hide_env_values = true, value_name = "ADDRESS|FILE")]
     pub(crate) contract: Option<String>,
     /// The file with the operator's key; overrides the configuration.
-    #[arg(long, env = "POQ_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// The file with the keystore's password; overrides the configuration.
-    #[arg(long, env = "POQ_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
     /// The folder of the journal and the blobs; overrides the configuration.
-    #[arg(long, env = "POQ_DATA_DIR", value_name = "FOLDER")]
+    #[arg(long, env = "POQ_DATA_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The folder of the models; overrides the configuration.
-    #[arg(long, env = "POQ_MODELS_DIR", value_name = "FOLDER")]
+    #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
 }
 

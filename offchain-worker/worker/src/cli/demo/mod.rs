@@ -65,7 +65,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, conflicts_with = "url")]
     pub(crate) node: bool,
     /// The development node's program; where it is not given, it is looked for where scripts/build-node.sh puts it.
-    #[arg(long, env = "POQ_NODE", value_name = "FILE")]
+    #[arg(long, env = "POQ_NODE", hide_env_values = true, value_name = "FILE")]
     pub(crate) node_bin: Option<PathBuf>,
     /// The file with the key of the account that pays for everything; on a development chain it is //Alice, which has money
     /// there. What is left goes back to it.
@@ -76,10 +76,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE", requires = "key_file")]
     pub(crate) password_file: Option<PathBuf>,
     /// How many questions to ask.
-    #[arg(long, env = "POQ_DEMO_QUESTIONS", value_name = "COUNT", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
+    #[arg(long, env = "POQ_DEMO_QUESTIONS", hide_env_values = true, value_name = "COUNT", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
     pub(crate) questions: u16,
     /// Decides which questions are asked.
-    #[arg(long, env = "POQ_DEMO_SEED", value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, env = "POQ_DEMO_SEED", hide_env_values = true, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, …), and
     /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
@@ -89,22 +89,22 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "attack", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) dishonest: u8,
     /// The built contract; found as `poq deploy` finds it.
-    #[arg(long, env = "POQ_ARTIFACT", value_name = "FILE")]
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
     /// The folder of the models that scripts/install-models.sh has installed.
-    #[arg(long, env = "POQ_MODELS_DIR", value_name = "FOLDER")]
+    #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
     /// The questions, as JSON lines with id, context and question; the installed ones where it is not given.
-    #[arg(long, env = "POQ_DEMO_DATA", value_name = "FILE")]
+    #[arg(long, env = "POQ_DEMO_DATA", hide_env_values = true, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
     /// Keeps keys, journals and blobs in this folder instead of in a temporary one that is deleted at the end.
-    #[arg(long, env = "POQ_DEMO_WORK_DIR", value_name = "FOLDER")]
+    #[arg(long, env = "POQ_DEMO_WORK_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) work_dir: Option<PathBuf>,
     /// Writes nodes, tasks and the money check to this file as JSON.
-    #[arg(long, env = "POQ_DEMO_JSON", value_name = "FILE")]
+    #[arg(long, env = "POQ_DEMO_JSON", hide_env_values = true, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// How long the whole run may take before it counts as failed.
-    #[arg(long, env = "POQ_DEMO_TIMEOUT", value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    #[arg(long, env = "POQ_DEMO_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     pub(crate) timeout: Duration,
 }
 

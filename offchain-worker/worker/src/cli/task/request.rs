@@ -38,7 +38,7 @@ pub(crate) struct RequestArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "file", default_value = "")]
     pub(crate) context: String,
     /// The number of the task kind.
-    #[arg(long, env = "POQ_KIND", value_name = "N", default_value_t = 1)]
+    #[arg(long, env = "POQ_KIND", hide_env_values = true, value_name = "N", default_value_t = 1)]
     pub(crate) kind: u16,
     /// How many inference nodes are to answer.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
@@ -92,14 +92,20 @@ pub(crate) struct InputArgs {
 #[group(required = true, multiple = true)]
 pub(crate) struct HostingArgs {
     /// The URL of a blob server that has the input or reads the folder given with --blob-dir, for example a worker's.
-    #[arg(long, env = "POQ_BLOB_URL", value_name = "URL")]
+    #[arg(long, env = "POQ_BLOB_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) blob_url: Option<String>,
     /// A blob store to put the input into: a folder, or an object store's URL that the server at --blob-url serves.
-    #[arg(long, env = "POQ_BLOB_DIR", value_name = "FOLDER|URL", requires = "blob_url")]
+    #[arg(
+        long,
+        env = "POQ_BLOB_DIR",
+        hide_env_values = true,
+        value_name = "FOLDER|URL",
+        requires = "blob_url"
+    )]
     pub(crate) blob_dir: Option<String>,
     /// Serves the input from this process at this address for as long as it waits (implies --wait). The nodes must be able
     /// to reach it; where they see it under another address, give that with --blob-url.
-    #[arg(long, env = "POQ_BLOB_LISTEN", value_name = "IP:PORT", value_parser = check_listen)]
+    #[arg(long, env = "POQ_BLOB_LISTEN", hide_env_values = true, value_name = "IP:PORT", value_parser = check_listen)]
     pub(crate) listen: Option<SocketAddr>,
 }
 
