@@ -129,7 +129,7 @@ impl Session {
     /// An address under which others are to reach a blob server, as `flag` gives it.
     pub(crate) fn endpoint(&self, flag: &str, text: &str) -> anyhow::Result<Checked> {
         let audience = Audience::of(self.client.chain().is_development());
-        Ok(endpoint::check(text, audience).with_context(|| flag.to_owned())?)
+        endpoint::check(text, audience).with_context(|| flag.to_owned())
     }
 
     /// What answers there, for whoever is about to pay for its registration.
