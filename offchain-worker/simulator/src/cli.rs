@@ -85,7 +85,7 @@ impl WorldArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rules")]
 struct RuleArgs {
-    /// A task kind's parameters as JSON (as `poq params` shows them); without it the shipped defaults, with --gold those for a
+    /// A task kind's parameters as JSON (as `poq explain --json` has them under `params`); without it the shipped defaults, with --gold those for a
     /// network that has auditors.
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,

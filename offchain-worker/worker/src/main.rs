@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
-    let result = cli::logging(&cli).and_then(|()| {
+    let result = cli::logging(&cli, json).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(cli::run(cli.command));
         runtime.shutdown_timeout(SHUTDOWN);

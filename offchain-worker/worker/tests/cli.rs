@@ -76,7 +76,8 @@ impl Desk {
         let output = self.poq(arguments).assert().failure().get_output().clone();
         assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
         let text = String::from_utf8(output.stderr).unwrap();
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let last = text.lines().last().unwrap();
+        let value: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {text}"));
         assert_eq!(value["error"]["exit"].as_i64(), output.status.code().map(i64::from), "{text}");
         (output.status.code().unwrap(), value["error"].clone())
     }
@@ -271,12 +272,17 @@ fn a_wrong_key_file_is_refused_with_its_reason_and_without_its_content() {
     let output = desk.poq(&["keys", "inspect", "noise.key"]).assert().failure().get_output().clone();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("supposed"), "the content is not repeated");
     desk.key("broken.json", "{\"encoded\": 1}");
-    desk.refuses(&["keys", "inspect", "broken.json"], USAGE, &["broken.json", "--password-file"]);
+    desk.refuses(&["keys", "inspect", "broken.json"], FAILURE, &["broken.json", "without a secret"]);
+    let encoding = r#"{"content":["pkcs8","sr25519"],"type":["scrypt","xsalsa20-poly1305"],"version":"3"}"#;
+    let backup =
+        format!(r#"{{"encoded":"{}","encoding":{encoding},"address":"x","meta":{{}}}}"#, "A".repeat(400));
+    desk.key("backup.json", &backup);
+    desk.refuses(&["keys", "inspect", "backup.json"], USAGE, &["backup.json", "--password-file"]);
     desk.key("password", "secret");
     desk.refuses(
-        &["keys", "inspect", "broken.json", "--password-file", "password"],
+        &["keys", "inspect", "backup.json", "--password-file", "password"],
         FAILURE,
-        &["broken.json", "password is wrong"],
+        &["backup.json", "password is wrong"],
     );
     #[cfg(unix)]
     {
@@ -1053,7 +1059,7 @@ fn what_is_held_is_shown_apart_from_what_can_be_spent() {
 
 #[test]
 fn unstaking_again_says_that_the_first_part_waits_again() {
-    let network = Network::new();
+    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), SandboxConfig::live()));
     let desk = &network.desk;
     network.register("100");
     let unstake = |amount: &'static str, more: &[&'static str]| {
@@ -1065,10 +1071,19 @@ fn unstaking_again_says_that_the_first_part_waits_again() {
     let warned = unstake("7", &["--dry-run"]);
     assert!(warned.contains("5 UNIT that already waits") && warned.contains("would wait again"), "{warned}");
     assert!(unstake("7", &[]).contains("12 UNIT"), "all of it is told");
-    network.chain.node.advance_ms(24 * 60 * 60 * 1_000 + 1).unwrap();
+    desk.refuses(
+        &["node", "withdraw", "1", "--key-file", "bob.key"],
+        REFUSED,
+        &["unbonding period of 12 UNIT"],
+    );
+    // With a period that is over at once: what can be had is not to be thrown in again.
+    desk.write("short.toml", "[global]\nunbonding_ms = 1\narchive_ms = 1000\n");
+    desk.poq(&["params", "set", "short.toml", "--key-file", "alice.key"]).assert().success();
+    unstake("1", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let warned = unstake("1", &["--dry-run"]);
     assert!(
-        warned.contains("12 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
+        warned.contains("13 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
         "{warned}"
     );
 }

@@ -23,8 +23,8 @@ pub(crate) const DEPLOYMENT_FILE: &str = "deployment.json";
 /// question, --dry-run only shows.
 ///
 /// Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by the contract, 4 the node cannot be reached or the failure
-/// will pass, 5 what the chain paid differs from what the formulas say. With --json an error is one JSON document on standard
-/// error, with a `code` that does not change.
+/// will pass, 5 what the chain paid differs from what the formulas say. With --json an error is one JSON document, the last
+/// line of standard error, with a `code` that does not change.
 #[derive(Debug, Parser)]
 #[command(
     name = "poq",

@@ -31,9 +31,14 @@ impl Connection {
         Options { confirm, connect_timeout: self.connect_timeout, ..Options::default() }
     }
 
-    /// Connects to the chain alone.
+    /// Connects to the chain alone: that of the deployment file where no other is named.
     pub(crate) async fn chain(&self) -> anyhow::Result<Session> {
-        let url = self.url.as_deref().unwrap_or(DEFAULT_URL);
+        let target = match &self.contract {
+            Some(contract) => Target::resolve(Some(contract))?,
+            // A file that is there by chance and is none must not keep anybody from deploying.
+            None => Target::resolve(None).unwrap_or(Target::Nothing),
+        };
+        let url = self.url.as_deref().or(target.url()).unwrap_or(DEFAULT_URL);
         Ok(Session::new(Client::connect(url, None, self.options()).await?))
     }
 

@@ -9,11 +9,11 @@ use tracing_subscriber::EnvFilter;
 
 /// What is logged by commands that are not `poq worker run`: what somebody has to know.
 const QUIET: &str = "warn";
-/// What is logged by the demonstration, whose workers come and go as they should: it tells their trouble itself.
-const DEMO: &str = "error";
+/// What is logged where a script reads standard error, or by the demonstration, whose workers come and go as they should: it tells their trouble itself.
+const SILENT: &str = "error";
 
 /// Starts logging as the flags or the worker's configuration ask for.
-pub(crate) fn logging(cli: &Cli) -> anyhow::Result<()> {
+pub(crate) fn logging(cli: &Cli, json: bool) -> anyhow::Result<()> {
     let mut log = match &cli.command {
         // A configuration that cannot be read is reported by the command itself.
         Command::Worker(WorkerCommand::Run(args)) => {
@@ -21,8 +21,8 @@ pub(crate) fn logging(cli: &Cli) -> anyhow::Result<()> {
                 .map(|c| c.log)
                 .unwrap_or_default()
         }
-        Command::Demo(_) => LogConfig { format: LogFormat::Text, filter: DEMO.into() },
-        _ => LogConfig { format: LogFormat::Text, filter: QUIET.into() },
+        Command::Demo(_) => LogConfig { format: LogFormat::Text, filter: SILENT.into() },
+        _ => LogConfig { format: LogFormat::Text, filter: if json { SILENT } else { QUIET }.into() },
     };
     if let Some(filter) = &cli.log {
         log.filter.clone_from(filter);

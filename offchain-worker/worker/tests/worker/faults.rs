@@ -409,7 +409,7 @@ async fn an_address_that_nobody_can_reach_is_refused_on_a_public_chain() {
     let params =
         poq_chain::types::KindParams { panel_min: 3, ..poq_chain::types::KindParams::without_auditors() };
     for (sandbox, public) in [(live, true), (poq_sandbox::SandboxConfig::default(), false)] {
-        let net = Net::on(sandbox, params).await;
+        let net = Net::on(sandbox, params.clone()).await;
         let nodes = net.scripted(1, 0, "//operator").await;
         let scripts = Scripts::new();
         let mut config = net.config("worker", &nodes);
