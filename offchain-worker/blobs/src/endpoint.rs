@@ -257,6 +257,10 @@ pub fn check_listen(text: &str) -> Result<SocketAddr, EndpointError> {
             format!("write {rest}"),
         ));
     }
+    if text.parse::<IpAddr>().is_ok() {
+        let shown = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
+        return Err(refuse("has no port", format!("write {shown}:9955")));
+    }
     if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
         return Err(refuse(
             "names no IP address",
@@ -265,10 +269,6 @@ pub fn check_listen(text: &str) -> Result<SocketAddr, EndpointError> {
     }
     if let Some(port) = text.strip_prefix("localhost:") {
         return Err(refuse("is a name and no IP address", format!("write 127.0.0.1:{port}")));
-    }
-    if text.parse::<IpAddr>().is_ok() {
-        let shown = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
-        return Err(refuse("has no port", format!("write {shown}:9955")));
     }
     if text.parse::<u16>().is_ok() {
         return Err(refuse(

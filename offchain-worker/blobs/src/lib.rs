@@ -50,7 +50,7 @@ pub use documents::{DocumentError, PromptBlob, ReportBlob, MAX_PROMPT, MAX_REPOR
 pub use id::{blake2_256, BlobId, BlobIdError};
 pub use network::is_public;
 pub use server::{router, BlobServer, ServerConfig, ServerError};
-pub use store::{BlobStore, Slot, StoreError, StoreLimits, StoredOutput, Swept};
+pub use store::{shown_store, BlobStore, Slot, StoreError, StoreLimits, StoredOutput, Swept};
 
 pub use poq_core::commitment::{Hash, Salt};
 pub use poq_core::units::{NodeId, TaskId};

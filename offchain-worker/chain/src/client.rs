@@ -509,13 +509,12 @@ impl Client {
         let hash = self.hash_of(at.into()).await?;
         let AccountInfo { free, reserved, frozen, .. } = self.account(account, hash).await?;
         let existential_deposit = self.chain().existential_deposit;
-        let untouchable = frozen.saturating_sub(reserved).max(existential_deposit);
         Ok(Funds {
             free,
             held: self.holds(account, hash).await?,
             reserved,
             frozen,
-            spendable: free.saturating_sub(untouchable),
+            spendable: spendable(free, reserved, frozen, existential_deposit),
             existential_deposit,
         })
     }
@@ -886,6 +885,11 @@ fn collect_bytes<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<u8>
     }
 }
 
+/// What can be spent of a balance that goes on to exist; see [`Funds::spendable`].
+fn spendable(free: u128, reserved: u128, frozen: u128, existential_deposit: u128) -> u128 {
+    free.saturating_sub(frozen.saturating_sub(reserved).max(existential_deposit))
+}
+
 /// All entries `{ id, amount }` in `Balances.Holds`, however deeply wrapped.
 fn collect_holds<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<Hold>) {
     use subxt::ext::scale_value::ValueDef;
@@ -1067,6 +1071,17 @@ mod tests {
         assert_eq!(skew.chain_time(1_005_000), 505_000);
         skew.learn(1_000_000, block(1_100_000));
         assert_eq!(skew.chain_time(1_005_000), 1_105_000);
+    }
+
+    #[test]
+    fn what_is_frozen_beyond_the_reserved_cannot_be_spent() {
+        assert_eq!(spendable(100, 0, 0, 1), 99);
+        // Freezes cover what is held as well.
+        assert_eq!(spendable(100, 0, 60, 1), 40);
+        assert_eq!(spendable(100, 50, 60, 1), 90);
+        assert_eq!(spendable(100, 80, 60, 1), 99);
+        assert_eq!(spendable(100, 0, 200, 1), 0);
+        assert_eq!(spendable(0, 0, 0, 1), 0);
     }
 
     #[test]

@@ -530,14 +530,13 @@ impl Submitter {
             1011 | 1012 | 1014..=1018 => Error::Pool { call, reason: message, stale: true },
             _ => {
                 let error = Error::Rpc { code, message, endpoint, method };
-                match error {
-                    // Refused unread.
-                    error if error.is_busy() => error,
+                match (error.is_busy(), error.class(), error) {
                     // Something on the way failed, before or after the node had it.
-                    Error::Rpc { message, endpoint, method, .. } if error.class() == Class::Transient => {
+                    (false, Class::Transient, Error::Rpc { message, endpoint, method, .. }) => {
                         Error::Disconnected { endpoint, method, reason: message }
                     }
-                    error => error,
+                    // A busy node has not read it.
+                    (_, _, error) => error,
                 }
             }
         }

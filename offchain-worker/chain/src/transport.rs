@@ -17,7 +17,7 @@ const MAX_RESPONSE: u32 = 64 * 1024 * 1024;
 /// The name of a connection that has no URL.
 const IN_PROCESS: &str = "in-process";
 /// The first pause before a busy node is asked again; it doubles up to [`BUSY_MOST`].
-const BUSY_FIRST: Duration = Duration::from_millis(250);
+const BUSY_FIRST: Duration = Duration::from_millis(100);
 const BUSY_MOST: Duration = Duration::from_secs(5);
 /// After so many refusals of one request another endpoint is tried, where there is one.
 const BUSY_ENOUGH: u32 = 3;

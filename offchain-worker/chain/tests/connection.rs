@@ -355,8 +355,9 @@ async fn no_error_and_no_log_line_holds_a_nodes_key() {
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt()
-        // jsonrpsee tells the address that it connects to at `debug`: `poq` never lets that through.
-        .with_env_filter("trace,jsonrpsee-client=info,soketto=info")
+        // jsonrpsee tells the address that it connects to at `debug`: `poq` never lets that through. The server here is the
+        // node, which knows its own address.
+        .with_env_filter("trace,jsonrpsee-client=info,soketto=info,jsonrpsee-server=info")
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
@@ -472,8 +473,11 @@ async fn a_lost_connection_does_not_lose_a_calls_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_no_block_takes_expires() {
-    let (node, client) =
-        chain(SandboxConfig { sealing: poq_sandbox::Sealing::Manual, ..SandboxConfig::default() }).await;
+    let config = SandboxConfig { sealing: poq_sandbox::Sealing::Manual, ..SandboxConfig::default() };
+    let (node, _) = chain(config).await;
+    // Once: a call that is sure never to be in a block is sent again otherwise.
+    let once = Options { send_retries: 0, ..options() };
+    let client = Client::from_rpc(node.rpc_client(), None, once).await.unwrap();
     // Two calls; the pool forgets both with the node's state of before.
     let empty = node.snapshot();
     let alice = client.submitter(keys("//Alice"));

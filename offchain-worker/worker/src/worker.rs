@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use poq_blobs::endpoint::Audience;
-use poq_blobs::{BlobServer, BlobStore, ServerConfig, StoreLimits};
+use poq_blobs::{shown_store, BlobServer, BlobStore, ServerConfig, StoreLimits};
 use poq_chain::signer::{parse_account, ss58, Keys};
 use poq_chain::types::NodeId;
 use poq_chain::{AccountId32, Client, Confirm, Options, H256};
@@ -336,15 +336,6 @@ pub fn open_blob_store(config: &WorkerConfig, identity: &Identity) -> Result<Blo
     let max_blob = usize::try_from(config.blobs.max_blob_bytes).unwrap_or(usize::MAX);
     BlobStore::open(&at, StoreLimits { max_blob })
         .map_err(|source| Error::Store { at: shown_store(&at), source })
-}
-
-/// A store's address as it may be told: somebody may have put credentials into it.
-fn shown_store(at: &str) -> String {
-    let place = at.split('?').next().unwrap_or_default();
-    match (place.split_once("://"), place.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => place.to_owned(),
-    }
 }
 
 fn store_address(config: &WorkerConfig, identity: &Identity) -> String {
