@@ -27,6 +27,8 @@ impl Desk {
         }
         let home = self.folder.path();
         command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
+        // There is no terminal to ask on.
+        command.env("POQ_YES", "1");
         command.args(arguments);
         command
     }
