@@ -207,7 +207,8 @@ async fn fee(desk: &Desk, asked: &Asked<'_>, params: &KindParams) -> anyhow::Res
     }
     let outputs = market.supply(Role::Inference, args.outputs, slot(least));
     let seats = market.supply(Role::Evaluator, *panel, None);
-    if !view.paused().await? && !(outputs.enough() && seats.enough()) {
+    let enough = outputs.enough() && seats.enough();
+    if !enough && !view.paused().await? {
         return Err(market.too_few(&outputs, &seats, &session.unit, false).into());
     }
     for fee in fees.iter().copied().take(TRIES) {
