@@ -17,6 +17,7 @@
 //! | [`draw`] | weighted random draw in constant time | Matias, Vitter, Ni: Dynamic generation of discrete random variates |
 //! | [`phase`] | the life of a task, every state with a deadline | ours |
 //! | [`text`] | token F1 of an output and a reference | Rajpurkar et al. 2016 (SQuAD), as arXiv 2512.16317 uses it |
+//! | [`pool`] | the books of a staking pool: shares, exits, slashes, commission | ERC-4626 with virtual shares; ours: exits, first loss |
 //! | [`params`] | the parameters of a task kind | ours |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(clippy::float_arithmetic)]
@@ -31,6 +32,7 @@ pub mod draw;
 pub mod merit;
 pub mod params;
 pub mod phase;
+pub mod pool;
 pub mod reward;
 pub mod settlement;
 pub mod text;
