@@ -225,6 +225,19 @@ pub struct Era {
     pub ends: Millis,
 }
 
+impl Era {
+    /// What an exit of so many points is paid of the pot.
+    ///
+    /// # Errors
+    /// `Overflow`.
+    pub fn part(&self, points: Balance) -> Result<Balance> {
+        if self.pot == 0 {
+            return Ok(0);
+        }
+        mul_div(self.pot, points, self.points).ok_or(PoolError::Overflow)
+    }
+}
+
 /// An account's exits: era and points, 0 points for none. Of constant size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
 pub struct Exits(pub [(EraId, Balance); MAX_EXITS]);
@@ -727,7 +740,7 @@ impl Ledger {
         mut era: Era,
         points: Balance,
     ) -> Result<(Ledger, Option<Era>, Balance)> {
-        let amount = mul_div(era.pot, points, era.points).ok_or(PoolError::Overflow)?;
+        let amount = era.part(points)?;
         era.unclaimed = sub(era.unclaimed, points)?;
         era.rest = sub(era.rest, amount)?;
         self.due = sub(self.due, amount)?;

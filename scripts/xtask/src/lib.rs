@@ -1,4 +1,4 @@
-//! Build steps of the contract that are too long for a shell script.
+//! Build steps of the contracts that are too long for a shell script.
 //!
 //! `scripts/build-contract.sh` calls them in this order: [`strip`] removes the exports that the pallet refuses,
 //! [`validate`] asks the pallet's own WebAssembly engine, in the pallet's own configuration, whether it would take the

@@ -1,10 +1,13 @@
-//! Prints the contract's metadata (messages, events, types, storage layout) as JSON.
+//! Prints a contract's metadata (messages, events, types, storage layout) as JSON: that of the contract whose feature is on.
 //!
 //! ink! generates it in the contract crate itself when that is compiled with `std`, as a function without a mangled name;
 //! linking the crate and calling that function is all there is to it.
 
-// The function is found by its name only: this import is what links the contract in.
+// The function is found by its name only: these imports are what links a contract in.
+#[cfg(feature = "metadata-poq")]
 use poq_contract as _;
+#[cfg(feature = "metadata-pool")]
+use poq_pool_contract as _;
 
 extern "Rust" {
     fn __ink_generate_metadata() -> ink::metadata::InkProject;
