@@ -6,7 +6,7 @@ use crate::money::{add, blake2, sub};
 use crate::poq::Poq;
 use crate::storage::{Auditors, Cell, Changes, KindIds, Kinds, Levers, Session, Tasks, Versions};
 use crate::types::*;
-use ink::codegen::{EmitEvent, Env};
+use ink::codegen::Env;
 use ink::env::call::{build_call, ExecutionInput, Selector};
 use ink::env::{CallFlags, DefaultEnvironment};
 use ink::prelude::vec::Vec;
@@ -55,8 +55,8 @@ impl Poq {
         }
         // The longer of both, or a short delay could be had by announcing it.
         let delay = match &change {
-            Change::Global(global) => self.global.params_delay_ms.max(global.params_delay_ms),
-            _ => self.global.params_delay_ms,
+            Change::Global(global) => self.global.0.params_delay_ms.max(global.params_delay_ms),
+            _ => self.global.0.params_delay_ms,
         };
         let lever = change.lever();
         let mut changes = Changes::new();
@@ -134,7 +134,7 @@ impl Poq {
                 params.fits_epoch(self.epoch_ms)?;
                 // Who unstakes stays at risk for longer than any task lives.
                 let life = self.life_ms.max(params.life_ms());
-                if !self.global.is_valid(self.epoch_ms, life) {
+                if !self.global.0.is_valid(self.epoch_ms, life) {
                     return Err(Error::BadAmount);
                 }
                 Ok(())
@@ -157,7 +157,7 @@ impl Poq {
     pub(crate) fn apply(&mut self, change: Change) -> Result<()> {
         match &change {
             Change::Kind(kind, params) => self.set_kind(*kind, params)?,
-            Change::Global(global) => self.global = *global,
+            Change::Global(global) => self.global = Cell(*global),
             Change::Appoint(account) => {
                 let mut auditor = Auditors::new().get(account).map(|Cell(a)| a).unwrap_or_default();
                 auditor.appointed = true;
@@ -294,7 +294,7 @@ impl Poq {
     fn release_auditor(&self, auditor: &mut Auditor, now: Millis) {
         auditor.appointed = false;
         if auditor.unbonds_at == 0 {
-            auditor.unbonds_at = now.saturating_add(self.global.unbonding_ms).max(1);
+            auditor.unbonds_at = now.saturating_add(self.global.0.unbonding_ms).max(1);
         }
     }
 
@@ -318,8 +318,8 @@ impl Poq {
         }
         if !auditor.appointed
             || auditor.unbonds_at > 0
-            || auditor.bond < self.global.audit_bond
-            || auditor.audits_in_epoch >= self.global.audits_per_epoch
+            || auditor.bond < self.global.0.audit_bond
+            || auditor.audits_in_epoch >= self.global.0.audits_per_epoch
         {
             return Err(Error::NotAuditor);
         }

@@ -119,7 +119,7 @@ pub mod poq {
         /// The longest that a task of any version of any kind lives.
         pub(crate) life_ms: Millis,
         /// Parameters that are not a kind's.
-        pub(crate) global: GlobalParams,
+        pub(crate) global: Cell<GlobalParams>,
         books: BooksCell,
         kind_ids: KindIds,
         levers: Levers,
@@ -153,20 +153,20 @@ pub mod poq {
                 network: blake2(&commitment::network(&genesis, &me)),
                 epoch_ms,
                 life_ms: 0,
-                global,
-                books: BooksCell::new(),
-                kind_ids: KindIds::new(),
-                levers: Levers::new(),
-                kinds: Kinds::new(),
-                versions: Versions::new(),
-                nodes: Nodes::new(),
-                infos: Infos::new(),
-                pools: Pools::new(),
-                members: Members::new(),
-                tasks: Tasks::new(),
-                accounts: Accounts::new(),
-                auditors: Auditors::new(),
-                changes: Changes::new(),
+                global: Cell(global),
+                books: Default::default(),
+                kind_ids: Default::default(),
+                levers: Default::default(),
+                kinds: Default::default(),
+                versions: Default::default(),
+                nodes: Default::default(),
+                infos: Default::default(),
+                pools: Default::default(),
+                members: Default::default(),
+                tasks: Default::default(),
+                accounts: Default::default(),
+                auditors: Default::default(),
+                changes: Default::default(),
             })
         }
 
@@ -523,7 +523,7 @@ pub mod poq {
         #[inline(never)]
         pub fn propose_code(&mut self, instance: AccountId) -> Result<Millis> {
             let hash = self.env().code_hash(&instance).map_err(|_| Error::BadCode)?;
-            self.announce(Change::Code(*hash.as_ref()))
+            self.announce(Change::Code(hash.into()))
         }
 
         /// Makes an announced change act, by anybody.
@@ -690,7 +690,7 @@ pub mod poq {
                 genesis: self.genesis,
                 network: self.network,
                 epoch_ms: self.epoch_ms,
-                global: self.global,
+                global: self.global.0,
                 kinds: KindIds::new().get().map(|Cell(ids)| ids).unwrap_or_default(),
                 nodes: books.last_node,
                 tasks: books.last_task,

@@ -5,7 +5,7 @@ use crate::events::{Burned, Claimed, Collected, StakeWithdrawn, TreasuryWithdraw
 use crate::poq::Poq;
 use crate::storage::{Cell, Tasks};
 use crate::types::*;
-use ink::codegen::{EmitEvent, Env};
+use ink::codegen::Env;
 use ink::env::hash::Blake2x256;
 use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
@@ -151,7 +151,7 @@ impl Poq {
                 }
             };
             // A final task's deadline is when it ended.
-            let archived = session.now > task.deadline.saturating_add(self.global.archive_ms);
+            let archived = session.now > task.deadline.saturating_add(self.global.0.archive_ms);
             if task.requester != to || (caller != to && !archived) {
                 return Err(Error::NotRequester);
             }

@@ -6,7 +6,7 @@ use crate::money::{add, check_batch};
 use crate::poq::Poq;
 use crate::storage::{Cell, Infos, Nodes, Session};
 use crate::types::*;
-use ink::codegen::{EmitEvent, Env};
+use ink::codegen::Env;
 use ink::prelude::vec::Vec;
 use poq_core::registry::place;
 use poq_core::units::{Balance, Millis, NodeId, Ratio};
@@ -155,7 +155,7 @@ impl Poq {
     pub(crate) fn unstake_node(&self, id: NodeId, amount: Balance) -> Result<Millis> {
         let mut session = self.session();
         let mut node = self.owned(&session, id)?;
-        let until = node.stake.unstake(amount, session.now, self.global.unbonding_ms)?;
+        let until = node.stake.unstake(amount, session.now, self.global.0.unbonding_ms)?;
         self.put_in_place(&mut session, id, node, true)?;
         session.finish();
         self.env().emit_event(Unstaked { node: id, amount, until });

@@ -6,7 +6,7 @@ use crate::money::{add, blake2, check_batch, sub};
 use crate::poq::Poq;
 use crate::storage::{Cell, Session, Tasks};
 use crate::types::*;
-use ink::codegen::{EmitEvent, Env};
+use ink::codegen::Env;
 use ink::prelude::{string::String, vec, vec::Vec};
 use ink::primitives::AccountId;
 use poq_core::formulas::settlement::{settle, Ending};
@@ -15,7 +15,6 @@ use poq_core::registry::{self, inference_seed, Registry};
 use poq_core::task::penalties::evaluator_penalty;
 use poq_core::task::Refusal;
 use poq_core::units::{Balance, NodeId, Ratio, TaskId};
-use poq_core::Phase;
 
 /// What steps have paid to their keeper in this message.
 type Paid = Vec<(TaskId, Balance)>;
