@@ -2,27 +2,11 @@
 
 use ink::prelude::{string::String, vec::Vec};
 use ink::primitives::AccountId;
+pub use poq_contract::storage::Cell;
 use poq_contract::types::{NodeUpdate, Registration, Role};
 use poq_core::commitment::Hash;
 use poq_core::pool::{EraId, Ledger, Rules};
 use poq_core::units::{Balance, KindId, Millis, NodeId};
-
-/// A record of another crate as a leaf of the storage layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[ink::scale_derive(Encode, Decode, TypeInfo)]
-pub struct Cell<T>(
-    /// The record.
-    pub T,
-);
-
-#[cfg(feature = "std")]
-impl<T: scale_info::TypeInfo + 'static> ink::storage::traits::StorageLayout for Cell<T> {
-    fn layout(key: &ink::primitives::Key) -> ink::metadata::layout::Layout {
-        ink::metadata::layout::Layout::Leaf(ink::metadata::layout::LeafLayout::from_key::<Self>(
-            (*key).into(),
-        ))
-    }
-}
 
 /// The pool's node as it is registered. The pool itself is its owner and its payee, for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
