@@ -53,7 +53,8 @@ fn holders_join_earn_and_leave_with_the_money() -> Res {
     let reward = actors.world.view(actors.pool.node)?.node.claimable;
     assert!(reward > 0);
     actors.act(&Act::Advance)??;
-    assert_eq!(value(&actors, 1)?, 600 * UNIT, "what was earned vests in an era");
+    let at_once = value(&actors, 1)? - 600 * UNIT;
+    assert!(at_once < reward / 1_000, "what was earned vests in an era, not in a few blocks: {at_once}");
     actors.act(&Act::Pass(EPOCH_MS))??;
     let net = reward - reward / 10;
     let earned = value(&actors, 1)? - 600 * UNIT;
@@ -198,8 +199,8 @@ fn a_pool_closes_and_everybody_is_paid() -> Res {
         assert!(worth > 100 * UNIT);
         let before = actors.world.free(&holder)?;
         actors.act(&Act::Exit(who, 1_000))??;
-        // At once, less the fee of the message.
-        assert!(before + worth - actors.world.free(&holder)? < UNIT);
+        // At once, less the fee of the message, and with the deposit for the balance's cell.
+        assert!((before + worth).abs_diff(actors.world.free(&holder)?) < UNIT);
     }
     actors.act(&Act::Collect)??;
     let view = actors.world.pool_view(&actors.pool)?;
