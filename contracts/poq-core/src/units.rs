@@ -4,6 +4,9 @@ use core::fmt;
 use parity_scale_codec::{Decode, Encode, Error as CodecError, Input};
 use scale_info::TypeInfo;
 
+/// An account of the chain.
+pub use ink_primitives::AccountId;
+
 /// An amount of money in the chain's smallest unit.
 pub type Balance = u128;
 /// A task's number; they count up from 1. 0 is no task.
@@ -140,6 +143,22 @@ impl Ratio {
         self.0 as Signed
     }
 
+    /// The nearest part per billion; what is not in [0, 1] is clipped, and what is no number is zero. For tools: nothing on
+    /// chain knows floating point.
+    #[cfg(feature = "std")]
+    #[allow(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn from_f64(value: f64) -> Ratio {
+        // A cast saturates, and makes zero of what is no number.
+        Ratio::from_ppb((value * f64::from(ONE)).round() as u32)
+    }
+
+    /// As a floating-point number, for tools.
+    #[cfg(feature = "std")]
+    #[allow(clippy::float_arithmetic)]
+    pub fn to_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(ONE)
+    }
+
     /// Clips a signed number of parts per billion to [0, 1].
     pub fn clip(signed: Signed) -> Ratio {
         Ratio(u32::try_from(signed.clamp(0, ONE_U64 as i64)).unwrap_or(ONE))
@@ -187,17 +206,19 @@ impl TryFrom<u32> for Ratio {
     }
 }
 
-/// What an evaluator says of one output: a quality in [0, 1], or that the output could not be had (its blob was missing
-/// or did not hash to its commitment). Fixed width on the wire and in storage (4 bytes), so that a revealed score never
-/// changes the size of a task's record.
+/// What an evaluator says of one output: a quality in [0, 1]; that the output could not be had (its blob was missing or did
+/// not hash to its commitment); or that the task's input could not be had, which is said of every output or of none. Fixed
+/// width on the wire and in storage (4 bytes), so that a revealed score never changes the size of a task's record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, TypeInfo)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(from = "Option<Ratio>", into = "Option<Ratio>"))]
+#[cfg_attr(feature = "serde", serde(from = "json::Score", into = "json::Score"))]
 pub struct Score(u32);
 
 impl Score {
     /// The output could not be had.
     pub const UNAVAILABLE: Score = Score(u32::MAX);
+    /// The task's input could not be had, so no output can be judged.
+    pub const NO_INPUT: Score = Score(u32::MAX - 1);
 
     /// A quality.
     pub const fn of(quality: Ratio) -> Score {
@@ -223,9 +244,9 @@ impl Default for Score {
 impl Decode for Score {
     fn decode<I: Input>(input: &mut I) -> Result<Self, CodecError> {
         match u32::decode(input)? {
-            raw if raw <= ONE || raw == u32::MAX => Ok(Score(raw)),
+            raw if raw <= ONE || raw >= Score::NO_INPUT.0 => Ok(Score(raw)),
             _ => Err(CodecError::from(
-                "a score is at most one billion parts per billion, or 2^32-1 for unavailable",
+                "a score is at most one billion parts per billion, 2^32-1 for unavailable or 2^32-2 for no input",
             )),
         }
     }
@@ -233,9 +254,10 @@ impl Decode for Score {
 
 impl fmt::Debug for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.quality() {
-            Some(q) => fmt::Display::fmt(&q, f),
-            None => f.write_str("unavailable"),
+        match (self.quality(), *self) {
+            (Some(q), _) => fmt::Display::fmt(&q, f),
+            (None, Score::NO_INPUT) => f.write_str("no input"),
+            (None, _) => f.write_str("unavailable"),
         }
     }
 }
@@ -249,6 +271,46 @@ impl From<Option<Ratio>> for Score {
 impl From<Score> for Option<Ratio> {
     fn from(s: Score) -> Option<Ratio> {
         s.quality()
+    }
+}
+
+/// A score in JSON: parts per billion, `null` for unavailable, `"no_input"`.
+#[cfg(feature = "serde")]
+mod json {
+    use super::Ratio;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Score {
+        Quality(Ratio),
+        Word(Word),
+        Unavailable(()),
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Word {
+        NoInput,
+    }
+
+    impl From<super::Score> for Score {
+        fn from(score: super::Score) -> Score {
+            match (score.quality(), score) {
+                (Some(quality), _) => Score::Quality(quality),
+                (None, super::Score::NO_INPUT) => Score::Word(Word::NoInput),
+                (None, _) => Score::Unavailable(()),
+            }
+        }
+    }
+
+    impl From<Score> for super::Score {
+        fn from(score: Score) -> super::Score {
+            match score {
+                Score::Quality(quality) => super::Score::of(quality),
+                Score::Word(Word::NoInput) => super::Score::NO_INPUT,
+                Score::Unavailable(()) => super::Score::UNAVAILABLE,
+            }
+        }
     }
 }
 
