@@ -81,7 +81,7 @@ fresh="$work/artifacts"
 rm -rf "$fresh"
 
 log "compiling xtask"
-cargo build "${locked[@]}" --quiet --release -p xtask --bin xtask
+cargo build "${locked[@]}" --quiet --release "${POQ_WORKSPACE[@]}" --bin xtask
 xtask="$CARGO_TARGET_DIR/release/xtask"
 
 # build NAME: one contract, into $fresh.
@@ -100,7 +100,8 @@ build() {
         wasm_cargo rustc "${locked[@]}" --quiet --profile contract -p "$package" --lib --crate-type cdylib \
         --no-default-features --target "$POQ_WASM_TARGET" -Zbuild-std=core,alloc
 
-    # 2. The metadata comes from the same sources, compiled for this machine.
+    # 2. The metadata comes from the same sources, compiled for this machine; by itself, because a workspace that has the pool in it
+    #    compiles poq-contract as a library of the pool, without metadata.
     log "compiling the metadata of $name"
     cargo build "${locked[@]}" --quiet --release -p xtask --features "metadata-$name" --bin contract-metadata
     "$CARGO_TARGET_DIR/release/contract-metadata" >"$part/metadata.json"

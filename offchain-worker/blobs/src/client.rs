@@ -423,7 +423,7 @@ fn parse(url: &str) -> Result<Url, FetchError> {
 }
 
 /// `path` below a base address, whether or not that ends in a slash.
-fn below(base: &Url, path: &str) -> Result<Url, FetchError> {
+pub(crate) fn below(base: &Url, path: &str) -> Result<Url, FetchError> {
     let mut target = base.clone();
     target.set_query(None);
     target.set_fragment(None);
@@ -452,7 +452,7 @@ fn check_hash(url: &Url, bytes: &[u8], expected: &Hash) -> Result<(), FetchError
 }
 
 /// The body, or `None` where it is larger than `limit`: then the rest is not read.
-async fn read(mut response: Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
+pub(crate) async fn read(mut response: Response, limit: usize) -> Result<Option<Bytes>, reqwest::Error> {
     let announced = response.content_length().unwrap_or(0);
     if announced > u64::try_from(limit).unwrap_or(u64::MAX) {
         return Ok(None);
@@ -483,7 +483,7 @@ async fn error_text(response: Response) -> String {
 }
 
 /// A stranger's text without what could forge a line of a log or fill it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut clean: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_ERROR_TEXT).collect();
     if text.chars().nth(MAX_ERROR_TEXT).is_some() {
@@ -501,7 +501,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// reqwest's own text says little ("error sending request"); the cause is below it.
-fn explain(error: reqwest::Error) -> String {
+pub(crate) fn explain(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".to_owned();
     }

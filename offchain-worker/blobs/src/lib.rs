@@ -7,6 +7,7 @@
 //! * [`BlobStore`]: content-addressed storage on a local disk (default), in an S3-compatible store (feature `s3`) or in
 //!   memory.
 //! * [`BlobServer`]: serves a store over HTTP to those whom an [`Access`] lets have it. Requests are signed.
+//! * [`endpoint`]: whether an address can be one that others reach a server at, and whether one answers there.
 //! * [`BlobClient`]: fetches from other people's servers, trusting nothing: sizes and times are limited, hashes and
 //!   commitments verified.
 //!
@@ -36,6 +37,7 @@ mod access;
 mod auth;
 mod client;
 mod documents;
+pub mod endpoint;
 mod id;
 mod network;
 mod server;
@@ -48,7 +50,7 @@ pub use documents::{DocumentError, PromptBlob, ReportBlob, MAX_PROMPT, MAX_REPOR
 pub use id::{blake2_256, BlobId, BlobIdError};
 pub use network::is_public;
 pub use server::{router, BlobServer, ServerConfig, ServerError};
-pub use store::{BlobStore, Slot, StoreError, StoreLimits, StoredOutput, Swept};
+pub use store::{shown_store, BlobStore, Slot, StoreError, StoreLimits, StoredOutput, Swept};
 
 pub use poq_core::commitment::{Hash, Salt};
 pub use poq_core::units::{NodeId, TaskId};

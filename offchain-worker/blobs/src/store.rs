@@ -175,7 +175,7 @@ impl BlobStore {
     /// # Errors
     /// [`StoreError::Address`], [`StoreError::Backend`].
     pub fn open(address: &str, limits: StoreLimits) -> Result<BlobStore, StoreError> {
-        let refused = |reason: String| StoreError::Address { address: redacted(address), reason };
+        let refused = |reason: String| StoreError::Address { address: shown_store(address), reason };
         if address.is_empty() {
             return Err(refused("it is empty; give a folder or file:///, s3:// or memory:".to_owned()));
         }
@@ -494,11 +494,15 @@ fn describe(at: &Slot, kind: Kind) -> String {
     format!("{} of node {} in task {}", kind.name(), at.node, at.task)
 }
 
-/// Without a query, where somebody may have put credentials all the same.
-fn redacted(address: &str) -> String {
-    match address.split_once('?') {
-        Some((plain, _)) => format!("{plain}?…"),
-        None => address.to_owned(),
+/// A store's address as it may be told: without a query and a user name, where somebody may have put credentials all the same.
+pub fn shown_store(address: &str) -> String {
+    let (place, query) = match address.split_once('?') {
+        Some((place, _)) => (place, "?…"),
+        None => (address, ""),
+    };
+    match (place.split_once("://"), place.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}{query}"),
+        _ => format!("{place}{query}"),
     }
 }
 

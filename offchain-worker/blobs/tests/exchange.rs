@@ -550,3 +550,41 @@ async fn a_port_in_use_is_named() {
         BlobServer::bind(config, BlobStore::memory(), server.rules.clone()).await.unwrap_err().to_string();
     assert!(error.contains(&server.address.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn a_registered_address_is_asked_for_its_health() {
+    use poq_blobs::endpoint::{check, probe, Audience, Probe};
+    let endpoint = |text: &str| check(text, Audience::Development).unwrap().endpoint;
+    let server = server().await;
+    let found = probe(&endpoint(&server.url), Some(&CONTRACT)).await;
+    assert!(found.is_good() && matches!(found, Probe::Answers { .. }), "{found}");
+    assert!(probe(&endpoint(&server.url), None).await.is_good());
+    let found = probe(&endpoint(&server.url), Some(&[8; 32])).await;
+    assert!(!found.is_good() && found.to_string().contains("another contract"), "{found}");
+    // A proxy that keeps a prefix to itself.
+    let health = || async {
+        axum::Json(serde_json::json!({ "status": "ok", "contract": hex::encode(CONTRACT), "time": 0 }))
+    };
+    let proxied = strange_server(Router::new().route("/poq/health", get(health))).await;
+    let found = probe(&endpoint(&format!("{proxied}/poq/")), Some(&CONTRACT)).await;
+    assert!(!found.is_good() && found.to_string().contains("clock"), "{found}");
+    let failing = || async {
+        let body = serde_json::json!({ "status": "failing", "contract": hex::encode(CONTRACT), "time": 0 });
+        (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body))
+    };
+    let failing = strange_server(Router::new().route("/health", get(failing))).await;
+    assert_eq!(probe(&endpoint(&failing), Some(&CONTRACT)).await, Probe::Failing { status: 503 });
+    let another = strange_server(Router::new().route("/health", get(|| async { "fine" }))).await;
+    assert!(matches!(probe(&endpoint(&another), None).await, Probe::NoBlobServer { .. }));
+    // Redirects are not followed: the endpoint is where blobs are.
+    let moved = strange_server(
+        Router::new().route("/health", get(|| async { Redirect::temporary("http://127.0.0.1:1") })),
+    )
+    .await;
+    assert!(matches!(probe(&endpoint(&moved), None).await, Probe::NoBlobServer { .. }));
+    let nothing = probe(&endpoint("http://127.0.0.1:1"), None).await;
+    assert!(
+        matches!(nothing, Probe::Unreachable { .. }) && nothing.to_string().contains("worker running"),
+        "{nothing}"
+    );
+}

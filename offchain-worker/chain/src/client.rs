@@ -9,6 +9,7 @@ use crate::signer::Keys;
 use crate::submit::{Lane, Submitter};
 use crate::transport::{Backoff, Transport};
 use crate::types::TaskId;
+use crate::url::NodeUrls;
 use crate::view::View;
 use futures::Stream;
 use parity_scale_codec::{Decode, Encode};
@@ -99,6 +100,16 @@ pub struct ChainInfo {
     pub ss58_prefix: u16,
     /// Whether it may produce blocks only when there is something to include: it has no pallet that authors by slots.
     pub seals_on_demand: bool,
+    /// What kind of chain the node says it is: `Development`, `Local`, `Live`, or a name of its own.
+    pub kind: String,
+}
+
+impl ChainInfo {
+    /// Whether it calls itself a chain for development or for tests on one's own machines: nobody else's money, and nobody
+    /// else who has to reach anything.
+    pub fn is_development(&self) -> bool {
+        matches!(self.kind.as_str(), "Development" | "Local")
+    }
 }
 
 /// An account's entry in `System.Account`, in the chain's smallest unit.
@@ -112,6 +123,33 @@ pub struct AccountInfo {
     pub reserved: u128,
     /// What of the free balance must not fall.
     pub frozen: u128,
+}
+
+/// A part of a balance that is held for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The pallet and its reason, as the metadata calls them: `Contracts::CodeUploadDepositReserve`.
+    pub reason: String,
+    /// In the chain's smallest unit.
+    pub amount: u128,
+}
+
+/// What of an account's money is where, in the chain's smallest unit.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Funds {
+    /// Neither held nor reserved.
+    pub free: u128,
+    /// Held by reason: storage deposits of contracts, for example.
+    pub held: Vec<Hold>,
+    /// All that is held, or reserved in the old way without a reason; at least the sum of `held`.
+    pub reserved: u128,
+    /// What the balance as a whole must not fall below: votes, staking, vesting. What is reserved counts towards it.
+    pub frozen: u128,
+    /// What can be spent without ending the account: free, less what is frozen beyond the reserved and at least the
+    /// existential deposit (pallet-balances' `reducible_balance` with `Preserve`).
+    pub spendable: u128,
+    /// What an account must hold to exist.
+    pub existential_deposit: u128,
 }
 
 pub(crate) struct Inner {
@@ -156,8 +194,19 @@ impl Client {
     /// `Url` for what is no websocket address; `Unreachable` when no endpoint answers within
     /// [`Options::connect_patience`]; `Decode` when it is no chain that this client can read.
     pub async fn connect(urls: &str, contract: Option<AccountId32>, options: Options) -> Result<Client> {
-        let transport = Transport::to_urls(urls, &options)?;
-        Client::start(transport, contract, options).await
+        Client::connect_to(urls.parse()?, contract, options).await
+    }
+
+    /// As [`Client::connect`], to addresses that have been read already.
+    ///
+    /// # Errors
+    /// As of [`Client::connect`].
+    pub async fn connect_to(
+        urls: NodeUrls,
+        contract: Option<AccountId32>,
+        options: Options,
+    ) -> Result<Client> {
+        Client::start(Transport::to_urls(urls, &options), contract, options).await
     }
 
     /// Over a transport that somebody else keeps alive: the in-process chain of the tests.
@@ -240,19 +289,14 @@ impl Client {
         &self.inner.chain
     }
 
-    /// What kind of chain the node says it is: `Development`, `Local`, `Live`, or a name of its own.
-    ///
-    /// # Errors
-    /// Where the node cannot be asked.
-    pub async fn chain_type(&self) -> Result<String> {
-        let answer: serde_json::Value = self.inner.transport.read("system_chainType", rpc_params![]).await?;
-        // A chain of its own kind answers with an object.
-        Ok(answer.as_str().map_or_else(|| answer.to_string(), str::to_owned))
-    }
-
-    /// The node in use: its URL, or `in-process`.
+    /// The node in use: its address as it may be shown (see [`crate::url`]), or `in-process`.
     pub fn endpoint(&self) -> String {
         self.inner.transport.endpoint()
+    }
+
+    /// Whether the node's address has a part that is not shown: what [`Client::endpoint`] says cannot be connected to.
+    pub fn endpoint_has_secret(&self) -> bool {
+        self.inner.transport.has_secret()
     }
 
     /// Whether a connection is up, as far as anybody has noticed.
@@ -455,6 +499,34 @@ impl Client {
     /// Where the node cannot be asked.
     pub async fn free_balance(&self, account: &AccountId32) -> Result<u128> {
         Ok(self.account(account, At::Best).await?.free)
+    }
+
+    /// Where an account's money is: free, held, frozen, spendable.
+    ///
+    /// # Errors
+    /// Where the node cannot be asked.
+    pub async fn funds(&self, account: &AccountId32, at: impl Into<At>) -> Result<Funds> {
+        let hash = self.hash_of(at.into()).await?;
+        let AccountInfo { free, reserved, frozen, .. } = self.account(account, hash).await?;
+        let existential_deposit = self.chain().existential_deposit;
+        Ok(Funds {
+            free,
+            held: self.holds(account, hash).await?,
+            reserved,
+            frozen,
+            spendable: spendable(free, reserved, frozen, existential_deposit),
+            existential_deposit,
+        })
+    }
+
+    /// What is held of an account's balance, by reason. Nothing on chains whose pallet-balances knows no holds.
+    async fn holds(&self, account: &AccountId32, hash: H256) -> Result<Vec<Hold>> {
+        let key = storage_key("Balances", "Holds", &blake2_128_concat(&account.0));
+        let Some(bytes) = self.storage(&key, hash).await? else { return Ok(Vec::new()) };
+        let value = self.runtime(hash).await?.storage_value("Balances", "Holds", &bytes)?;
+        let mut holds = Vec::new();
+        collect_holds(&value, &mut holds);
+        Ok(holds)
     }
 
     // ---------------------------------------------------------------------------------------------- the contract
@@ -738,7 +810,8 @@ async fn load_runtime(transport: &Transport, genesis: H256, hash: H256) -> Resul
     // The newest metadata version that this client reads and the node has; 14 where the node knows no others.
     let versions = match state_call(transport, "Metadata_metadata_versions", &[], Some(hash)).await {
         Ok(bytes) => Vec::<u32>::decode(&mut &bytes[..]).unwrap_or_default(),
-        Err(Error::Rpc { .. }) => Vec::new(),
+        // It has said so, and is not only busy.
+        Err(error @ Error::Rpc { .. }) if error.class() == crate::Class::Fatal => Vec::new(),
         Err(error) => return Err(error),
     };
     let metadata = match versions.into_iter().filter(|v| (14..=16).contains(v)).max() {
@@ -761,6 +834,7 @@ async fn chain_info(transport: &Transport, runtime: &Runtime, genesis_hash: H256
     let node_name: String = transport.read("system_name", rpc_params![]).await?;
     let node_version: String = transport.read("system_version", rpc_params![]).await?;
     let properties: serde_json::Value = transport.read("system_properties", rpc_params![]).await?;
+    let kind: serde_json::Value = transport.read("system_chainType", rpc_params![]).await?;
     // Chains with several tokens give arrays; the first is the native one.
     let first = |name: &str| match &properties[name] {
         serde_json::Value::Array(all) => all.first().cloned().unwrap_or_default(),
@@ -782,6 +856,8 @@ async fn chain_info(transport: &Transport, runtime: &Runtime, genesis_hash: H256
         seals_on_demand: !["Aura", "Babe", "ParachainSystem", "Sassafras"]
             .iter()
             .any(|p| runtime.has_pallet(p)),
+        // A chain of its own kind answers with an object.
+        kind: kind.as_str().map_or_else(|| kind.to_string(), str::to_owned),
     })
 }
 
@@ -806,6 +882,27 @@ fn collect_bytes<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<u8>
     match &value.value {
         ValueDef::Composite(composite) => composite.values().for_each(|v| collect_bytes(v, out)),
         _ => out.extend(value.as_u128().and_then(|byte| u8::try_from(byte).ok())),
+    }
+}
+
+/// What can be spent of a balance that goes on to exist; see [`Funds::spendable`].
+fn spendable(free: u128, reserved: u128, frozen: u128, existential_deposit: u128) -> u128 {
+    free.saturating_sub(frozen.saturating_sub(reserved).max(existential_deposit))
+}
+
+/// All entries `{ id, amount }` in `Balances.Holds`, however deeply wrapped.
+fn collect_holds<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<Hold>) {
+    use subxt::ext::scale_value::ValueDef;
+    if let (Some(id), Some(amount)) = (value.at("id"), value.at("amount").and_then(|v| v.as_u128())) {
+        let mut names = Vec::new();
+        let mut inner = Some(id);
+        while let Some(ValueDef::Variant(variant)) = inner.map(|value| &value.value) {
+            names.push(variant.name.clone());
+            inner = variant.values.values().next();
+        }
+        out.push(Hold { reason: names.join("::"), amount });
+    } else if let ValueDef::Composite(composite) = &value.value {
+        composite.values().for_each(|v| collect_holds(v, out));
     }
 }
 
@@ -974,6 +1071,17 @@ mod tests {
         assert_eq!(skew.chain_time(1_005_000), 505_000);
         skew.learn(1_000_000, block(1_100_000));
         assert_eq!(skew.chain_time(1_005_000), 1_105_000);
+    }
+
+    #[test]
+    fn what_is_frozen_beyond_the_reserved_cannot_be_spent() {
+        assert_eq!(spendable(100, 0, 0, 1), 99);
+        // Freezes cover what is held as well.
+        assert_eq!(spendable(100, 0, 60, 1), 40);
+        assert_eq!(spendable(100, 50, 60, 1), 90);
+        assert_eq!(spendable(100, 80, 60, 1), 99);
+        assert_eq!(spendable(100, 0, 200, 1), 0);
+        assert_eq!(spendable(0, 0, 0, 1), 0);
     }
 
     #[test]

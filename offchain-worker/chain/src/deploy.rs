@@ -2,7 +2,7 @@
 
 use crate::client::{At, Block, Client};
 use crate::commit::blake2;
-use crate::dry_run::{instantiate_args, Code};
+use crate::dry_run::{instantiate_args, Code, Deposit};
 use crate::error::{Error, Result};
 use crate::submit::Submitter;
 use crate::types::GlobalParams;
@@ -13,6 +13,7 @@ use poq_contract::errors::Error as ContractError;
 use poq_contract::PoqRef;
 use serde::Deserialize;
 use std::path::Path;
+use subxt::ext::scale_value::Value;
 use subxt::utils::{AccountId32, H256};
 
 /// What a WebAssembly module begins with.
@@ -129,6 +130,93 @@ pub fn address_of(deployer: &AccountId32, code_hash: H256, global: GlobalParams,
     AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, constructor(global), salt).encode()))
 }
 
+/// What the deployment is called in errors.
+pub(crate) const NAME: &str = "the deployment";
+
+/// The runtime's call with its arguments.
+pub(crate) enum Call {
+    /// Of code that the chain has.
+    Existing(&'static str, (u128, Value, Option<u128>, [u8; 32], Vec<u8>, Vec<u8>)),
+    /// With the code.
+    Upload(&'static str, (u128, Value, Option<u128>, Vec<u8>, Vec<u8>, Vec<u8>)),
+}
+
+/// An instantiation that a dry run has accepted.
+pub(crate) struct Instantiation {
+    code: Code,
+    data: Vec<u8>,
+    salt: Vec<u8>,
+    gas: Value,
+    limit: u128,
+    /// What it puts down for code and storage.
+    pub(crate) deposit: Deposit,
+}
+
+impl Instantiation {
+    /// Runs the instantiation and forgets it.
+    pub(crate) async fn prepare(
+        submitter: &Submitter,
+        artifact: &Artifact,
+        global: GlobalParams,
+        salt: &[u8],
+    ) -> Result<Instantiation> {
+        let client = submitter.client();
+        let data = constructor(global);
+        let uploaded = client.has_code(artifact.code_hash).await?;
+        let code =
+            if uploaded { Code::existing(artifact.code_hash) } else { Code::Upload(artifact.code.clone()) };
+        let args = instantiate_args(&submitter.account(), 0, &code, &data, salt);
+        let answer = client.state_call("ContractsApi_instantiate", &args, None).await?;
+        let dry = client.executed(&answer, true, None).await?;
+        let returned = match dry.result {
+            Ok(returned) => returned,
+            Err(failure) => {
+                // A poor account's dry run ends before the deposit is counted.
+                let least = code_deposit(client, &code).await.unwrap_or(0);
+                let needed = dry.deposit.charge().max(least);
+                return Err(submitter.dry_run_refused(NAME, failure, needed).await);
+            }
+        };
+        let foretold = returned
+            .address
+            .unwrap_or_else(|| address_of(&submitter.account(), artifact.code_hash, global, salt));
+        let result: std::result::Result<(), ContractError> =
+            decode_return(&foretold, "new", returned.reverted, &returned.data)?;
+        result.map_err(|error| Error::ConstructorRejected { error })?;
+        let options = client.options();
+        let margin = options.deposit_margin_percent;
+        Ok(Instantiation {
+            code,
+            data,
+            salt: salt.to_vec(),
+            gas: dry.gas_required.plus_percent(options.gas_margin_percent).to_value(),
+            limit: dry.deposit.limit(margin, client.chain().existential_deposit),
+            deposit: dry.deposit,
+        })
+    }
+
+    pub(crate) fn call(&self) -> Call {
+        let Instantiation { code, data, salt, gas, limit, .. } = self;
+        let (gas, limit, data, salt) = (gas.clone(), Some(*limit), data.clone(), salt.clone());
+        match code {
+            Code::Existing(hash) => Call::Existing("instantiate", (0, gas, limit, *hash, data, salt)),
+            Code::Upload(code) => {
+                Call::Upload("instantiate_with_code", (0, gas, limit, code.clone(), data, salt))
+            }
+        }
+    }
+}
+
+/// The least that code is charged for when it is uploaded: the pallet's deposit for its bytes and its two records.
+async fn code_deposit(client: &Client, code: &Code) -> Result<u128> {
+    let Code::Upload(code) = code else { return Ok(0) };
+    let runtime = client.runtime(client.hash_of(At::Best).await?).await?;
+    let per_byte: u128 = runtime.constant("Contracts", "DepositPerByte")?;
+    let per_item: u128 = runtime.constant("Contracts", "DepositPerItem")?;
+    let bytes = u128::try_from(code.len()).unwrap_or(u128::MAX);
+    Ok(per_byte.saturating_mul(bytes).saturating_add(per_item.saturating_mul(2)))
+}
+
 /// Uploads the code if the chain does not have it, and instantiates the contract. The submitter's account becomes its owner.
 ///
 /// # Errors
@@ -140,39 +228,11 @@ pub async fn deploy(
     global: GlobalParams,
     salt: &[u8],
 ) -> Result<Deployed> {
-    let client = submitter.client();
-    let data = constructor(global);
-    let uploaded = client.has_code(artifact.code_hash).await?;
-    let code =
-        if uploaded { Code::existing(artifact.code_hash) } else { Code::Upload(artifact.code.clone()) };
-    let args = instantiate_args(&submitter.account(), 0, &code, &data, salt);
-    let answer = client.state_call("ContractsApi_instantiate", &args, None).await?;
-    let dry = client.executed(&answer, true, None).await?;
-    let name = "the deployment";
-    let returned = match dry.result {
-        Ok(returned) => returned,
-        Err(failure) => return Err(submitter.dry_run_refused(name, failure, dry.deposit.charge()).await),
-    };
-    let foretold = returned
-        .address
-        .unwrap_or_else(|| address_of(&submitter.account(), artifact.code_hash, global, salt));
-    let result: std::result::Result<(), ContractError> =
-        decode_return(&foretold, "new", returned.reverted, &returned.data)?;
-    result.map_err(|error| Error::ConstructorRejected { error })?;
-
-    let options = client.options();
-    let gas = dry.gas_required.plus_percent(options.gas_margin_percent).to_value();
-    let limit = Some(dry.deposit.limit(options.deposit_margin_percent, client.chain().existential_deposit));
-    let needed = dry.deposit.charge();
-    let done = match code {
-        Code::Existing(hash) => {
-            let call = (0u128, gas, limit, hash, data, salt.to_vec());
-            submitter.run(name, ("Contracts", "instantiate", call), needed).await?
-        }
-        Code::Upload(code) => {
-            let call = (0u128, gas, limit, code, data, salt.to_vec());
-            submitter.run(name, ("Contracts", "instantiate_with_code", call), needed).await?
-        }
+    let ready = Instantiation::prepare(submitter, artifact, global, salt).await?;
+    let needed = ready.deposit.charge();
+    let (done, uploaded) = match ready.call() {
+        Call::Existing(name, args) => (submitter.run(NAME, ("Contracts", name, args), needed).await?, false),
+        Call::Upload(name, args) => (submitter.run(NAME, ("Contracts", name, args), needed).await?, true),
     };
     // Contracts.Instantiated { deployer, contract }
     let address = done
@@ -182,8 +242,8 @@ pub async fn deploy(
         .and_then(|event| event.fields.get(32..64))
         .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
         .map(AccountId32)
-        .ok_or(Error::EventMissing { call: name, block: done.block.number })?;
-    tracing::info!(%address, code_hash = ?artifact.code_hash, block = done.block.number, uploaded = !uploaded, "deployed");
+        .ok_or(Error::EventMissing { call: NAME, block: done.block.number })?;
+    tracing::info!(%address, code_hash = ?artifact.code_hash, block = done.block.number, uploaded, "deployed");
     Ok(Deployed { address, code_hash: artifact.code_hash, block: done.block, created: true })
 }
 

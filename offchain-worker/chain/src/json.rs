@@ -2,6 +2,7 @@
 //! accounts as SS58 addresses, ratios in parts per billion, times in milliseconds.
 
 use crate::account::{to_account32, InkAccountId};
+use crate::client::{Funds, Hold};
 use crate::types::{
     Account, Auditor, Balances, BondChange, Clock, Commit, GlobalParams, Kind, KindParams, KindView,
     Liabilities, Node, NodeInfo, NodeStatus, NodeUpdate, NodeView, Opening, OutputSlot, Overview, Penalty,
@@ -224,6 +225,8 @@ fields! {
     GlobalParams { unbonding_ms, archive_ms, audit_bond }
     Auditor { appointed, bond, unbonds_at, audits }
     Penalty { node, amount }
+    Hold { reason, amount }
+    Funds { free, held, reserved, frozen, spendable, existential_deposit }
     Quote { fee_min, protocol_fee, inference_slot, evaluator_slot }
     Clock {
         phase, deadline, draw_ms, reveal_ms, audit_ms, outputs, delivered, panel, committed, revealed, mismatched, quorum,

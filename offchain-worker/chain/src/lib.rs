@@ -7,8 +7,11 @@
 //! | [`messages`] | every message of the contract, typed by the contract's own call builders |
 //! | [`submit`] | [`Submitter`]: dry run, nonce, signature, inclusion, outcome |
 //! | [`events`] | [`PoqEvent`]: what the contract says happened |
+//! | [`cost`] | what a call would cost, before it is sent |
 //! | [`deploy`] | putting the contract on a chain |
-//! | [`signer`] | [`Keys`]: key files |
+//! | [`signer`] | [`Keys`]: an account's secret, and the files that hold one |
+//! | [`url`] | [`NodeUrl`]: a node's address, never shown with its key |
+//! | [`stake`] | what taking stake out does |
 //! | [`commit`] | the hashes of commitments |
 //! | [`explain`] | replaying a settlement from what the chain shows |
 //! | [`json`] | a JSON form for everything above |
@@ -21,23 +24,28 @@
 pub mod account;
 pub mod client;
 pub mod commit;
+pub mod cost;
 pub mod deploy;
 mod dry_run;
 pub mod error;
 pub mod events;
 pub mod explain;
 pub mod json;
+mod keyfile;
 pub mod messages;
 pub mod options;
 mod runtime;
 pub mod signer;
+pub mod stake;
 pub mod submit;
 mod transport;
 pub mod types;
+pub mod url;
 pub mod view;
 
 pub use account::{to_account32, to_ink, InkAccountId};
-pub use client::{AccountInfo, At, Block, ChainInfo, Client, Upcoming};
+pub use client::{AccountInfo, At, Block, ChainInfo, Client, Funds, Hold, Upcoming};
+pub use cost::{Cost, Quote};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
 pub use events::{Emitted, FinalEvent, Outcome, PoqEvent};
@@ -49,4 +57,5 @@ pub use signer::{Keys, KeysError};
 pub use submit::{DryRun, Receipt, SendOptions, Submitter};
 pub use subxt::utils::{AccountId32, H256};
 pub use subxt_rpcs::RpcClient;
+pub use url::{redacted, NodeUrl, NodeUrls};
 pub use view::View;

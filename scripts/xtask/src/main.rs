@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -13,10 +15,10 @@ use semver::Version;
 use xtask::{
     artifacts::{self, Agreement, Expected},
     budget::Budget,
-    bundle, strip, validate,
+    bundle, parameters, picture, strip, validate, walkthrough,
 };
 
-/// Build steps of the contracts. scripts/build-contract.sh runs them in order.
+/// Build steps and checks that scripts/ call.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -61,6 +63,31 @@ enum Command {
         /// A folder with freshly built artifacts to compare with.
         #[arg(long)]
         fresh: Option<PathBuf>,
+    },
+    /// Run the commands of Markdown pages in order, as their reader would (scripts/walkthrough.sh).
+    Walkthrough {
+        /// The pages.
+        #[arg(required = true)]
+        pages: Vec<PathBuf>,
+        /// The folder that the commands run in.
+        #[arg(long)]
+        folder: PathBuf,
+        /// How many seconds one command may take.
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        timeout: u64,
+        /// Only list the commands.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Compare a page's table of parameters with what `poq params show --defaults` writes (on standard input).
+    CheckParameters {
+        /// The page.
+        page: PathBuf,
+    },
+    /// Draw what a program printed (on standard input) as an SVG (on standard output).
+    Picture {
+        /// The command that printed it.
+        command: String,
     },
 }
 
@@ -169,7 +196,54 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Walkthrough { pages, folder, timeout, list } => {
+            let mut blocks = Vec::new();
+            for page in &pages {
+                let text = String::from_utf8(read(page)?)
+                    .with_context(|| format!("{} is not text", page.display()))?;
+                blocks.extend(walkthrough::parse(&page.display().to_string(), &text)?);
+            }
+            if list {
+                for (block, step) in blocks.iter().flat_map(|b| b.steps.iter().map(move |step| (b, step))) {
+                    println!("{}:{} {:?}\n{}\n", block.page, step.line, block.how, step.text);
+                }
+                return Ok(());
+            }
+            let scratch = tempfile::tempdir().context("a folder for the commands' output")?;
+            let options = walkthrough::Options {
+                folder,
+                scratch: scratch.path().to_owned(),
+                timeout: Duration::from_secs(timeout),
+            };
+            let summary = walkthrough::run(&blocks, options)?;
+            println!("\n{} skipped, {} not run", summary.skipped, summary.not_run);
+            println!("{} passed, {} failed", summary.passed, summary.failed);
+            anyhow::ensure!(summary.failed == 0, "the pages do not do what they say");
+            Ok(())
+        }
+        Command::CheckParameters { page } => {
+            let text =
+                String::from_utf8(read(&page)?).with_context(|| format!("{} is not text", page.display()))?;
+            let shipped = parameters::shipped(&standard_input()?).map_err(anyhow::Error::msg)?;
+            let told = parameters::documented(&text)
+                .map_err(anyhow::Error::msg)
+                .with_context(|| page.display().to_string())?;
+            let lines = parameters::differences(&shipped, &told);
+            anyhow::ensure!(lines.is_empty(), "{}:\n  {}", page.display(), lines.join("\n  "));
+            println!("{}: {} parameters, as shipped", page.display(), told.len());
+            Ok(())
+        }
+        Command::Picture { command } => {
+            print!("{}", picture::terminal(&command, &standard_input()?));
+            Ok(())
+        }
     }
+}
+
+fn standard_input() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+    Ok(text)
 }
 
 fn main() -> ExitCode {
