@@ -315,7 +315,8 @@ impl KindParams {
         ensure(
             self.stake_min > 0
                 && self.stake_min <= self.stake_cap
-                && Ratio::from_fraction(self.stake_min, self.stake_cap).mul(self.trust_floor).ppb() >= ONE >> 15,
+                && Ratio::from_fraction(self.stake_min, self.stake_cap).mul(self.trust_floor).ppb()
+                    >= ONE >> 15,
             ParamsError::Stake,
         )?;
         let dearest = self.split_unchecked(self.fee_max, 1, self.panel_min).ok_or(ParamsError::Bounds)?;

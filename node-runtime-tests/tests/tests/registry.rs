@@ -6,6 +6,7 @@ use poq_contract::errors::Error;
 use poq_contract::types::{Change, Counts, Node, PoolId, Registration, Role, Step, Ver};
 use poq_core::registry::{draw, panel_seed, Draw, Registry};
 use poq_core::settlement::Ending;
+use poq_core::task::Refusal;
 use poq_core::units::{NodeId, TaskId};
 use poq_core::KindParams;
 use poq_runtime_tests::{blake2, call, ink_of, Pair, TestNode, World, EPOCH_MS, KIND, UNBONDING_MS};
@@ -168,7 +169,7 @@ fn h4_a_withheld_opening_is_no_second_try() -> Res {
     plan.openings[1] = None;
     assert_eq!(
         world.one(&dev::bob(), call().draw_panels(vec![plan.clone()]))?.unwrap_err(),
-        Error::NotOpened
+        Error::Task(Refusal::NotOpened)
     );
     // In the second half neither.
     world.pass(60_001)?;

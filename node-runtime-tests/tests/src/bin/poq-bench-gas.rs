@@ -5,7 +5,8 @@ use clap::Parser;
 use poq_contract::types::{Commit, Draw, Opening, Registration, Request, Reveal, Role, MAX_BATCH};
 use poq_core::commitment;
 use poq_core::units::{NodeId, TaskId};
-use poq_runtime_tests::{blake2, call, encode, ink_of, TestNode, World, KIND, TEXT};
+use poq_core::KindParams;
+use poq_runtime_tests::{blake2, call, encode, ink_of, World, KIND, TEXT};
 use poq_sandbox::{account_of, call_of, dev, runtime, ExtrinsicReport, RuntimeCall, Weight, UNIT};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
@@ -245,7 +246,7 @@ fn accepted(results: &[Option<poq_contract::errors::Error>]) -> Res<()> {
 fn audit(outputs: u8) -> Res<Cost> {
     const REFERENCE: &[u8] = b"the Denver Broncos";
     const SALT: [u8; 32] = [6; 32];
-    let mut world = World::new()?;
+    let mut world = World::with(&KindParams::default())?;
     let auditor = world.auditor()?;
     let nodes = world.nodes(outputs, 3)?;
     let requester = world.account()?;
