@@ -6,9 +6,29 @@ use crate::types::{
 };
 use ink::prelude::{string::String, vec::Vec};
 use ink::primitives::AccountId;
+use parity_scale_codec::Encode;
 use poq_core::commitment::Hash;
 use poq_core::formulas::settlement::{Audit, AuditInput, Settlement, SettlementInput};
 use poq_core::units::{Balance, KindId, Millis, NodeId, Ratio, TaskId};
+
+/// Emits an event. One function writes them all: ink!'s own builds each event's topics anew, which is a third of a kilobyte of code an
+/// event.
+pub fn emit<E: ink::env::Event>(event: &E) {
+    let mut topics = ink::prelude::vec::Vec::new();
+    topics.extend(E::SIGNATURE_TOPIC);
+    deposit(&topics.encode(), &event.encode());
+}
+
+#[cfg(target_arch = "wasm32")]
+#[inline(never)]
+fn deposit(topics: &[u8], data: &[u8]) {
+    use pallet_contracts_uapi::HostFn;
+    pallet_contracts_uapi::HostFnImpl::deposit_event(topics, data);
+}
+
+/// Only the Wasm runs: natively the contract is types and metadata.
+#[cfg(not(target_arch = "wasm32"))]
+fn deposit(_: &[u8], _: &[u8]) {}
 
 /// Emitted when a node was registered.
 #[ink::event]

@@ -4,7 +4,8 @@ use crate::errors::{Error, Result};
 use crate::events::*;
 use crate::money::{add, blake2, sub};
 use crate::poq::Poq;
-use crate::storage::{Auditors, Cell, Changes, KindIds, Kinds, Levers, Session, Tasks, Versions};
+use crate::storage::{Cell, Session, AUDITORS, CHANGES, KINDS, KIND_IDS, LEVERS, VERSIONS};
+use crate::tasks::older_params;
 use crate::types::*;
 use ink::codegen::Env;
 use ink::env::call::{build_call, ExecutionInput, Selector};
@@ -29,7 +30,7 @@ impl Poq {
     }
 
     pub(crate) fn administered(&self, what: Administration) {
-        self.env().emit_event(Administered { what });
+        emit(&Administered { what });
     }
 
     // --- changes -------------------------------------------------------------------------------------------------
@@ -49,6 +50,12 @@ impl Poq {
         let session = self.session();
         self.check(&change)?;
         let now = session.now;
+        if let Change::SlashAuditor(account, _) = &change {
+            // While the bond waits, or it could be held up for ever by announcing again and again.
+            if now >= self.load_auditor(account)?.unbonds_at {
+                return Err(Error::BadAmount);
+            }
+        }
         if self.is_first(&session, &change) {
             self.apply(change)?;
             return Ok(now);
@@ -59,13 +66,12 @@ impl Poq {
             _ => self.global.0.params_delay_ms,
         };
         let lever = change.lever();
-        let mut changes = Changes::new();
-        let mut levers = Levers::new().get().map(|Cell(levers)| levers).unwrap_or_default();
+        let mut levers = LEVERS.get(()).unwrap_or_default();
         // What has lapsed makes room.
         levers.retain(|other| {
-            let lapsed = changes.get(other).is_none_or(|Cell(pending)| pending.has_lapsed(now));
+            let lapsed = CHANGES.get(*other).is_none_or(|pending| pending.has_lapsed(now));
             if lapsed {
-                changes.remove(other);
+                CHANGES.remove(*other);
             }
             !lapsed
         });
@@ -75,23 +81,22 @@ impl Poq {
         if levers.len() >= MAX_PENDING {
             return Err(Error::TooMany);
         }
-        let pending = Pending::new(change.clone(), now, delay);
+        let pending = Pending::new(change, now, delay);
         let acts_at = pending.acts_at;
         levers.push(lever);
-        Levers::new().set(&Cell(levers));
-        changes.insert(lever, &Cell(pending));
-        self.env().emit_event(Proposed { change, acts_at });
+        LEVERS.insert((), &levers);
+        CHANGES.insert(lever, &pending);
+        emit(&Proposed { change: pending.change, acts_at });
         Ok(acts_at)
     }
 
     /// Takes an announced change off the list.
     fn take_off(&self, lever: Lever) -> Result<Pending<Change>> {
-        let mut changes = Changes::new();
-        let Cell(pending) = changes.get(lever).ok_or(Error::NotPending)?;
-        changes.remove(lever);
-        let mut levers = Levers::new().get().map(|Cell(levers)| levers).unwrap_or_default();
+        let pending = CHANGES.get(lever).ok_or(Error::NotPending)?;
+        CHANGES.remove(lever);
+        let mut levers = LEVERS.get(()).unwrap_or_default();
         levers.retain(|other| *other != lever);
-        Levers::new().set(&Cell(levers));
+        LEVERS.insert((), &levers);
         Ok(pending)
     }
 
@@ -115,14 +120,13 @@ impl Poq {
     pub(crate) fn cancel_change(&self, lever: Lever) -> Result<()> {
         self.only_owner()?;
         self.take_off(lever)?;
-        self.env().emit_event(Cancelled { lever });
+        emit(&Cancelled { lever });
         Ok(())
     }
 
     pub(crate) fn announced(&self) -> Vec<Pending<Change>> {
-        let changes = Changes::new();
-        let levers = Levers::new().get().map(|Cell(levers)| levers).unwrap_or_default();
-        levers.iter().filter_map(|lever| changes.get(lever)).map(|Cell(pending)| pending).collect()
+        let levers = LEVERS.get(()).unwrap_or_default();
+        levers.into_iter().filter_map(|lever| CHANGES.get(lever)).collect()
     }
 
     /// Whether a change could act.
@@ -142,7 +146,6 @@ impl Poq {
             Change::Global(global) if !global.is_valid(self.epoch_ms, self.life_ms) => Err(Error::BadAmount),
             Change::SlashAuditor(account, amount) => {
                 let auditor = self.load_auditor(account)?;
-                // Once per dismissal, while the bond waits: else a bond could be locked for ever.
                 let waits = auditor.unbonds_at > 0;
                 if *amount == 0 || *amount > auditor.bond || !waits {
                     return Err(Error::BadAmount);
@@ -159,7 +162,7 @@ impl Poq {
             Change::Kind(kind, params) => self.set_kind(*kind, params)?,
             Change::Global(global) => self.global = Cell(*global),
             Change::Appoint(account) => {
-                let mut auditor = Auditors::new().get(account).map(|Cell(a)| a).unwrap_or_default();
+                let mut auditor = AUDITORS.get(*account).unwrap_or_default();
                 auditor.appointed = true;
                 self.save_auditor(*account, auditor, BondChange::None);
             }
@@ -167,7 +170,7 @@ impl Poq {
                 let mut auditor = self.load_auditor(account)?;
                 auditor.bond = sub(auditor.bond, *amount)?;
                 let session = self.session();
-                session.book(|owed| {
+                session.book(&|owed| {
                     owed.bonds = sub(owed.bonds, *amount)?;
                     owed.burned = add(owed.burned, *amount)?;
                     Ok(())
@@ -178,28 +181,27 @@ impl Poq {
             // Not here: the root is written after this message.
             Change::Code(_) => return Err(Error::BadCode),
         }
-        self.env().emit_event(Enacted { change });
+        emit(&Enacted { change });
         Ok(())
     }
 
     fn set_kind(&mut self, id: KindId, params: &KindParams) -> Result<()> {
-        let mut kinds = Kinds::new();
-        let mut kind = match kinds.get(id) {
-            Some(Cell(kind)) => kind,
+        let mut kind = match KINDS.get(id) {
+            Some(kind) => kind,
             None => {
-                let mut ids = KindIds::new().get().map(|Cell(ids)| ids).unwrap_or_default();
+                let mut ids = KIND_IDS.get(()).unwrap_or_default();
                 ids.push(id);
-                KindIds::new().set(&Cell(ids));
+                KIND_IDS.insert((), &ids);
                 Kind { version: 0, params: params.clone(), population: Population::new(params) }
             }
         };
         kind.version = kind.version.checked_add(1).ok_or(Error::Overflow)?;
-        kind.params = params.clone();
+        kind.params.clone_from(params);
         self.life_ms = self.life_ms.max(params.life_ms());
         let version = kind.version;
-        kinds.insert(id, &Cell(kind));
-        Versions::new().insert((id, version), &Cell(params.clone()));
-        self.env().emit_event(KindSet { kind: id, version, params: params.clone() });
+        KINDS.insert(id, &kind);
+        VERSIONS.insert((id, version), params);
+        emit(&KindSet { kind: id, version, params: params.clone() });
         Ok(())
     }
 
@@ -217,7 +219,7 @@ impl Poq {
             .try_invoke();
         match migrated {
             Ok(Ok(Ok(()))) => {
-                self.env().emit_event(Enacted { change });
+                emit(&Enacted { change });
                 Ok(())
             }
             _ => Err(Error::BadCode),
@@ -227,13 +229,13 @@ impl Poq {
     // --- auditors ------------------------------------------------------------------------------------------------
 
     pub(crate) fn load_auditor(&self, account: &AccountId) -> Result<Auditor> {
-        Auditors::new().get(account).map(|Cell(auditor)| auditor).ok_or(Error::NotAuditor)
+        AUDITORS.get(*account).ok_or(Error::NotAuditor)
     }
 
     #[inline(never)]
     fn save_auditor(&self, account: AccountId, auditor: Auditor, change: BondChange) {
-        Auditors::new().insert(account, &Cell(auditor));
-        self.env().emit_event(AuditorChanged { account, auditor, change });
+        AUDITORS.insert(account, &auditor);
+        emit(&AuditorChanged { account, auditor, change });
     }
 
     /// An auditor's own act: its first bond after an appointment is its consent.
@@ -248,7 +250,7 @@ impl Poq {
         let amount = self.env().transferred_value();
         auditor.bond = add(auditor.bond, amount)?;
         let session = self.session();
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.bonds = add(owed.bonds, amount)?;
             Ok(())
         })?;
@@ -267,14 +269,14 @@ impl Poq {
             self.save_auditor(caller, auditor, BondChange::None);
             return Ok(0);
         }
-        let announced = Changes::new().get(Lever::SlashAuditor(caller));
-        let slash = announced.is_some_and(|Cell(pending)| !pending.has_lapsed(now));
+        let announced = CHANGES.get(Lever::SlashAuditor(caller));
+        let slash = announced.is_some_and(|pending| !pending.has_lapsed(now));
         if now < auditor.unbonds_at || slash {
             return Err(Error::StillUnbonding);
         }
         let amount = core::mem::take(&mut auditor.bond);
         let session = self.session();
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.bonds = sub(owed.bonds, amount)?;
             Ok(())
         })?;
@@ -282,7 +284,7 @@ impl Poq {
         auditor.unbonds_at = 0;
         self.save_auditor(caller, auditor, BondChange::Paid(amount));
         if !auditor.appointed {
-            Auditors::new().remove(caller);
+            AUDITORS.remove(caller);
         }
         if amount > 0 {
             self.pay(caller, amount)?;
@@ -323,20 +325,21 @@ impl Poq {
         {
             return Err(Error::NotAuditor);
         }
-        let Cell(mut task) = Tasks::new().get(id).ok_or(Error::NoTask)?;
+        let mut task = session.task(id)?;
         if !task.can_audit(session.now) {
             return Err(Error::NotAuditable);
         }
         let members: Vec<_> = task.panel.iter().map(|seat| seat.node).filter(|node| *node != 0).collect();
         // Only owners count: operators and payees are set without being asked.
         for node in task.outputs.iter().map(|slot| slot.node).chain(members.iter().copied()) {
-            if session.load(node).is_ok_and(|node| node.owner == caller) {
+            if session.accounts_of(node).is_ok_and(|(owner, _)| owner == caller) {
                 return Err(Error::NotAuditor);
             }
         }
         let truth = self.truth(&session, &task, &caller, &opening)?;
         let mut kind = session.kind(task.kind)?;
-        let params = session.params(task.kind, task.terms.version)?;
+        let older = older_params(&session, &task, &kind)?;
+        let params = older.as_ref().unwrap_or(&kind.params);
         let state = |node| {
             session.load(node).map_or(TrustState::default(), |node| TrustState {
                 trust: node.trust,
@@ -344,7 +347,7 @@ impl Poq {
             })
         };
         let input = task.audit_input(truth, state, &kind.population);
-        let audited = audit(&params, &input);
+        let audited = audit(params, &input);
         for (seat, after) in task.panel.iter().zip(&audited.panel) {
             // Who has left since has no trust to move.
             if let (true, Ok(mut node)) = (seat.node != 0, session.load(seat.node)) {
@@ -356,15 +359,15 @@ impl Poq {
             }
         }
         kind.population.gain_average = audited.gain_average;
-        session.set_kind(task.kind, kind);
-        session.finish();
+        session.set_kind(task.kind, &kind);
         task.audited = true;
         let panel_nodes = task.panel.iter().map(|seat| seat.node).collect();
-        Tasks::new().insert(id, &Cell(task));
+        session.set_task(id, &task);
+        session.finish();
         auditor.audits = auditor.audits.saturating_add(1);
         auditor.audits_in_epoch = auditor.audits_in_epoch.saturating_add(1);
-        Auditors::new().insert(caller, &Cell(auditor));
-        self.env().emit_event(TaskAudited { task: id, auditor: caller, opening, panel_nodes, input, audit: audited });
+        AUDITORS.insert(caller, &auditor);
+        emit(&TaskAudited { task: id, auditor: caller, opening, panel_nodes, input, audit: audited });
         Ok(())
     }
 
@@ -389,7 +392,9 @@ impl Poq {
         for (slot, opened) in task.outputs.iter().zip(&opening.outputs) {
             let delivered = slot.state == OutputState::Opened;
             truth.push(match opened {
-                Some(text) if delivered && blake2(text) == slot.hash => Some(token_f1(&opening.reference, text)),
+                Some(text) if delivered && blake2(text) == slot.hash => {
+                    Some(token_f1(&opening.reference, text))
+                }
                 // All that were delivered, or an auditor would choose.
                 None if !delivered => None,
                 _ => return Err(Error::BadOpening),

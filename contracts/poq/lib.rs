@@ -57,7 +57,7 @@ pub mod types;
 pub use self::poq::{Poq, PoqRef};
 
 /// Messages that change something although they take `&self`: they write cells of their own.
-pub const CHANGES_STATE: [&str; 27] = [
+pub const CHANGES_STATE: [&str; 28] = [
     "register",
     "configure",
     "stake",
@@ -82,6 +82,7 @@ pub const CHANGES_STATE: [&str; 27] = [
     "withdraw_bond",
     "open_reference",
     "cancel",
+    "set_code",
     "dismiss_auditor",
     "withdraw_treasury",
     "burn",
@@ -366,7 +367,7 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn commit_outputs(&self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
-            self.take_outputs(&items)
+            self.take_commits(&items, true)
         }
 
         /// Inference nodes of one operator say that they will not deliver. It counts only where nobody does.
@@ -420,7 +421,7 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn commit_scores(&self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
-            self.take_scores(&items)
+            self.take_commits(&items, false)
         }
 
         /// Reveals scores, by anybody: what does not match its commitment is refused. The last reveal of a task settles it. Reveals of
@@ -691,7 +692,7 @@ pub mod poq {
                 network: self.network,
                 epoch_ms: self.epoch_ms,
                 global: self.global.0,
-                kinds: KindIds::new().get().map(|Cell(ids)| ids).unwrap_or_default(),
+                kinds: KIND_IDS.get(()).unwrap_or_default(),
                 nodes: books.last_node,
                 tasks: books.last_task,
                 layout: self.layout,
@@ -718,23 +719,21 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn params(&self, kind: KindId, version: u32) -> Option<KindParams> {
-            Versions::new().get((kind, version)).map(|Cell(params)| params)
+            VERSIONS.get((kind, version))
         }
 
         /// A node.
         #[ink(message)]
         #[inline(never)]
         pub fn node(&self, node: NodeId) -> Option<NodeView> {
-            let Cell(record) = Nodes::new().get(node)?;
-            let Cell(info) = Infos::new().get(node)?;
-            Some(NodeView { id: node, node: record, info })
+            Some(NodeView { id: node, node: NODES.get(node)?, info: INFOS.get(node)? })
         }
 
         /// What a pool needs to know of its node; the layout of the answer never changes.
         #[ink(message)]
         #[inline(never)]
         pub fn holding(&self, node: NodeId) -> Option<Holding> {
-            let Cell(record) = Nodes::new().get(node)?;
+            let record = NODES.get(node)?;
             Some(Holding {
                 bonded: record.stake.bonded,
                 unbonding: record.stake.unbonding(),
@@ -761,7 +760,7 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn task(&self, task: TaskId) -> Option<TaskView> {
-            let Cell(record) = Tasks::new().get(task)?;
+            let record = TASKS.get(task)?;
             let step = record.clock().step(self.env().block_timestamp());
             Some(TaskView { id: task, task: record, step })
         }
@@ -788,9 +787,9 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn duties(&self, node: NodeId) -> Vec<TaskId> {
-            Nodes::new()
+            NODES
                 .get(node)
-                .map(|Cell(node)| node.open.into_iter().filter(|id| *id != 0).collect())
+                .map(|node| node.open.into_iter().filter(|id| *id != 0).collect())
                 .unwrap_or_default()
         }
 

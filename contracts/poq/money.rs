@@ -1,9 +1,9 @@
 //! Sums that do not overflow, payments out of the contract, and what anybody can take of what is theirs.
 
 use crate::errors::{Error, Result};
-use crate::events::{Burned, Claimed, Collected, StakeWithdrawn, TreasuryWithdrawn, Withdrawn};
+use crate::events::{emit, Burned, Claimed, Collected, StakeWithdrawn, TreasuryWithdrawn, Withdrawn};
 use crate::poq::Poq;
-use crate::storage::{Cell, Tasks};
+use crate::storage::TASKS;
 use crate::types::*;
 use ink::codegen::Env;
 use ink::env::hash::Blake2x256;
@@ -77,13 +77,13 @@ impl Poq {
         }
         node.withdrawn = add(node.withdrawn, amount)?;
         session.save(id, &node);
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.claimable = sub(owed.claimable, amount)?;
             Ok(())
         })?;
         session.finish();
         self.pay(node.payee, amount)?;
-        self.env().emit_event(Claimed { node: id, to: node.payee, amount });
+        emit(&Claimed { node: id, to: node.payee, amount });
         Ok(amount)
     }
 
@@ -99,13 +99,13 @@ impl Poq {
             return Err(Error::StillUnbonding);
         }
         session.save(id, &node);
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.stakes = sub(owed.stakes, amount)?;
             Ok(())
         })?;
         session.finish();
         self.pay(node.owner, amount)?;
-        self.env().emit_event(StakeWithdrawn { node: id, to: node.owner, amount });
+        emit(&StakeWithdrawn { node: id, to: node.owner, amount });
         Ok(amount)
     }
 
@@ -119,14 +119,14 @@ impl Poq {
             return Err(Error::NothingToWithdraw);
         }
         account.collected = add(account.collected, amount)?;
-        session.set_account(to, account);
-        session.book(|owed| {
+        session.set_account(to, &account);
+        session.book(&|owed| {
             owed.claimable = sub(owed.claimable, amount)?;
             Ok(())
         })?;
         session.finish();
         self.pay(to, amount)?;
-        self.env().emit_event(Withdrawn { to, amount });
+        emit(&Withdrawn { to, amount });
         Ok(amount)
     }
 
@@ -136,12 +136,12 @@ impl Poq {
         check_batch(tasks.len())?;
         let caller = self.env().caller();
         let session = self.session();
-        let mut records = Tasks::new();
         let mut requester: Option<AccountId> = None;
         let mut account = Account::default();
         let mut total: Balance = 0;
         for id in tasks {
-            let Cell(task) = records.get(id).ok_or(Error::NoTask)?;
+            // Read anew: a number given twice has no task the second time.
+            let task = TASKS.get(*id).ok_or(Error::NoTask)?;
             let to = match requester {
                 Some(to) => to,
                 None => {
@@ -158,10 +158,10 @@ impl Poq {
             if !task.phase.is_final() {
                 return Err(Error::NotFinal);
             }
-            records.remove(id);
+            TASKS.remove(*id);
             account.tasks.retain(|open| open != id);
             total = add(total, task.refund)?;
-            self.env().emit_event(Collected { task: *id, to, amount: task.refund });
+            emit(&Collected { task: *id, to, amount: task.refund });
         }
         let to = requester.ok_or(Error::BatchSize)?;
         let paid = total == 0 || self.pay(to, total).is_ok();
@@ -170,8 +170,8 @@ impl Poq {
         } else {
             account.credit = add(account.credit, total)?;
         }
-        session.set_account(to, account);
-        session.book(|owed| {
+        session.set_account(to, &account);
+        session.book(&|owed| {
             owed.refunds = sub(owed.refunds, total)?;
             if !paid {
                 owed.claimable = add(owed.claimable, total)?;
@@ -197,10 +197,10 @@ impl Poq {
             return Err(Error::Insolvent);
         }
         owed.treasury = owed.treasury.saturating_sub(amount);
-        session.set_books(books);
+        session.set_books(&books);
         session.finish();
         self.pay(to, amount)?;
-        self.env().emit_event(TreasuryWithdrawn { to, amount });
+        emit(&TreasuryWithdrawn { to, amount });
         Ok(())
     }
 
@@ -212,10 +212,10 @@ impl Poq {
         if amount == 0 {
             return Err(Error::NothingToWithdraw);
         }
-        session.set_books(books);
+        session.set_books(&books);
         session.finish();
         self.pay(blake2(BURN).into(), amount)?;
-        self.env().emit_event(Burned { amount });
+        emit(&Burned { amount });
         Ok(amount)
     }
 
@@ -223,7 +223,6 @@ impl Poq {
     pub(crate) fn balances_of(&self, id: AccountId) -> Balances {
         let session = self.session();
         let account = session.account(id);
-        let tasks = Tasks::new();
         let mut sums = Balances {
             withdrawn: account.collected,
             claimable: account.credit,
@@ -239,7 +238,7 @@ impl Poq {
             sums.claimable = sums.claimable.saturating_add(node.claimable);
             sums.withdrawn = sums.withdrawn.saturating_add(node.withdrawn);
             sums.slashed = sums.slashed.saturating_add(node.slashed);
-            for Cell(task) in node.open.iter().filter(|id| **id != 0).filter_map(|id| tasks.get(id)) {
+            for task in node.open.iter().filter(|id| **id != 0).filter_map(|id| TASKS.get(*id)) {
                 let slot = match node.role {
                     Role::Inference => task.terms.inference_slot,
                     Role::Evaluator => task.terms.evaluator_slot,
@@ -247,7 +246,7 @@ impl Poq {
                 sums.pending = sums.pending.saturating_add(slot);
             }
         }
-        for Cell(task) in account.tasks.iter().filter_map(|id| tasks.get(id)) {
+        for task in account.tasks.iter().filter_map(|id| TASKS.get(*id)) {
             if task.phase.is_final() {
                 sums.claimable = sums.claimable.saturating_add(task.refund);
             } else {

@@ -1,10 +1,10 @@
 //! Nodes: register, configure, stake, leave.
 
 use crate::errors::{Error, Result};
-use crate::events::{NodeChange, NodeChanged, NodeRegistered, Staked, Unstaked};
+use crate::events::{emit, NodeChange, NodeChanged, NodeRegistered, Staked, Unstaked};
 use crate::money::{add, check_batch};
 use crate::poq::Poq;
-use crate::storage::{Cell, Infos, Nodes, Session};
+use crate::storage::{Session, INFOS, NODES};
 use crate::types::*;
 use ink::codegen::Env;
 use ink::prelude::vec::Vec;
@@ -39,7 +39,7 @@ impl Poq {
     }
 
     fn changed(&self, node: NodeId, change: NodeChange) {
-        self.env().emit_event(NodeChanged { node, change });
+        emit(&NodeChanged { node, change });
     }
 
     #[inline(never)]
@@ -59,16 +59,16 @@ impl Poq {
         let id = books.last_node.checked_add(1).ok_or(Error::Overflow)?;
         books.last_node = id;
         books.liabilities.stakes = add(books.liabilities.stakes, amount)?;
-        session.set_books(books);
+        session.set_books(&books);
         account.nodes.push(id);
-        session.set_account(owner, account);
-        Infos::new().insert(
+        session.set_account(owner, &account);
+        INFOS.insert(
             id,
-            &Cell(NodeInfo {
+            &NodeInfo {
                 model: registration.model.clone(),
                 endpoint: registration.endpoint,
                 registered_at: session.now,
-            }),
+            },
         );
         let inference = registration.role == Role::Inference;
         let node = Node {
@@ -93,7 +93,7 @@ impl Poq {
         };
         self.put_in_place(&mut session, id, node, false)?;
         session.finish();
-        self.env().emit_event(NodeRegistered {
+        emit(&NodeRegistered {
             node: id,
             owner,
             operator: registration.operator,
@@ -103,7 +103,7 @@ impl Poq {
             model_digest: registration.model_digest,
         });
         if amount > 0 {
-            self.env().emit_event(Staked { node: id, amount });
+            emit(&Staked { node: id, amount });
         }
         Ok(id)
     }
@@ -116,10 +116,9 @@ impl Poq {
             if endpoint.len() > MAX_TEXT {
                 return Err(Error::TextTooLong);
             }
-            let mut infos = Infos::new();
-            let Cell(mut info) = infos.get(id).ok_or(Error::NoNode)?;
+            let mut info = INFOS.get(id).ok_or(Error::NoNode)?;
             info.endpoint = endpoint;
-            infos.insert(id, &Cell(info));
+            INFOS.insert(id, &info);
         }
         node.operator = update.operator.unwrap_or(node.operator);
         node.payee = update.payee.unwrap_or(node.payee);
@@ -141,13 +140,13 @@ impl Poq {
         let mut session = self.session();
         let mut node = self.owned(&session, id)?;
         node.stake.stake(amount)?;
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.stakes = add(owed.stakes, amount)?;
             Ok(())
         })?;
         self.put_in_place(&mut session, id, node, false)?;
         session.finish();
-        self.env().emit_event(Staked { node: id, amount });
+        emit(&Staked { node: id, amount });
         Ok(())
     }
 
@@ -158,7 +157,7 @@ impl Poq {
         let until = node.stake.unstake(amount, session.now, self.global.0.unbonding_ms)?;
         self.put_in_place(&mut session, id, node, true)?;
         session.finish();
-        self.env().emit_event(Unstaked { node: id, amount, until });
+        emit(&Unstaked { node: id, amount, until });
         Ok(until)
     }
 
@@ -199,10 +198,10 @@ impl Poq {
         let mut account = session.account(node.owner);
         account.nodes.retain(|other| *other != id);
         account.collected = add(account.collected, node.withdrawn)?;
-        session.set_account(node.owner, account);
+        session.set_account(node.owner, &account);
         session.finish();
-        Nodes::new().remove(id);
-        Infos::new().remove(id);
+        NODES.remove(id);
+        INFOS.remove(id);
         self.changed(id, NodeChange::Deregistered);
         Ok(())
     }

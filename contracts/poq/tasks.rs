@@ -4,8 +4,9 @@ use crate::errors::{Error, Result};
 use crate::events::*;
 use crate::money::{add, blake2, check_batch, sub};
 use crate::poq::Poq;
-use crate::storage::{Cell, Session, Tasks};
+use crate::storage::Session;
 use crate::types::*;
+use core::cell::RefCell;
 use ink::codegen::Env;
 use ink::prelude::{string::String, vec, vec::Vec};
 use ink::primitives::AccountId;
@@ -30,11 +31,19 @@ pub(crate) fn batch<T>(results: Vec<Result<T>>) -> Result<Vec<Result<T>>> {
     }
 }
 
-impl Poq {
-    fn task_of(&self, id: TaskId) -> Result<Task> {
-        Tasks::new().get(id).map(|Cell(task)| task).ok_or(Error::NoTask)
+/// The parameters that a task runs under where they are not the newest, which are in its kind's own cell.
+#[inline(never)]
+pub(crate) fn older_params(session: &Session, task: &Task, kind: &Kind) -> Result<Option<KindParams>> {
+    if kind.version == task.terms.version {
+        return Ok(None);
     }
+    session.version(task.kind, task.terms.version).map(Some)
+}
 
+/// Takes an item of a batch on its task. Whether it is new.
+type Take<'a> = &'a dyn Fn(&Session, usize, &mut Task) -> Result<bool>;
+
+impl Poq {
     // --- requests ------------------------------------------------------------------------------------------------
 
     #[inline(never)]
@@ -65,14 +74,20 @@ impl Poq {
             return Err(Error::WrongValue);
         }
         books.liabilities.escrow = add(books.liabilities.escrow, fees)?;
-        session.set_books(books);
-        session.set_account(requester, account);
+        session.set_books(&books);
+        session.set_account(requester, &account);
         session.finish();
         Ok(ids)
     }
 
     #[inline(never)]
-    fn request_one(&self, session: &Session, id: TaskId, requester: AccountId, request: Request) -> Result<()> {
+    fn request_one(
+        &self,
+        session: &Session,
+        id: TaskId,
+        requester: AccountId,
+        request: Request,
+    ) -> Result<()> {
         let kind = session.kind(request.kind)?;
         let params = &kind.params;
         let outputs = match request.nodes.len() {
@@ -104,7 +119,7 @@ impl Poq {
             nodes.push((node, record.price));
         }
         let task = Task::new(requester, &request, input, terms, params.inference_ms, &nodes, session.now);
-        self.env().emit_event(TaskRequested {
+        emit(&TaskRequested {
             task: id,
             requester,
             kind: request.kind,
@@ -117,7 +132,7 @@ impl Poq {
             input: task.input.clone(),
             data,
         });
-        Tasks::new().insert(id, &Cell(task));
+        session.set_task(id, &task);
         Ok(())
     }
 
@@ -170,126 +185,127 @@ impl Poq {
     /// Checks that the caller operates the node.
     #[inline(never)]
     fn only_operator(&self, session: &Session, node: NodeId) -> Result<()> {
-        if session.load(node)?.operator == self.env().caller() {
+        if session.accounts_of(node)?.1 == self.env().caller() {
             Ok(())
         } else {
             Err(Error::NotOperator)
         }
     }
 
-    /// Applies a duty to the tasks of a batch: each task is read and written once per item. Returns per item whether it is new.
-    fn each<T>(
-        &self,
-        items: &[T],
-        id: impl Fn(&T) -> TaskId,
-        mut apply: impl FnMut(&Session, &T, &mut Task) -> Result<bool>,
-    ) -> Result<Vec<Result<bool>>> {
-        check_batch(items.len())?;
-        let session = self.session();
-        let results = items
-            .iter()
-            .map(|item| {
-                let mut task = self.task_of(id(item))?;
-                let new = apply(&session, item, &mut task)?;
+    /// Takes the items of a batch, each on its task. Per item whether it is new.
+    #[inline(never)]
+    fn take(&self, session: &Session, tasks: Vec<TaskId>, take: Take<'_>) -> Result<Vec<Result<bool>>> {
+        check_batch(tasks.len())?;
+        let mut results = Vec::with_capacity(tasks.len());
+        for (at, id) in tasks.into_iter().enumerate() {
+            let result = session.task(id).and_then(|mut task| {
+                let new = take(session, at, &mut task)?;
                 if new {
-                    Tasks::new().insert(id(item), &Cell(task));
+                    session.set_task(id, &task);
                 }
                 Ok(new)
-            })
-            .collect();
+            });
+            results.push(result);
+        }
         batch(results)
     }
 
+    /// The same for commitments and declines of nodes that the caller operates.
     #[inline(never)]
-    pub(crate) fn take_outputs(&self, items: &[Commit]) -> Result<Vec<Option<Error>>> {
-        let results = self.each(items, |item| item.task, |session, item, task| {
-            self.only_operator(session, item.node)?;
-            Ok(task.commit_output(item.node, item.commitment, session.now, session.epoch_ms)?)
+    fn take_duties(
+        &self,
+        items: &[(TaskId, NodeId)],
+        duty: Take<'_>,
+    ) -> Result<(Vec<usize>, Vec<Option<Error>>)> {
+        let session = self.session();
+        let tasks = items.iter().map(|(task, _)| *task).collect();
+        let results = self.take(&session, tasks, &|session, at, task| {
+            let (_, node) = items.get(at).ok_or(Error::BatchSize)?;
+            self.only_operator(session, *node)?;
+            duty(session, at, task)
         })?;
-        let (items, results) = accepted(results, items, |item| (item.task, item.node));
-        if !items.is_empty() {
-            self.env().emit_event(OutputsCommitted { items });
+        session.finish();
+        Ok(split(results))
+    }
+
+    #[inline(never)]
+    pub(crate) fn take_commits(&self, items: &[Commit], outputs: bool) -> Result<Vec<Option<Error>>> {
+        let pairs: Vec<(TaskId, NodeId)> = items.iter().map(|item| (item.task, item.node)).collect();
+        let (new, results) = self.take_duties(&pairs, &|session, at, task| {
+            let item = items.get(at).ok_or(Error::BatchSize)?;
+            let (node, commitment) = (item.node, item.commitment);
+            Ok(if outputs {
+                task.commit_output(node, commitment, session.now, session.epoch_ms)?
+            } else {
+                task.commit_scores(node, commitment, session.now)?
+            })
+        })?;
+        let items: Vec<(TaskId, NodeId)> = new.iter().filter_map(|at| pairs.get(*at).copied()).collect();
+        match (items.is_empty(), outputs) {
+            (true, _) => {}
+            (false, true) => emit(&OutputsCommitted { items }),
+            (false, false) => emit(&ScoresCommitted { items }),
         }
         Ok(results)
     }
 
     #[inline(never)]
     pub(crate) fn take_declines(&self, items: &[Decline]) -> Result<Vec<Option<Error>>> {
-        let results = self.each(items, |item| item.task, |session, item, task| {
-            self.only_operator(session, item.node)?;
-            Ok(task.decline(item.node, session.now, session.epoch_ms)?)
+        let pairs: Vec<(TaskId, NodeId)> = items.iter().map(|item| (item.task, item.node)).collect();
+        let (new, results) = self.take_duties(&pairs, &|session, at, task| {
+            let (_, node) = pairs.get(at).ok_or(Error::BatchSize)?;
+            Ok(task.decline(*node, session.now, session.epoch_ms)?)
         })?;
-        let (items, results) = accepted(results, items, |item| *item);
+        let items: Vec<Decline> = new.iter().filter_map(|at| items.get(*at).copied()).collect();
         if !items.is_empty() {
-            self.env().emit_event(Declined { items });
+            emit(&Declined { items });
         }
         Ok(results)
     }
 
     #[inline(never)]
     pub(crate) fn take_openings(&self, items: &[Open]) -> Result<Vec<Option<Error>>> {
-        let results = self.each(items, |item| item.task, |session, item, task| {
+        let session = self.session();
+        let tasks = items.iter().map(|item| item.task).collect();
+        let results = self.take(&session, tasks, &|session, at, task| {
+            let item = items.get(at).ok_or(Error::BatchSize)?;
             let (now, epoch_ms, network) = (session.now, session.epoch_ms, &session.network);
             Ok(task.open_output(item.task, item.node, &item.opened, now, epoch_ms, network, blake2)?)
         })?;
-        let (items, results) = accepted(results, items, |item| *item);
+        session.finish();
+        let (new, results) = split(results);
+        let items: Vec<Open> = new.iter().filter_map(|at| items.get(*at).copied()).collect();
         if !items.is_empty() {
-            self.env().emit_event(OutputsOpened { items });
+            emit(&OutputsOpened { items });
         }
         Ok(results)
     }
 
-    #[inline(never)]
-    pub(crate) fn take_scores(&self, items: &[Commit]) -> Result<Vec<Option<Error>>> {
-        let results = self.each(items, |item| item.task, |session, item, task| {
-            self.only_operator(session, item.node)?;
-            Ok(task.commit_scores(item.node, item.commitment, session.now)?)
-        })?;
-        let (items, results) = accepted(results, items, |item| (item.task, item.node));
-        if !items.is_empty() {
-            self.env().emit_event(ScoresCommitted { items });
-        }
-        Ok(results)
-    }
-
-    /// Takes reveals, and settles the tasks whose last one it was. A task is read and written once, however many of its reveals
-    /// come in one batch, if they come one after the other.
+    /// Takes reveals, and settles the tasks whose last one it was.
     #[inline(never)]
     pub(crate) fn take_reveals(&self, items: Vec<Reveal>) -> Result<Vec<Option<Error>>> {
-        check_batch(items.len())?;
         let session = self.session();
-        let mut results: Vec<Result<bool>> = Vec::with_capacity(items.len());
-        let mut closed = Vec::new();
-        let mut held: Option<(TaskId, Task)> = None;
-        for item in &items {
-            let mut task = match held.take() {
-                Some((id, task)) if id == item.task => task,
-                other => {
-                    store(other);
-                    match self.task_of(item.task) {
-                        Ok(task) => task,
-                        Err(error) => {
-                            results.push(Err(error));
-                            continue;
-                        }
-                    }
+        let tasks = items.iter().map(|item| item.task).collect();
+        let closed: RefCell<Vec<TaskClosed>> = RefCell::new(Vec::new());
+        // What fails after a reveal was taken fails as a whole.
+        let failed: core::cell::Cell<Option<Error>> = core::cell::Cell::new(None);
+        let results = self.take(&session, tasks, &|session, at, task| {
+            let item = items.get(at).ok_or(Error::BatchSize)?;
+            if task.reveal(item, session.now, &session.network, blake2)? {
+                match self.close(session, item.task, task, Ending::Consensus) {
+                    Ok(event) => closed.borrow_mut().push(event),
+                    Err(error) => failed.set(Some(error)),
                 }
-            };
-            let result = task.reveal(item, session.now, &session.network, blake2);
-            if result == Ok(true) {
-                closed.push(self.close(&session, item.task, &mut task, Ending::Consensus)?);
             }
-            results.push(result.map(|_| true).map_err(Error::from));
-            held = Some((item.task, task));
+            Ok(true)
+        })?;
+        if let Some(error) = failed.get() {
+            return Err(error);
         }
-        store(held);
-        let results = batch(results)?;
         session.finish();
-        let (items, results) = accepted(results, &items, Reveal::clone);
-        self.env().emit_event(ScoresRevealed { items });
-        for event in closed {
-            self.env().emit_event(event);
-        }
+        let (new, results) = split(results);
+        emit(&ScoresRevealed { items: new.iter().filter_map(|at| items.get(*at).cloned()).collect() });
+        closed.into_inner().iter().for_each(emit);
         Ok(results)
     }
 
@@ -301,7 +317,8 @@ impl Poq {
         let caller = self.env().caller();
         let session = self.session();
         let mut paid = Paid::new();
-        let results = batch(draws.iter().map(|draw| self.draw_one(&session, draw, &caller, &mut paid)).collect())?;
+        let results =
+            batch(draws.iter().map(|draw| self.draw_one(&session, draw, &caller, &mut paid)).collect())?;
         self.pay_keeper(&session, caller, paid)?;
         session.finish();
         Ok(results)
@@ -310,8 +327,8 @@ impl Poq {
     /// Draws a task's panel. Whether there was one.
     #[inline(never)]
     fn draw_one(&self, session: &Session, draw: &Draw, caller: &AccountId, paid: &mut Paid) -> Result<bool> {
-        let mut task = self.task_of(draw.task)?;
-        let mut drawn_task = task.clone();
+        let mut task = session.task(draw.task)?;
+        let mut drawn_task = session.task(draw.task)?;
         drawn_task.unseal(draw, session.now, session.epoch_ms, &session.network, blake2)?;
         let seats = u8::try_from(task.panel.len()).map_err(|_| Error::PanelSize)?;
         let drawn = self.evaluators(session, &drawn_task, 0, seats, &[], &[])?;
@@ -334,13 +351,13 @@ impl Poq {
         if !drawn.full {
             drawn_task.short = true;
             let found = u8::try_from(drawn.seats.len()).unwrap_or(u8::MAX);
-            Tasks::new().insert(draw.task, &Cell(drawn_task));
-            self.env().emit_event(PanelShort { task: draw.task, found });
+            session.set_task(draw.task, &drawn_task);
+            emit(&PanelShort { task: draw.task, found });
             return Ok(false);
         }
         let event = self.seat(session, draw.task, &mut drawn_task, drawn.seats)?;
-        self.env().emit_event(PanelDrawn { secret: draw.secret, outputs, ..event });
-        Tasks::new().insert(draw.task, &Cell(drawn_task));
+        emit(&PanelDrawn { secret: draw.secret, outputs, ..event });
+        session.set_task(draw.task, &drawn_task);
         Ok(true)
     }
 
@@ -359,7 +376,7 @@ impl Poq {
         excluded.push(*task.requester.as_ref());
         excluded.extend_from_slice(gone);
         for slot in &task.outputs {
-            excluded.push(*session.load(slot.node)?.owner.as_ref());
+            excluded.push(*session.accounts_of(slot.node)?.0.as_ref());
         }
         let draw = registry::Draw {
             pool: PoolId { kind: task.kind, role: Role::Evaluator },
@@ -424,7 +441,7 @@ impl Poq {
     /// A task with the step that is due and that anybody can take.
     #[inline(never)]
     fn due(&self, session: &Session, id: TaskId) -> Result<(Task, Step)> {
-        let task = self.task_of(id)?;
+        let task = session.task(id)?;
         match task.clock().step(session.now) {
             Step::Wait { .. } | Step::Draw { .. } => Err(Error::Task(Refusal::TooEarly)),
             Step::Done => Err(Error::Task(Refusal::WrongPhase)),
@@ -452,14 +469,14 @@ impl Poq {
             Step::Fill => self.fill(session, id, &mut task)?,
             Step::End(ending) => {
                 let event = self.close(session, id, &mut task, ending)?;
-                self.env().emit_event(event);
+                emit(&event);
             }
             _ => {
                 let event = self.close(session, id, &mut task, Ending::Consensus)?;
-                self.env().emit_event(event);
+                emit(&event);
             }
         }
-        Tasks::new().insert(id, &Cell(task));
+        session.set_task(id, &task);
         Ok(step)
     }
 
@@ -471,22 +488,27 @@ impl Poq {
             return Ok(());
         }
         session.credit(keeper, total)?;
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.escrow = sub(owed.escrow, total)?;
             owed.claimable = add(owed.claimable, total)?;
             Ok(())
         })?;
-        self.env().emit_event(KeeperPaid { keeper, items });
+        emit(&KeeperPaid { keeper, items });
         Ok(())
     }
 
     /// Releases those who did not commit and fills their seats, as far as there is anybody.
     #[inline(never)]
     fn fill(&self, session: &Session, id: TaskId, task: &mut Task) -> Result<()> {
-        let params = session.params(task.kind, task.terms.version)?;
-        let newest = session.kind(task.kind)?.params;
-        let missed = evaluator_penalty(&params, task.terms.evaluator_slot, &poq_core::settlement::Conduct::Missed);
-        let owner = |node: NodeId| session.load(node).map(|node| *node.owner.as_ref());
+        let kind = session.kind(task.kind)?;
+        let older = older_params(session, task, &kind)?;
+        let newest = kind.params;
+        let missed = evaluator_penalty(
+            older.as_ref().unwrap_or(&newest),
+            task.terms.evaluator_slot,
+            &poq_core::settlement::Conduct::Missed,
+        );
+        let owner = |node: NodeId| session.accounts_of(node).map(|(owner, _)| *owner.as_ref());
         let gone = task.vacate();
         let gone_owners = gone.iter().map(|node| owner(*node)).collect::<Result<Vec<_>>>()?;
         let seated = task.panel.iter().filter(|seat| seat.node != 0).map(|seat| owner(seat.node));
@@ -508,7 +530,7 @@ impl Poq {
             vacated.push(Penalty { node, amount: missed });
         }
         let burned = missed.checked_mul(Balance::from(seats)).ok_or(Error::Overflow)?;
-        session.book(|owed| {
+        session.book(&|owed| {
             owed.stakes = sub(owed.stakes, burned)?;
             owed.burned = add(owed.burned, burned)?;
             Ok(())
@@ -516,20 +538,21 @@ impl Poq {
         let drawn = self.evaluators(session, task, 1, seats, &seated, &gone_owners)?;
         let event = self.seat(session, id, task, drawn.seats)?;
         let outputs = vec![None; task.outputs.len()];
-        self.env().emit_event(PanelDrawn { outputs, vacated, ..event });
+        emit(&PanelDrawn { outputs, vacated, ..event });
         Ok(())
     }
 
     /// Ends a task: what `settle` says, applied to nodes, kind and books.
     #[inline(never)]
     fn close(&self, session: &Session, id: TaskId, task: &mut Task, ending: Ending) -> Result<TaskClosed> {
-        let params = session.params(task.kind, task.terms.version)?;
         let mut kind = session.kind(task.kind)?;
+        let older = older_params(session, task, &kind)?;
+        let params = older.as_ref().unwrap_or(&kind.params);
         let output_nodes: Vec<NodeId> = task.outputs.iter().map(|slot| slot.node).collect();
         let panel_nodes: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
         let trust = |node| session.load(node).map_or(Ratio::ZERO, |node| node.trust);
         let input = task.settlement_input(ending, trust, &kind.population, session.now);
-        let settlement = settle(&params, &input).ok_or(Error::Overflow)?;
+        let settlement = settle(params, &input).ok_or(Error::Overflow)?;
         let outcomes = task.outcomes(id, &input, &settlement);
         let mut credited: Balance = 0;
         for (node, outcome) in outcomes {
@@ -538,9 +561,9 @@ impl Poq {
             session.save(node, &record);
             credited = add(credited, outcome.payout)?;
         }
-        kind.population.absorb(&params, &settlement, &task.seed, session.now);
-        session.set_kind(task.kind, kind);
-        session.book(|owed| {
+        kind.population.absorb(params, &settlement, &task.seed, session.now);
+        session.set_kind(task.kind, &kind);
+        session.book(&|owed| {
             owed.escrow = sub(owed.escrow, sub(task.fee, task.keepers)?)?;
             owed.claimable = add(owed.claimable, credited)?;
             owed.refunds = add(owed.refunds, settlement.refund)?;
@@ -564,21 +587,17 @@ impl Poq {
     }
 }
 
-/// Stores a task that a batch has in hand.
-fn store(held: Option<(TaskId, Task)>) {
-    if let Some((id, task)) = held {
-        Tasks::new().insert(id, &Cell(task));
+/// Splits a batch's results: which items were new, and per item the error that kept it out.
+fn split(results: Vec<Result<bool>>) -> (Vec<usize>, Vec<Option<Error>>) {
+    let mut new = Vec::new();
+    let mut errors = Vec::with_capacity(results.len());
+    for (at, result) in results.into_iter().enumerate() {
+        if result == Ok(true) {
+            new.push(at);
+        }
+        errors.push(result.err());
     }
-}
-
-/// Splits a batch's results: the items that were new, and per item the error that kept it out.
-fn accepted<T, U>(
-    results: Vec<Result<bool>>,
-    items: &[T],
-    what: impl Fn(&T) -> U,
-) -> (Vec<U>, Vec<Option<Error>>) {
-    let new = results.iter().zip(items).filter(|(result, _)| **result == Ok(true)).map(|(_, item)| what(item));
-    (new.collect(), results.iter().map(|result| result.err()).collect())
+    (new, errors)
 }
 
 /// Refuses a reference commitment that tells something: none, or one that the account has used lately.

@@ -12,8 +12,8 @@ pub use poq_core::params::{KindParams, MAX_OPEN};
 pub use poq_core::registry::{Counts, Epoch, Place, PoolId, Role, Stake, Standing, Tranche, Ver};
 pub use poq_core::task::records::{MAX_INLINE, MAX_TEXT};
 pub use poq_core::task::{
-    Commit, Draw, Opened, OutputSlot, OutputState, Request, Reveal, Seat, SeatState, Source, Step, Task, TaskInput,
-    Terms,
+    Commit, Draw, Opened, OutputSlot, OutputState, Request, Reveal, Seat, SeatState, Source, Step, Task,
+    TaskInput, Terms,
 };
 use poq_core::units::{Balance, KindId, Millis, NodeId, TaskId};
 

@@ -29,7 +29,9 @@ pub struct Record {
 
 /// The part of a node that duties and settlements touch. Of constant size, so that no duty costs or returns a storage
 /// deposit.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+// ink!'s accounts describe themselves only where metadata is made.
+#[cfg_attr(feature = "std", derive(TypeInfo))]
 pub struct Node {
     /// The cold account: stakes, unstakes, claims, configures.
     pub owner: AccountId,

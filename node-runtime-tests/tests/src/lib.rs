@@ -9,8 +9,8 @@ use ink::env::DefaultEnvironment;
 use parity_scale_codec::{Decode, Encode};
 use poq_contract::errors::Error;
 use poq_contract::types::{
-    Auditor, Balances, Change, Commit, Draw, GlobalParams, KindView, Lever, Liabilities, NodeView, Opened, OutputState,
-    Overview, Quote, Registration, Request, Reveal, Role, Solvency, Source, Step, TaskView,
+    Auditor, Balances, Change, Commit, Draw, GlobalParams, KindView, Lever, Liabilities, NodeView, Opened,
+    OutputState, Overview, Quote, Registration, Request, Reveal, Role, Solvency, Source, Step, TaskView,
 };
 use poq_core::commitment::{self, Hash};
 use poq_core::params::DAY;
@@ -381,7 +381,10 @@ impl World {
         for slot in self.task(id)?.task.outputs {
             let node = World::find(nodes, slot.node)?.clone();
             let commitment = self.output_commitment(id, node.id);
-            self.one(&node.operator, call().commit_outputs(vec![Commit { task: id, node: node.id, commitment }]))??;
+            self.one(
+                &node.operator,
+                call().commit_outputs(vec![Commit { task: id, node: node.id, commitment }]),
+            )??;
         }
         Ok(())
     }
@@ -567,7 +570,10 @@ impl World {
         }
         let records = Liabilities {
             stakes: sum(&mut nodes.iter().map(|n| n.node.stake.total())),
-            escrow: sum(&mut tasks.iter().filter(|t| !t.task.phase.is_final()).map(|t| t.task.fee - t.task.keepers)),
+            escrow: sum(&mut tasks
+                .iter()
+                .filter(|t| !t.task.phase.is_final())
+                .map(|t| t.task.fee - t.task.keepers)),
             refunds: sum(&mut tasks.iter().filter(|t| t.task.phase.is_final()).map(|t| t.task.refund)),
             claimable: sum(&mut nodes.iter().map(|n| n.node.claimable)) + credit,
             bonds: self.bonds()?,

@@ -6,6 +6,7 @@ use poq_contract::errors::Error;
 use poq_contract::types::{Change, Counts, Node, PoolId, Registration, Role, Step, Ver};
 use poq_core::registry::{draw, panel_seed, Draw, Registry};
 use poq_core::settlement::Ending;
+use poq_core::task::Refusal;
 use poq_core::units::{NodeId, TaskId};
 use poq_core::KindParams;
 use poq_runtime_tests::{blake2, call, ink_of, Pair, TestNode, World, EPOCH_MS, KIND, UNBONDING_MS};
@@ -84,8 +85,16 @@ fn h4_nobody_can_change_the_panel_of_a_sealed_task() -> Res {
     assert_eq!(task.seed, seed);
     let owners: Vec<[u8; 32]> = nodes.0.iter().map(|node| *account_of(&node.owner).as_ref()).collect();
     let excluded = [owners, vec![*account_of(&requester).as_ref()]].concat();
-    let plan =
-        Draw { pool: EVALUATORS, sealed: epoch, now: epoch, seed, round: 0, seats: 5, seated: &[], excluded: &excluded };
+    let plan = Draw {
+        pool: EVALUATORS,
+        sealed: epoch,
+        now: epoch,
+        seed,
+        round: 0,
+        seats: 5,
+        seated: &[],
+        excluded: &excluded,
+    };
     let at_risk = task.terms.evaluator_at_risk;
     let told = draw(&seen, &plan, blake2, |_, node| node.can_take(at_risk))?;
     assert_eq!(told.seats.iter().map(|(id, _)| *id).collect::<Vec<_>>(), panel);
@@ -158,7 +167,10 @@ fn h4_a_withheld_opening_is_no_second_try() -> Res {
     let (nodes, _, id) = sealed(&mut world, 3)?;
     let mut plan = world.draw_of(id)?;
     plan.openings[1] = None;
-    assert_eq!(world.one(&dev::bob(), call().draw_panels(vec![plan.clone()]))?.unwrap_err(), Error::NotOpened);
+    assert_eq!(
+        world.one(&dev::bob(), call().draw_panels(vec![plan.clone()]))?.unwrap_err(),
+        Error::Task(Refusal::NotOpened)
+    );
     // In the second half neither.
     world.pass(60_001)?;
     assert!(world.one(&dev::bob(), call().draw_panels(vec![plan]))?.is_err());
@@ -311,7 +323,11 @@ fn h6_no_step_moves_a_deposit() -> Res {
     if let Some(node) = missed_once {
         assert!(node.standing.weight.latest().ppb() > 0);
     }
-    let all = [inference.iter().map(|node| node.id).collect(), evaluators.iter().map(|node| node.id).collect::<Vec<_>>()].concat();
+    let all = [
+        inference.iter().map(|node| node.id).collect(),
+        evaluators.iter().map(|node| node.id).collect::<Vec<_>>(),
+    ]
+    .concat();
     let sent = world.send(&keeper, 0, call().refresh(all))??;
     assert!(sent.deposit >= 0, "a stranger got {} for a refresh", -sent.deposit);
 

@@ -238,13 +238,15 @@ fn balance(
     // What the protocol, the keepers and the slots take; the remainder of the divisions is the requester's.
     let for_outputs = split.inference_slot.checked_mul(outputs.len() as Balance)?;
     let for_panel = split.evaluator_slot.checked_mul(panel.len() as Balance)?;
-    let divided = split.protocol_fee.checked_add(split.keepers)?.checked_add(for_outputs)?.checked_add(for_panel)?;
+    let divided =
+        split.protocol_fee.checked_add(split.keepers)?.checked_add(for_outputs)?.checked_add(for_panel)?;
     let mut refund = input.fee.checked_sub(divided)?;
     if rest.refunds.0 {
         for (output, settled) in input.outputs.iter().zip(outputs) {
             // Who got an output at once has had something for its share, whatever it was worth.
             let delivered = matches!(output.answer, Answer::Delivered { .. });
-            let kept = if input.early && delivered { params.delivery_share.of(split.inference_slot) } else { 0 };
+            let kept =
+                if input.early && delivered { params.delivery_share.of(split.inference_slot) } else { 0 };
             refund = refund.checked_add(split.inference_slot.checked_sub(settled.payout.max(kept))?)?;
         }
     }
@@ -274,13 +276,13 @@ fn rest(params: &KindParams, ending: Ending, input: &SettlementInput) -> Rest {
     let none_delivered = !input.outputs.iter().any(|o| matches!(o.answer, Answer::Delivered { .. }));
     match ending {
         Ending::Consensus => Rest { delivered: Ratio::ZERO, refunds: (true, false), protocol: true },
-        _ if none_delivered => Rest { delivered: Ratio::ZERO, refunds: (true, true), protocol: false },
+        Ending::Undelivered | Ending::Unopened | Ending::NoSecret if none_delivered => {
+            Rest { delivered: Ratio::ZERO, refunds: (true, true), protocol: false }
+        }
         Ending::Undelivered | Ending::Unopened | Ending::NoSecret => {
             Rest { delivered: Ratio::ONE, refunds: (false, false), protocol: true }
         }
-        Ending::NoPanel => {
-            Rest { delivered: params.delivery_share, refunds: (false, true), protocol: true }
-        }
+        Ending::NoPanel => Rest { delivered: params.delivery_share, refunds: (false, true), protocol: true },
         Ending::BelowQuorum | Ending::InputUnavailable => {
             Rest { delivered: params.delivery_share, refunds: (false, false), protocol: true }
         }
@@ -352,7 +354,8 @@ fn verdict(params: &KindParams, input: &SettlementInput) -> Ending {
 #[allow(clippy::arithmetic_side_effects)] // counts of at most MAX_PANEL
 fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> Settlement {
     let ending = verdict(params, input);
-    let mut settlement = Settlement { ending, reference: input.population.reference, ..Settlement::default() };
+    let mut settlement =
+        Settlement { ending, reference: input.population.reference, ..Settlement::default() };
     if ending != Ending::Consensus {
         return settlement;
     }
@@ -400,9 +403,8 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
     for (place, evaluator) in input.panel.iter().enumerate() {
         let comparisons = compare(params, &yardsticks, &scores, place, 1);
         let deviation = merit::deviation(&comparisons, params.tolerance);
-        let gain =
-            merit::information_gain(&comparisons, params.tolerance, &input.population.ring.entries)
-                .and_then(|gain| over_available(gain, comparisons.len(), available));
+        let gain = merit::information_gain(&comparisons, params.tolerance, &input.population.ring.entries)
+            .and_then(|gain| over_available(gain, comparisons.len(), available));
         gains.push(gain);
         let mut settled = EvaluatorSettlement {
             deviation: deviation.tolerated,
@@ -446,14 +448,10 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
         settlement.panel.push(settled);
     }
     settlement.consensus = qualities.iter().copied().flatten().next();
-    // Weighed by what is burned, which is known to within what the keepers earn: their reserve does not count.
-    let unearned = settlement
-        .panel
-        .iter()
-        .fold(split.protocol_fee >> 1, |sum: Balance, e| {
-            sum.saturating_add(split.evaluator_slot.saturating_sub(e.payout))
-        });
-    let weight = Ratio::from_fraction(unearned, params.ring_burn);
+    // Weighed by what is burned whatever the scores are: what evaluators did not earn would pull the median down, because more is
+    // burned where they gained little.
+    let burned = (split.protocol_fee >> 1).saturating_add(split.keepers);
+    let weight = Ratio::from_fraction(burned, params.ring_burn);
     settlement.reference = next_reference(params, input.population.reference, &gains, weight);
     settlement
 }
@@ -492,7 +490,9 @@ fn output_of(
             }
         }
         // Most of the panel could not get it.
-        (None, Answer::Delivered { .. }) => OutputSettlement { slashed: missed, ..OutputSettlement::default() },
+        (None, Answer::Delivered { .. }) => {
+            OutputSettlement { slashed: missed, ..OutputSettlement::default() }
+        }
         (_, answer) => OutputSettlement {
             slashed: inference_penalty(params, answers, answer),
             ..OutputSettlement::default()

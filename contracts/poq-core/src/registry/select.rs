@@ -77,6 +77,17 @@ pub fn draw<R: Registry>(
     hash: impl Fn(&[u8]) -> [u8; 32],
     fit: impl Fn(NodeId, &R::Node) -> bool,
 ) -> Result<Drawn<R::Node>, Error> {
+    draw_by(registry, draw, &hash, &fit)
+}
+
+/// One copy of the code for all that draw.
+#[inline(never)]
+fn draw_by<R: Registry>(
+    registry: &R,
+    draw: &Draw<'_>,
+    hash: &dyn Fn(&[u8]) -> [u8; 32],
+    fit: Fit<'_, R>,
+) -> Result<Drawn<R::Node>, Error> {
     if draw.sealed.saturating_add(1) < draw.now {
         return Err(Error::Forgotten);
     }
@@ -102,31 +113,34 @@ pub fn draw<R: Registry>(
         if table.seats.len() >= seats {
             break;
         }
-        let Some(pick) = counts.pick(stream.next(&hash), by) else { break };
+        let Some(pick) = counts.pick(stream.next(hash), by) else { break };
         let at = table.look(pick.class, pick.index)?;
         if table.seen.get(at).is_some_and(|seen| seen.eligible && pick.accepts(seen.weight)) {
             by = if table.seat(at) { By::Weight } else { By::Square };
         }
     }
     if table.seats.len() < seats && counts.len() <= SCAN {
-        table.scan(&counts, seats, by, || stream.next(&hash))?;
+        table.scan(&counts, seats, by, &mut || stream.next(hash))?;
     }
     Ok(Drawn { full: table.seats.len() >= seats, seats: table.seats })
 }
 
+/// Whether a node can take a seat.
+type Fit<'a, R> = &'a dyn Fn(NodeId, &<R as Registry>::Node) -> bool;
+
 /// A draw's state.
-struct Table<'a, R: Registry, F> {
+struct Table<'a, R: Registry> {
     registry: &'a R,
     pool: PoolId,
     epoch: Epoch,
     excluded: &'a [Account],
-    fit: F,
+    fit: Fit<'a, R>,
     seen: Vec<Seen<R::Node>>,
     owners: Vec<Account>,
     seats: Vec<(NodeId, R::Node)>,
 }
 
-impl<R: Registry, F: Fn(NodeId, &R::Node) -> bool> Table<'_, R, F> {
+impl<R: Registry> Table<'_, R> {
     /// Reads a place unless that was done before. Its position in `seen`.
     fn look(&mut self, class: u8, index: u32) -> Result<usize, Error> {
         if let Some(at) = self.seen.iter().position(|seen| seen.class == class && seen.index == index) {
@@ -163,7 +177,7 @@ impl<R: Registry, F: Fn(NodeId, &R::Node) -> bool> Table<'_, R, F> {
         counts: &Counts,
         seats: usize,
         mut by: By,
-        mut random: impl FnMut() -> u128,
+        random: &mut dyn FnMut() -> u128,
     ) -> Result<(), Error> {
         for (class, index) in counts.places() {
             self.look(class, index)?;

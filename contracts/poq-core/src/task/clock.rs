@@ -175,9 +175,6 @@ impl Clock {
     /// What a step at `now` pays to its keeper: nothing when it falls due, rising to `keeper_fee` within `draw_ms`.
     pub fn keeper_fee(&self, keeper_fee: Balance, now: Millis) -> Balance {
         let late = now.saturating_sub(self.due_since(now)).min(self.draw_ms);
-        keeper_fee
-            .saturating_mul(Balance::from(late))
-            .checked_div(Balance::from(self.draw_ms))
-            .unwrap_or(0)
+        keeper_fee.saturating_mul(Balance::from(late)).checked_div(Balance::from(self.draw_ms)).unwrap_or(0)
     }
 }

@@ -191,7 +191,9 @@ impl Terms {
 
 /// A task. Written once by its requester at its full size, so that no other role pays or gets a storage deposit for it;
 /// the requester gets the deposit back by collecting.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+// ink!'s accounts describe themselves only where metadata is made.
+#[cfg_attr(feature = "std", derive(TypeInfo))]
 pub struct Task {
     /// Who pays.
     pub requester: AccountId,

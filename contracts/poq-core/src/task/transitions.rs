@@ -4,8 +4,8 @@ use super::clock::{Phase, Step};
 use super::records::{Draw, Opened, OutputState, Reveal, Seat, SeatState, Task};
 use crate::commitment::{self, Hash, Salt};
 use crate::formulas::settlement::{
-    has_no_input, Answer, AuditInput, Conduct, Ending, EvaluatorInput, OutputInput, Settlement, SettlementInput,
-    TrustState,
+    has_no_input, Answer, AuditInput, Conduct, Ending, EvaluatorInput, OutputInput, Settlement,
+    SettlementInput, TrustState,
 };
 use crate::kind::Population;
 use crate::node::Outcome;
@@ -303,10 +303,7 @@ impl Task {
         }
         ensure(phase == Phase::Revealing && now <= deadline, Refusal::WrongPhase)?;
         let without = reveal.scores.iter().filter(|score| **score == Score::NO_INPUT).count();
-        ensure(
-            reveal.scores.len() == outputs && (without == 0 || without == outputs),
-            Refusal::BadScores,
-        )?;
+        ensure(reveal.scores.len() == outputs && (without == 0 || without == outputs), Refusal::BadScores)?;
         let preimage = commitment::scores(
             network,
             reveal.task,
@@ -410,7 +407,8 @@ impl Task {
         });
         let panel = self.panel.iter().zip(&input.panel).zip(&settlement.panel);
         let panel = panel.filter(|((seat, _), _)| seat.node != 0).map(|((seat, input), settled)| {
-            let scored = settlement.ending == Ending::Consensus && matches!(input.conduct, Conduct::Revealed(_));
+            let scored =
+                settlement.ending == Ending::Consensus && matches!(input.conduct, Conduct::Revealed(_));
             let outcome = Outcome {
                 task: id,
                 at_risk: self.terms.evaluator_at_risk,

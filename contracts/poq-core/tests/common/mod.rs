@@ -4,6 +4,7 @@
 use poq_core::aggregate::Weighted;
 use poq_core::cost::LatencyRange;
 use poq_core::formulas::settlement::{Answer, Conduct, Ending, EvaluatorInput, OutputInput};
+use poq_core::kind::ring::RING;
 use poq_core::kind::{Population, Ring};
 use poq_core::merit::RingEntry;
 use poq_core::params::{DAY, DEADLINE_MIN, KEEPER_STEPS, MAX_OPEN};
@@ -227,9 +228,13 @@ pub(crate) fn population() -> impl Strategy<Value = Population> {
     let entry = (prop_oneof![Just(0), NOW - 100_000..NOW + 300_000], ratio())
         .prop_map(|(settled_at, quality)| RingEntry { settled_at, quality });
     let average = prop_oneof![1 => Just(0), 4 => -billion..=billion];
-    (prop::array::uniform16(entry), ratio(), average).prop_map(|(entries, reference, gain_average)| {
-        Population { ring: Ring { entries, ..Ring::default() }, reference, gain_average }
-    })
+    (prop::collection::vec(entry, RING), ratio(), average)
+        .prop_map(|(entries, reference, gain_average)| {
+            let mut ring = Ring::default();
+            ring.entries.iter_mut().zip(entries).for_each(|(to, from)| *to = from);
+            Population { ring, reference, gain_average }
+        })
+        .boxed()
 }
 
 /// Any task that such parameters allow: a fee that fills the slots, arbitrary conduct of everybody.
@@ -259,8 +264,9 @@ pub(crate) fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput
 
 /// Parameters with a task of theirs.
 pub(crate) fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
-    kind_params().prop_flat_map(|params| {
-        let input = task(&params);
+    // Boxed: the trees of values that can shrink are large, and a test's stack is not.
+    kind_params().boxed().prop_flat_map(|params| {
+        let input = task(&params).boxed();
         (Just(params), input)
     })
 }

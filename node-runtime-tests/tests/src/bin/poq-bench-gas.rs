@@ -5,7 +5,8 @@ use clap::Parser;
 use poq_contract::types::{Commit, Draw, Opening, Registration, Request, Reveal, Role, MAX_BATCH};
 use poq_core::commitment;
 use poq_core::units::{NodeId, TaskId};
-use poq_runtime_tests::{blake2, call, encode, ink_of, TestNode, World, KIND, TEXT};
+use poq_core::KindParams;
+use poq_runtime_tests::{blake2, call, encode, ink_of, World, KIND, TEXT};
 use poq_sandbox::{account_of, call_of, dev, runtime, ExtrinsicReport, RuntimeCall, Weight, UNIT};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
@@ -190,7 +191,8 @@ fn measure(outputs: u8, panel: u8, tasks: usize) -> Res<Ledger> {
     ledger.note("requester", "request_tasks", Cost::of(&sent.report, sent.deposit));
     let ids = sent.value;
     for node in &nodes.0 {
-        let items = ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
+        let items =
+            ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
         let sent = world.send(&node.operator, 0, call().commit_outputs(items))??;
         accepted(&sent.value)?;
         ledger.note("inference", "commit_outputs", Cost::of(&sent.report, sent.deposit));
@@ -207,8 +209,10 @@ fn measure(outputs: u8, panel: u8, tasks: usize) -> Res<Ledger> {
             .iter()
             .map(|id| world.reveal_of(*id, node.id, &vec![400 + node.id; usize::from(outputs)]))
             .collect();
-        let items =
-            of_node.iter().map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal))).collect();
+        let items = of_node
+            .iter()
+            .map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal)))
+            .collect();
         let sent = world.send(&node.operator, 0, call().commit_scores(items))??;
         accepted(&sent.value)?;
         ledger.note("evaluator", "commit_scores", Cost::of(&sent.report, sent.deposit));
@@ -242,7 +246,7 @@ fn accepted(results: &[Option<poq_contract::errors::Error>]) -> Res<()> {
 fn audit(outputs: u8) -> Res<Cost> {
     const REFERENCE: &[u8] = b"the Denver Broncos";
     const SALT: [u8; 32] = [6; 32];
-    let mut world = World::new()?;
+    let mut world = World::with(&KindParams::default())?;
     let auditor = world.auditor()?;
     let nodes = world.nodes(outputs, 3)?;
     let requester = world.account()?;
