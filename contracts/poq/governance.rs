@@ -5,7 +5,7 @@ use crate::events::*;
 use crate::money::{add, blake2, sub};
 use crate::poq::Poq;
 use crate::storage::{Cell, Session, AUDITORS, CHANGES, KINDS, KIND_IDS, LEVERS, VERSIONS};
-use crate::tasks::params_of;
+use crate::tasks::older_params;
 use crate::types::*;
 use ink::codegen::Env;
 use ink::env::call::{build_call, ExecutionInput, Selector};
@@ -50,6 +50,12 @@ impl Poq {
         let session = self.session();
         self.check(&change)?;
         let now = session.now;
+        if let Change::SlashAuditor(account, _) = &change {
+            // While the bond waits, or it could be held up for ever by announcing again and again.
+            if now >= self.load_auditor(account)?.unbonds_at {
+                return Err(Error::BadAmount);
+            }
+        }
         if self.is_first(&session, &change) {
             self.apply(change)?;
             return Ok(now);
@@ -75,12 +81,12 @@ impl Poq {
         if levers.len() >= MAX_PENDING {
             return Err(Error::TooMany);
         }
-        let pending = Pending::new(change.clone(), now, delay);
+        let pending = Pending::new(change, now, delay);
         let acts_at = pending.acts_at;
         levers.push(lever);
         LEVERS.insert((), &levers);
         CHANGES.insert(lever, &pending);
-        emit(&Proposed { change, acts_at });
+        emit(&Proposed { change: pending.change, acts_at });
         Ok(acts_at)
     }
 
@@ -140,7 +146,6 @@ impl Poq {
             Change::Global(global) if !global.is_valid(self.epoch_ms, self.life_ms) => Err(Error::BadAmount),
             Change::SlashAuditor(account, amount) => {
                 let auditor = self.load_auditor(account)?;
-                // Once per dismissal, while the bond waits: else a bond could be locked for ever.
                 let waits = auditor.unbonds_at > 0;
                 if *amount == 0 || *amount > auditor.bond || !waits {
                     return Err(Error::BadAmount);
@@ -191,7 +196,7 @@ impl Poq {
             }
         };
         kind.version = kind.version.checked_add(1).ok_or(Error::Overflow)?;
-        kind.params = params.clone();
+        kind.params.clone_from(params);
         self.life_ms = self.life_ms.max(params.life_ms());
         let version = kind.version;
         KINDS.insert(id, &kind);
@@ -327,13 +332,14 @@ impl Poq {
         let members: Vec<_> = task.panel.iter().map(|seat| seat.node).filter(|node| *node != 0).collect();
         // Only owners count: operators and payees are set without being asked.
         for node in task.outputs.iter().map(|slot| slot.node).chain(members.iter().copied()) {
-            if session.load(node).is_ok_and(|node| node.owner == caller) {
+            if session.accounts_of(node).is_ok_and(|(owner, _)| owner == caller) {
                 return Err(Error::NotAuditor);
             }
         }
         let truth = self.truth(&session, &task, &caller, &opening)?;
         let mut kind = session.kind(task.kind)?;
-        let params = params_of(&session, &task, &kind)?;
+        let older = older_params(&session, &task, &kind)?;
+        let params = older.as_ref().unwrap_or(&kind.params);
         let state = |node| {
             session.load(node).map_or(TrustState::default(), |node| TrustState {
                 trust: node.trust,
@@ -341,7 +347,7 @@ impl Poq {
             })
         };
         let input = task.audit_input(truth, state, &kind.population);
-        let audited = audit(&params, &input);
+        let audited = audit(params, &input);
         for (seat, after) in task.panel.iter().zip(&audited.panel) {
             // Who has left since has no trust to move.
             if let (true, Ok(mut node)) = (seat.node != 0, session.load(seat.node)) {

@@ -84,6 +84,9 @@ pub const LEVERS: Map<(), Vec<Lever>> = Map::at(0x3);
 /// Its field.
 pub type Levers = Lazy<Cell<Vec<Lever>>, ManualKey<0x3>>;
 
+/// The first fields of a node's record, owner and operator: what most duties ask of it.
+const NODE_ACCOUNTS: Map<NodeId, (AccountId, AccountId)> = Map::at(0x13);
+
 /// Bytes as they are, without a length: a key or a record that is encoded already.
 struct Raw(Vec<u8>);
 
@@ -258,6 +261,12 @@ impl Session {
     #[inline(never)]
     pub fn load(&self, node: NodeId) -> Result<Node> {
         self.get(NODES, node).ok_or(Error::NoNode)
+    }
+
+    /// A node's owner and operator.
+    #[inline(never)]
+    pub fn accounts_of(&self, node: NodeId) -> Result<(AccountId, AccountId)> {
+        self.get(NODE_ACCOUNTS, node).ok_or(Error::NoNode)
     }
 
     /// Keeps a node.

@@ -31,13 +31,13 @@ pub(crate) fn batch<T>(results: Vec<Result<T>>) -> Result<Vec<Result<T>>> {
     }
 }
 
-/// The parameters that a task runs under: the newest, mostly, which are in its kind's own cell.
-pub(crate) fn params_of(session: &Session, task: &Task, kind: &Kind) -> Result<KindParams> {
+/// The parameters that a task runs under where they are not the newest, which are in its kind's own cell.
+#[inline(never)]
+pub(crate) fn older_params(session: &Session, task: &Task, kind: &Kind) -> Result<Option<KindParams>> {
     if kind.version == task.terms.version {
-        Ok(kind.params.clone())
-    } else {
-        session.version(task.kind, task.terms.version)
+        return Ok(None);
     }
+    session.version(task.kind, task.terms.version).map(Some)
 }
 
 /// Takes an item of a batch on its task. Whether it is new.
@@ -185,7 +185,7 @@ impl Poq {
     /// Checks that the caller operates the node.
     #[inline(never)]
     fn only_operator(&self, session: &Session, node: NodeId) -> Result<()> {
-        if session.load(node)?.operator == self.env().caller() {
+        if session.accounts_of(node)?.1 == self.env().caller() {
             Ok(())
         } else {
             Err(Error::NotOperator)
@@ -328,7 +328,7 @@ impl Poq {
     #[inline(never)]
     fn draw_one(&self, session: &Session, draw: &Draw, caller: &AccountId, paid: &mut Paid) -> Result<bool> {
         let mut task = session.task(draw.task)?;
-        let mut drawn_task = task.clone();
+        let mut drawn_task = session.task(draw.task)?;
         drawn_task.unseal(draw, session.now, session.epoch_ms, &session.network, blake2)?;
         let seats = u8::try_from(task.panel.len()).map_err(|_| Error::PanelSize)?;
         let drawn = self.evaluators(session, &drawn_task, 0, seats, &[], &[])?;
@@ -376,7 +376,7 @@ impl Poq {
         excluded.push(*task.requester.as_ref());
         excluded.extend_from_slice(gone);
         for slot in &task.outputs {
-            excluded.push(*session.load(slot.node)?.owner.as_ref());
+            excluded.push(*session.accounts_of(slot.node)?.0.as_ref());
         }
         let draw = registry::Draw {
             pool: PoolId { kind: task.kind, role: Role::Evaluator },
@@ -501,11 +501,14 @@ impl Poq {
     #[inline(never)]
     fn fill(&self, session: &Session, id: TaskId, task: &mut Task) -> Result<()> {
         let kind = session.kind(task.kind)?;
-        let params = params_of(session, task, &kind)?;
+        let older = older_params(session, task, &kind)?;
         let newest = kind.params;
-        let missed =
-            evaluator_penalty(&params, task.terms.evaluator_slot, &poq_core::settlement::Conduct::Missed);
-        let owner = |node: NodeId| session.load(node).map(|node| *node.owner.as_ref());
+        let missed = evaluator_penalty(
+            older.as_ref().unwrap_or(&newest),
+            task.terms.evaluator_slot,
+            &poq_core::settlement::Conduct::Missed,
+        );
+        let owner = |node: NodeId| session.accounts_of(node).map(|(owner, _)| *owner.as_ref());
         let gone = task.vacate();
         let gone_owners = gone.iter().map(|node| owner(*node)).collect::<Result<Vec<_>>>()?;
         let seated = task.panel.iter().filter(|seat| seat.node != 0).map(|seat| owner(seat.node));
@@ -543,12 +546,13 @@ impl Poq {
     #[inline(never)]
     fn close(&self, session: &Session, id: TaskId, task: &mut Task, ending: Ending) -> Result<TaskClosed> {
         let mut kind = session.kind(task.kind)?;
-        let params = params_of(session, task, &kind)?;
+        let older = older_params(session, task, &kind)?;
+        let params = older.as_ref().unwrap_or(&kind.params);
         let output_nodes: Vec<NodeId> = task.outputs.iter().map(|slot| slot.node).collect();
         let panel_nodes: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
         let trust = |node| session.load(node).map_or(Ratio::ZERO, |node| node.trust);
         let input = task.settlement_input(ending, trust, &kind.population, session.now);
-        let settlement = settle(&params, &input).ok_or(Error::Overflow)?;
+        let settlement = settle(params, &input).ok_or(Error::Overflow)?;
         let outcomes = task.outcomes(id, &input, &settlement);
         let mut credited: Balance = 0;
         for (node, outcome) in outcomes {
@@ -557,7 +561,7 @@ impl Poq {
             session.save(node, &record);
             credited = add(credited, outcome.payout)?;
         }
-        kind.population.absorb(&params, &settlement, &task.seed, session.now);
+        kind.population.absorb(params, &settlement, &task.seed, session.now);
         session.set_kind(task.kind, &kind);
         session.book(&|owed| {
             owed.escrow = sub(owed.escrow, sub(task.fee, task.keepers)?)?;

@@ -313,6 +313,13 @@ impl KindParams {
         ensure(self.price_cap > 0, ParamsError::PriceCap)?;
         ensure(self.inference_slot_min > 0 && self.evaluator_slot_min > 0, ParamsError::SlotMin)?;
         ensure(
+            (1..=MAX_OUTPUTS).contains(&self.outputs_max)
+                && self.panel_min >= 2
+                && self.panel_min <= self.panel_max
+                && self.panel_max <= MAX_PANEL,
+            ParamsError::PanelSize,
+        )?;
+        ensure(
             self.stake_min > 0
                 && self.stake_min <= self.stake_cap
                 && Ratio::from_fraction(self.stake_min, self.stake_cap).mul(self.trust_floor).ppb()
@@ -351,13 +358,7 @@ impl KindParams {
         }
         ensure(self.life_ms() <= LIFE_MAX, ParamsError::Deadlines)?;
         ensure(self.audit_ms <= MONTH, ParamsError::Deadlines)?;
-        ensure(
-            (1..=MAX_OUTPUTS).contains(&self.outputs_max)
-                && self.panel_min >= 2
-                && self.panel_min <= self.panel_max
-                && self.panel_max <= MAX_PANEL,
-            ParamsError::PanelSize,
-        )
+        Ok(())
     }
 
     /// Checks that a draw's epoch is still known when its panel is filled: the registry remembers the epoch before.

@@ -567,7 +567,7 @@ fn m6_the_reference_gain_moves_by_what_is_burned() {
         let input = task.settlement_input(Ending::Consensus, |_| Ratio::ONE, &population, START + 3);
         settle(&p, &input).unwrap().reference.ppb().abs_diff(population.reference.ppb())
     };
-    assert!(moved(p.fee_max) > 10 * moved(p.fee_min(1, 3).unwrap()));
+    assert!(moved(p.fee_max) > 4 * moved(p.fee_min(1, 3).unwrap()));
 }
 
 #[test]

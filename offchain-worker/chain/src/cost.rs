@@ -1,12 +1,11 @@
 //! What a call will cost, told before anything is sent.
 
-use crate::deploy::{Artifact, Instantiation};
+use crate::deploy::{Artifact, Instantiation, Setup};
 use crate::dry_run::Deposit;
 use crate::error::{Error, Result};
 use crate::messages::Message;
 use crate::options::Mortality;
 use crate::submit::Submitter;
-use crate::types::GlobalParams;
 use crate::At;
 use parity_scale_codec::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -86,8 +85,8 @@ impl Submitter {
     ///
     /// # Errors
     /// As of [`crate::deploy::deploy`], with nothing sent.
-    pub async fn quote_deploy(&self, artifact: &Artifact, global: GlobalParams, salt: &[u8]) -> Result<Cost> {
-        let ready = Instantiation::prepare(self, artifact, global, salt).await?;
+    pub async fn quote_deploy(&self, artifact: &Artifact, setup: &Setup, salt: &[u8]) -> Result<Cost> {
+        let ready = Instantiation::prepare(self, artifact, setup, salt).await?;
         let fee = match ready.call() {
             crate::deploy::Call::Existing(name, args) => {
                 self.fee(crate::deploy::NAME, ("Contracts", name, args)).await?

@@ -5,7 +5,7 @@ use crate::commit::blake2;
 use crate::dry_run::{instantiate_args, Code, Deposit};
 use crate::error::{Error, Result};
 use crate::submit::Submitter;
-use crate::types::GlobalParams;
+use crate::types::{GlobalParams, Millis};
 use crate::view::decode_return;
 use ink::env::{DefaultEnvironment, Environment};
 use parity_scale_codec::Encode;
@@ -112,10 +112,19 @@ pub struct Deployed {
     pub created: bool,
 }
 
+/// What a new contract is told, besides the genesis of its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// How long an epoch is, in milliseconds; can never be changed.
+    pub epoch_ms: Millis,
+    /// The parameters that are not a kind's.
+    pub global: GlobalParams,
+}
+
 /// Selector and arguments of the constructor.
-fn constructor(global: GlobalParams) -> Vec<u8> {
+fn constructor(genesis: H256, setup: &Setup) -> Vec<u8> {
     // Only the input is taken from the built instantiation; hash, endowment and salt travel beside it.
-    PoqRef::new(global)
+    PoqRef::new(genesis.0, setup.epoch_ms, setup.global)
         .code_hash(<DefaultEnvironment as Environment>::Hash::from([0; 32]))
         .endowment(0)
         .salt_bytes([0u8; 0])
@@ -124,10 +133,17 @@ fn constructor(global: GlobalParams) -> Vec<u8> {
         .encode()
 }
 
-/// Where the contract comes to be when `deployer` instantiates it so.
-pub fn address_of(deployer: &AccountId32, code_hash: H256, global: GlobalParams, salt: &[u8]) -> AccountId32 {
+/// Where the contract comes to be when `deployer` instantiates it so on the chain of this genesis.
+pub fn address_of(
+    deployer: &AccountId32,
+    genesis: H256,
+    code_hash: H256,
+    setup: &Setup,
+    salt: &[u8],
+) -> AccountId32 {
     // pallet-contracts' DefaultAddressGenerator.
-    AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, constructor(global), salt).encode()))
+    let data = constructor(genesis, setup);
+    AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, data, salt).encode()))
 }
 
 /// What the deployment is called in errors.
@@ -157,11 +173,12 @@ impl Instantiation {
     pub(crate) async fn prepare(
         submitter: &Submitter,
         artifact: &Artifact,
-        global: GlobalParams,
+        setup: &Setup,
         salt: &[u8],
     ) -> Result<Instantiation> {
         let client = submitter.client();
-        let data = constructor(global);
+        let genesis = client.chain().genesis_hash;
+        let data = constructor(genesis, setup);
         let uploaded = client.has_code(artifact.code_hash).await?;
         let code =
             if uploaded { Code::existing(artifact.code_hash) } else { Code::Upload(artifact.code.clone()) };
@@ -179,7 +196,7 @@ impl Instantiation {
         };
         let foretold = returned
             .address
-            .unwrap_or_else(|| address_of(&submitter.account(), artifact.code_hash, global, salt));
+            .unwrap_or_else(|| address_of(&submitter.account(), genesis, artifact.code_hash, setup, salt));
         let result: std::result::Result<(), ContractError> =
             decode_return(&foretold, "new", returned.reverted, &returned.data)?;
         result.map_err(|error| Error::ConstructorRejected { error })?;
@@ -225,10 +242,10 @@ async fn code_deposit(client: &Client, code: &Code) -> Result<u128> {
 pub async fn deploy(
     submitter: &Submitter,
     artifact: &Artifact,
-    global: GlobalParams,
+    setup: &Setup,
     salt: &[u8],
 ) -> Result<Deployed> {
-    let ready = Instantiation::prepare(submitter, artifact, global, salt).await?;
+    let ready = Instantiation::prepare(submitter, artifact, setup, salt).await?;
     let needed = ready.deposit.charge();
     let (done, uploaded) = match ready.call() {
         Call::Existing(name, args) => (submitter.run(NAME, ("Contracts", name, args), needed).await?, false),
@@ -255,16 +272,17 @@ pub async fn deploy(
 pub async fn find_or_deploy(
     submitter: &Submitter,
     artifact: &Artifact,
-    global: GlobalParams,
+    setup: &Setup,
     salt: &[u8],
 ) -> Result<Deployed> {
     let client = submitter.client();
-    let address = address_of(&submitter.account(), artifact.code_hash, global, salt);
+    let genesis = client.chain().genesis_hash;
+    let address = address_of(&submitter.account(), genesis, artifact.code_hash, setup, salt);
     match client.code_hash_of(&address).await? {
         Some(code_hash) => {
             Ok(Deployed { address, code_hash, block: client.block(At::Best).await?, created: false })
         }
-        None => deploy(submitter, artifact, global, salt).await,
+        None => deploy(submitter, artifact, setup, salt).await,
     }
 }
 
@@ -295,9 +313,16 @@ mod tests {
 
     #[test]
     fn the_constructor_is_encoded_as_the_contract_reads_it() {
-        let global = GlobalParams { unbonding_ms: 1, archive_ms: 2, audit_bond: 3 };
-        let expected = (ink::selector_bytes!("new"), 1u64, 2u64, 3u128).encode();
-        assert_eq!(constructor(global), expected);
+        let global = GlobalParams {
+            unbonding_ms: 1,
+            archive_ms: 2,
+            audit_bond: 3,
+            audits_per_epoch: 4,
+            params_delay_ms: 5,
+        };
+        let expected =
+            (ink::selector_bytes!("new"), [9u8; 32], 7u64, (1u64, 2u64, 3u128, 4u16, 5u64)).encode();
+        assert_eq!(constructor(H256([9; 32]), &Setup { epoch_ms: 7, global }), expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | [`url`] | [`NodeUrl`]: a node's address, never shown with its key |
 //! | [`stake`] | what taking stake out does |
 //! | [`commit`] | the hashes of commitments |
-//! | [`explain`] | replaying a settlement from what the chain shows |
+//! | [`explain`] | replaying how a task ended from what the chain shows |
 //! | [`json`] | a JSON form for everything above |
 //! | [`error`] | [`Error`] and its [`Class`] |
 //!
@@ -34,6 +34,8 @@ pub mod json;
 mod keyfile;
 pub mod messages;
 pub mod options;
+mod redraw;
+mod replay;
 mod runtime;
 pub mod signer;
 pub mod stake;
@@ -45,10 +47,11 @@ pub mod view;
 
 pub use account::{to_account32, to_ink, InkAccountId};
 pub use client::{AccountInfo, At, Block, ChainInfo, Client, Funds, Hold, Upcoming};
+pub use commit::Network;
 pub use cost::{Cost, Quote};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
-pub use events::{Emitted, FinalEvent, Outcome, PoqEvent};
+pub use events::{Emitted, FinalEvent, PoqEvent};
 pub use messages::Message;
 pub use options::{Confirm, Mortality, Options};
 pub use poq_contract::errors::Error as ContractError;

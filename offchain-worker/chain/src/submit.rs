@@ -15,7 +15,6 @@ use crate::options::{Confirm, Mortality, Options};
 use crate::runtime::{RawEvent, Signed};
 use crate::signer::Keys;
 use crate::transport::Backoff;
-use crate::view::decode_return;
 use parity_scale_codec::Decode;
 use parking_lot::Mutex;
 use poq_contract::errors::Error as ContractError;
@@ -239,7 +238,8 @@ impl Submitter {
     /// `Rejected` where the contract refuses it; `ContractAbsent`; `InsufficientFunds`; `Dispatch`; or where the node cannot
     /// be asked.
     pub async fn dry_run<T: Decode>(&self, message: &Message<T>) -> Result<DryRun<T>> {
-        let contract = self.client.contract()?;
+        // A contract of another chain gets nothing from here.
+        let contract = self.client.network().await?.contract;
         let account = self.account();
         let executed =
             self.client.dry_call(&account, &contract, message.value(), message.data(), None).await?;
@@ -254,9 +254,7 @@ impl Submitter {
                 return Err(self.refused(message.name(), failure, needed).await);
             }
         };
-        let value: std::result::Result<T, ContractError> =
-            decode_return(&contract, message.name(), returned.reverted, &returned.data)?;
-        match value {
+        match message.read(&contract, returned.reverted, &returned.data)? {
             Ok(value) => Ok(DryRun { value, gas: gas_required, deposit }),
             Err(error) => Err(Error::Rejected { message: message.name(), error }),
         }

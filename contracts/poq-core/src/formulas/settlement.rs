@@ -276,7 +276,9 @@ fn rest(params: &KindParams, ending: Ending, input: &SettlementInput) -> Rest {
     let none_delivered = !input.outputs.iter().any(|o| matches!(o.answer, Answer::Delivered { .. }));
     match ending {
         Ending::Consensus => Rest { delivered: Ratio::ZERO, refunds: (true, false), protocol: true },
-        _ if none_delivered => Rest { delivered: Ratio::ZERO, refunds: (true, true), protocol: false },
+        Ending::Undelivered | Ending::Unopened | Ending::NoSecret if none_delivered => {
+            Rest { delivered: Ratio::ZERO, refunds: (true, true), protocol: false }
+        }
         Ending::Undelivered | Ending::Unopened | Ending::NoSecret => {
             Rest { delivered: Ratio::ONE, refunds: (false, false), protocol: true }
         }
@@ -446,11 +448,10 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
         settlement.panel.push(settled);
     }
     settlement.consensus = qualities.iter().copied().flatten().next();
-    // Weighed by what is burned, which is known to within what the keepers earn: their reserve does not count.
-    let unearned = settlement.panel.iter().fold(split.protocol_fee >> 1, |sum: Balance, e| {
-        sum.saturating_add(split.evaluator_slot.saturating_sub(e.payout))
-    });
-    let weight = Ratio::from_fraction(unearned, params.ring_burn);
+    // Weighed by what is burned whatever the scores are: what evaluators did not earn would pull the median down, because more is
+    // burned where they gained little.
+    let burned = (split.protocol_fee >> 1).saturating_add(split.keepers);
+    let weight = Ratio::from_fraction(burned, params.ring_burn);
     settlement.reference = next_reference(params, input.population.reference, &gains, weight);
     settlement
 }
