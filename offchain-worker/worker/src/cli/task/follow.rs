@@ -8,7 +8,7 @@ use crate::cli::task::{ending_text, names, phase_name, score, task_of};
 use bytes::Bytes;
 use futures::future::join_all;
 use poq_blobs::{BlobClient, ClientConfig, RequestSigner};
-use poq_chain::types::{NodeId, OutputSlot, OutputState, Phase, SeatState, TaskId, TaskView};
+use poq_chain::types::{NodeId, OutputSlot, OutputState, SeatState, TaskId, TaskView};
 use poq_chain::{AccountId32, Keys, Submitter};
 use poq_worker::requester::{Progress, Requester, RequesterOptions, Seen};
 use serde_json::{json, Value};
@@ -276,9 +276,4 @@ pub(crate) async fn see_through(
         }
     }
     Ok(followed)
-}
-
-/// Whether a task needs its requester: until its panel is drawn.
-pub(super) fn needs_its_requester(phase: Phase) -> bool {
-    matches!(phase, Phase::Inferring | Phase::Drawing)
 }
