@@ -92,7 +92,7 @@ impl Market<'_> {
         let next = weighs(Some(node.standing.weight.latest()));
         let now = weighs(node.standing.weight.at(self.epoch));
         // Whoever is to be in the draws can be named at once.
-        let waits = settled && node.role == Role::Inference && self.named.is_empty();
+        let waits = settled && (node.role == Role::Evaluator || self.named.is_empty());
         if node.status != NodeStatus::Active && !next {
             Some(Filter::Draining)
         } else if !next {
