@@ -12,7 +12,8 @@ use clap::{Args, Subcommand};
 use poq_chain::json::ToJson;
 use poq_chain::signer::parse_account;
 use poq_chain::types::{
-    token_f1, Change, Ending, Lever, Opening, OutputState, Phase, TaskId, TaskView, MAX_AUDITED, MAX_REFERENCE,
+    token_f1, Change, Ending, Lever, Opening, OutputState, Phase, TaskId, TaskView, MAX_AUDITED,
+    MAX_REFERENCE,
 };
 use poq_chain::{commit, messages, to_ink};
 use poq_inference::quality::reference::check_reference;
@@ -413,8 +414,11 @@ async fn open(args: OpenArgs) -> anyhow::Result<()> {
     let Some(receipt) = desk.send(order, messages::open_reference(ticket.task, opening)).await? else {
         return Ok(());
     };
-    let text =
-        format!("the reference of task {} is opened; it has moved the panel's trust\n{}", ticket.task, lines.join("\n"));
+    let text = format!(
+        "the reference of task {} is opened; it has moved the panel's trust\n{}",
+        ticket.task,
+        lines.join("\n")
+    );
     desk.done(&receipt, json!({ "task": ticket.task, "truth": truth }), text)
 }
 

@@ -138,7 +138,11 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
         ("escrow", money.escrow, "fees of its open tasks"),
         ("pending", money.pending(), "the most that its nodes can earn in open tasks"),
         ("rewards", money.rewards, "claimable with `poq claim`"),
-        ("credit", contract.credit, "keepers' fees and refunds that could not be paid: claimable with `poq claim`"),
+        (
+            "credit",
+            contract.credit,
+            "keepers' fees and refunds that could not be paid: claimable with `poq claim`",
+        ),
         ("refunds", money.refunds(), "claimable with `poq task collect`"),
         ("withdrawn", contract.withdrawn, "rewards, refunds and credit so far"),
         ("slashed", contract.slashed, "stake lost so far"),
@@ -151,10 +155,8 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
     }
     let mut text = pairs(&shown);
     if !nodes.is_empty() {
-        let mut rows = table(
-            ["node", "role", "model", "stake", "at risk", "rewards", "withdrawn"],
-            &[0, 3, 4, 5, 6],
-        );
+        let mut rows =
+            table(["node", "role", "model", "stake", "at risk", "rewards", "withdrawn"], &[0, 3, 4, 5, 6]);
         for view in nodes {
             let node = &view.node;
             rows.add_row([

@@ -58,7 +58,11 @@ pub(crate) async fn describe(session: &Session, view: &View, change: &Change) ->
             Some(present) => {
                 let changes =
                     KindFile::of(&present.kind.params, unit).changes(&KindFile::of(params, unit)).join("\n");
-                if changes.is_empty() { "nothing differs from what there is".into() } else { changes }
+                if changes.is_empty() {
+                    "nothing differs from what there is".into()
+                } else {
+                    changes
+                }
             }
             None => "a new kind".into(),
         },
@@ -193,7 +197,9 @@ mod tests {
         assert_eq!(lever("code"), Ok(Lever::Code));
         assert_eq!(lever(&format!("auditor:{alice}")), Ok(Lever::Appoint(account)));
         assert_eq!(lever(&format!("slash:{alice}")), Ok(Lever::SlashAuditor(account)));
-        for (text, says) in [("kind:x", "kind's number"), ("kinds", "kind:N"), ("auditor:me", ""), ("", "write")] {
+        for (text, says) in
+            [("kind:x", "kind's number"), ("kinds", "kind:N"), ("auditor:me", ""), ("", "write")]
+        {
             assert!(lever(text).unwrap_err().contains(says), "{text}");
         }
     }

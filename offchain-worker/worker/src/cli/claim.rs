@@ -110,5 +110,9 @@ fn what(nodes: &[NodeView], credit: bool) -> String {
         [_] => format!("pay out the rewards of node {list}"),
         _ => format!("pay out the rewards of nodes {list}"),
     };
-    if credit { format!("{rewards}, and the account's credit") } else { rewards }
+    if credit {
+        format!("{rewards}, and the account's credit")
+    } else {
+        rewards
+    }
 }

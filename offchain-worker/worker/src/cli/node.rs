@@ -11,7 +11,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use poq_chain::json::ToJson;
 use poq_chain::stake::Unstake;
 use poq_chain::types::{
-    epoch_of, KindParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Ratio, Registration, Role, Tranche, MAX_BATCH,
+    epoch_of, KindParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Ratio, Registration, Role,
+    Tranche, MAX_BATCH,
 };
 use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
 use poq_core::params::MISSES_MAX;
@@ -330,10 +331,7 @@ async fn stake(args: NodeAmountArgs) -> anyhow::Result<()> {
     let mut order = desk.order(format!("stake {} on node {}", session.unit.show(amount), args.node));
     let bonded = view.node.stake.bonded;
     let then = bonded.saturating_add(amount);
-    order.effect(
-        "its stake",
-        format!("{} now, {} then", session.unit.show(bonded), session.unit.show(then)),
-    );
+    order.effect("its stake", format!("{} now, {} then", session.unit.show(bonded), session.unit.show(then)));
     order.effect("counts", format!("from the next epoch on ({})", time(session.next_epoch().await?)));
     let Some(receipt) = desk.send(order, messages::stake(args.node, amount)).await? else { return Ok(()) };
     let text = format!("node {} has {} more stake", args.node, session.unit.show(amount));

@@ -184,7 +184,8 @@ impl Plan {
                 continue;
             }
             // What holds now decides: other global parameters act later, if ever.
-            check_global(&overview.global, overview.epoch_ms, life_ms).with_context(|| format!("kind {kind}"))?;
+            check_global(&overview.global, overview.epoch_ms, life_ms)
+                .with_context(|| format!("kind {kind}"))?;
             let changes = match present {
                 Some(present) => KindFile::of(&present, unit).changes(&KindFile::of(&new, unit)),
                 None => vec!["a new kind".into()],
@@ -207,7 +208,8 @@ impl Plan {
             let name = name(session, &change.lever());
             let acts_at =
                 order.add(&messages::propose(change.clone())).await.with_context(|| name.clone())?;
-            let acts = acts_at.map_or_else(String::new, |at| format!("\nacts {}", acts(&name, later(at, now))));
+            let acts =
+                acts_at.map_or_else(String::new, |at| format!("\nacts {}", acts(&name, later(at, now))));
             order.effect(name, format!("{}{acts}", changes.join("\n")));
         }
         Ok(())

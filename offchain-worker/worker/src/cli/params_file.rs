@@ -737,7 +737,8 @@ mod tests {
     #[test]
     fn global_parameters_are_checked_beside_the_longest_task() {
         let unit = Unit::default();
-        let file = ParamsFile::parse("[global]\nunbonding_ms = 7_200_000\naudits_per_epoch = 3\n", false).unwrap();
+        let file =
+            ParamsFile::parse("[global]\nunbonding_ms = 7_200_000\naudits_per_epoch = 3\n", false).unwrap();
         let default = GlobalParams::default();
         let global = file.global(&default, &unit).unwrap();
         assert_eq!(global, GlobalParams { unbonding_ms: 7_200_000, audits_per_epoch: 3, ..default });

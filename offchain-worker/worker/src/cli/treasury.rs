@@ -60,7 +60,10 @@ async fn show(args: ReadArgs) -> anyhow::Result<()> {
                 ("claimable", unit.show(owed.claimable)),
                 ("bonds", unit.show(owed.bonds)),
                 ("treasury", unit.show(owed.treasury)),
-                ("burned", format!("{}, nobody's: `poq treasury burn` sends it away", unit.show(owed.burned))),
+                (
+                    "burned",
+                    format!("{}, nobody's: `poq treasury burn` sends it away", unit.show(owed.burned)),
+                ),
                 ("owed in all", unit.show(owed.total())),
                 ("surplus", unit.show(solvency.surplus)),
                 ("solvent", if solvency.solvent { "yes" } else { "NO" }.into()),

@@ -44,7 +44,8 @@ impl Comparison {
                     let panel = event.settlement.panel.iter().map(|e| (e.payout, e.slashed));
                     let nodes = event.output_nodes.iter().chain(&event.panel_nodes);
                     // A vacant seat's node is 0.
-                    for (node, (payout, slashed)) in nodes.zip(outputs.chain(panel)).filter(|(node, _)| **node != 0)
+                    for (node, (payout, slashed)) in
+                        nodes.zip(outputs.chain(panel)).filter(|(node, _)| **node != 0)
                     {
                         let purse = comparison.recorded.entry(*node).or_default();
                         purse.settled += 1;

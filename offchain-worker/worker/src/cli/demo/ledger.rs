@@ -8,9 +8,7 @@
 //! - **payees**: accounts that do nothing but be paid hold what the contract says they were paid.
 
 use anyhow::Context;
-use poq_chain::events::{
-    Burned, Claimed, Collected, StakeWithdrawn, Staked, TreasuryWithdrawn, Withdrawn,
-};
+use poq_chain::events::{Burned, Claimed, Collected, StakeWithdrawn, Staked, TreasuryWithdrawn, Withdrawn};
 use poq_chain::types::{Liabilities, NodeId, Solvency};
 use poq_chain::{to_account32, AccountId32, At, Block, Client, PoqEvent};
 use std::collections::BTreeMap;

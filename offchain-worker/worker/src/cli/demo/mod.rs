@@ -291,10 +291,12 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     let slashed = slashed(&client, &cast).await?;
     progress.stage("taking the stakes out");
     if !leave(&client, &cast, &ground).await? {
-        progress.line("the stakes are on their way out; their owners can withdraw them when that is over:");
-        for player in &cast.players {
-            let file = player.owner.file.display();
-            progress.line(&format!("    poq node withdraw {} --key-file {file}", player.id));
+        progress.line("the stakes are on their way out of the contract: that takes days on a chain that keeps its own time");
+        if let Some(folder) = &args.work_dir {
+            for player in &cast.players {
+                let file = folder.join("keys").join(player.owner.file.file_name().unwrap_or_default());
+                progress.line(&format!("    poq node withdraw {} --key-file {}", player.id, file.display()));
+            }
         }
     }
 

@@ -285,10 +285,7 @@ impl Report {
             ("  keepers' fees withdrawn", unit.show(flows.credit)),
             ("  burned: nobody's", unit.show(money.liabilities.burned + flows.gone)),
             ("  stakes still on their way out", unit.show(money.liabilities.stakes)),
-            (
-                "  owed besides",
-                unit.show(money.owed - money.liabilities.burned - money.liabilities.stakes),
-            ),
+            ("  owed besides", unit.show(money.owed - money.liabilities.burned - money.liabilities.stakes)),
             ("difference", even(money.contract_error)),
             ("contract's balance, less what it owes, changed by", even(money.balance_error)),
             ("payees hold what they were paid, but for", even(money.payee_error)),

@@ -187,7 +187,9 @@ pub(super) async fn watch(
 /// What becomes of a task, in words.
 pub(crate) fn progress_text(progress: &Progress) -> String {
     match progress {
-        Progress::Sealed { delivered, declined: 0 } => format!("{delivered} answered; waiting for the openings"),
+        Progress::Sealed { delivered, declined: 0 } => {
+            format!("{delivered} answered; waiting for the openings")
+        }
         Progress::Sealed { delivered, declined } => {
             format!("{delivered} answered, {declined} declined; waiting for the openings")
         }

@@ -4,7 +4,9 @@
 use crate::cli::amount::Unit;
 use crate::cli::exit::{Coded, Exit};
 use crate::cli::node::role_name;
-use poq_chain::types::{Balance, Epoch, KindId, KindParams, NodeId, NodeStatus, NodeView, Ratio, Role, MAX_OPEN};
+use poq_chain::types::{
+    Balance, Epoch, KindId, KindParams, NodeId, NodeStatus, NodeView, Ratio, Role, MAX_OPEN,
+};
 use poq_chain::{to_ink, AccountId32, InkAccountId};
 use poq_core::params::FeeSplit;
 use serde_json::{json, Map, Value};
@@ -120,7 +122,10 @@ impl Market<'_> {
         let asked = move |view: &&NodeView| {
             role == Role::Evaluator || self.named.is_empty() || self.named.contains(&view.id)
         };
-        self.nodes.iter().filter(move |view| view.node.role == role && view.node.kind == self.kind).filter(asked)
+        self.nodes
+            .iter()
+            .filter(move |view| view.node.role == role && view.node.kind == self.kind)
+            .filter(asked)
     }
 
     /// The lowest price of each owner whose node can be drawn, in rising order.
@@ -128,7 +133,8 @@ impl Market<'_> {
         let settled = self.is_settled(Role::Inference);
         let at_risk = self.params.inference_at_risk;
         let mut cheapest: BTreeMap<[u8; 32], Balance> = BTreeMap::new();
-        for view in self.of_role(Role::Inference).filter(|view| self.filter(view, settled, at_risk).is_none()) {
+        for view in self.of_role(Role::Inference).filter(|view| self.filter(view, settled, at_risk).is_none())
+        {
             let owner: [u8; 32] = *view.node.owner.as_ref();
             let price = cheapest.entry(owner).or_insert(view.node.price);
             *price = view.node.price.min(*price);
@@ -162,15 +168,8 @@ impl Market<'_> {
             Role::Inference => (split.inference_slot, self.params.inference_at_risk),
             Role::Evaluator => (split.evaluator_slot, self.params.evaluator_at_risk(split.evaluator_slot)),
         };
-        let mut supply = Supply {
-            role,
-            wanted,
-            registered: 0,
-            filtered: BTreeMap::new(),
-            fit: 0,
-            slot,
-            cheapest: None,
-        };
+        let mut supply =
+            Supply { role, wanted, registered: 0, filtered: BTreeMap::new(), fit: 0, slot, cheapest: None };
         let settled = self.is_settled(role);
         let mut owners: Vec<InkAccountId> = Vec::new();
         for view in self.of_role(role) {

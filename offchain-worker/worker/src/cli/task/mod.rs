@@ -214,7 +214,11 @@ fn describe(session: &Session, view: &TaskView) -> String {
         ("requester", session.address(&to_account32(&task.requester))),
         ("fee", unit.show(task.fee)),
         ("input", input),
-        ("answers", if task.early { "served from the draw on: early" } else { "served once the panel has committed" }.into()),
+        (
+            "answers",
+            if task.early { "served from the draw on: early" } else { "served once the panel has committed" }
+                .into(),
+        ),
         ("requested", time(task.requested_at)),
     ];
     if task.phase.is_final() {

@@ -181,7 +181,8 @@ async fn host(session: &Session, hosting: &HostingArgs, bytes: Bytes) -> anyhow:
         return Ok(at(endpoint.to_string(), warning, Some(server)));
     }
     let Some(url) = hosting.blob_url.clone() else {
-        let text = "say where the input can be had: --listen, --blob-url, or --inline where anybody may read it";
+        let text =
+            "say where the input can be had: --listen, --blob-url, or --inline where anybody may read it";
         return Err(Usage(text.into()).into());
     };
     let Checked { endpoint, warning } = session.endpoint("--blob-url", &url)?;
