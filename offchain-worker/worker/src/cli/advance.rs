@@ -49,7 +49,7 @@ pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
             }
         }
         // What the steps pay, as the contract will book it.
-        earned = found.into_iter().fold(0, |sum, mut view| sum.saturating_add(view.task.pay_keeper(now)));
+        earned = found.into_iter().fold(0u128, |sum, mut view| sum.saturating_add(view.task.pay_keeper(now)));
         order.effect("keeper's fees", format!("about {}, as credit (`poq claim`)", unit.show(earned)));
         if !order.agreed().await? {
             return Ok(());
