@@ -45,8 +45,8 @@ where
     Encoded { data: call.params().exec_input().encode(), returns: PhantomData }
 }
 
-/// What a message leaves behind: the value that its event tells, or nothing where the event is missing.
-type Told<T> = Arc<dyn Fn(&[PoqEvent]) -> Option<T> + Send + Sync>;
+/// What a message leaves behind: nothing where its event is missing; else the value, if the event tells it.
+type Told<T> = Arc<dyn Fn(&[PoqEvent]) -> Option<Option<T>> + Send + Sync>;
 
 /// Whether a dry run's answer only means that it is too early for the block that it was run at.
 type Early<T> = fn(&Result<&T, ContractError>) -> bool;
@@ -182,7 +182,7 @@ impl<T> Message<T> {
 
     /// Several events must tell it together.
     fn told_by_all(mut self, told: impl Fn(&[PoqEvent]) -> Option<T> + Send + Sync + 'static) -> Message<T> {
-        self.told = Some(Arc::new(told));
+        self.told = Some(Arc::new(move |events| told(events).map(Some)));
         self
     }
 
@@ -231,7 +231,7 @@ impl<T> Message<T> {
     pub(crate) fn told(&self, events: &[PoqEvent]) -> Option<Option<T>> {
         match &self.told {
             None => Some(None),
-            Some(told) => told(events).map(Some),
+            Some(told) => told(events),
         }
     }
 }
@@ -493,12 +493,24 @@ pub fn open_reference(task: TaskId, opening: Opening) -> Message<()> {
 
 /// Announces a change. Returns from when anybody may enact it; at once, and done, while no node is registered and for a new kind.
 pub fn propose(change: Change) -> Message<Millis> {
-    Message::new("propose", encode(contract().propose(change)))
+    announcing(Message::new("propose", encode(contract().propose(change))))
 }
 
 /// Announces that the contract will run the code of another live contract. Returns from when anybody may enact it.
 pub fn propose_code(instance: &AccountId32) -> Message<Millis> {
-    Message::new("propose_code", encode(contract().propose_code(to_ink(instance))))
+    announcing(Message::new("propose_code", encode(contract().propose_code(to_ink(instance)))))
+}
+
+/// Told by the announcement, or by the change where it acts at once: at a time that is not in its event.
+fn announcing(mut message: Message<Millis>) -> Message<Millis> {
+    message.told = Some(Arc::new(|events| {
+        events.iter().find_map(|event| match event {
+            PoqEvent::Proposed(e) => Some(Some(e.acts_at)),
+            PoqEvent::Enacted(_) => Some(None),
+            _ => None,
+        })
+    }));
+    message
 }
 
 /// Makes an announced change act, whoever sends it.

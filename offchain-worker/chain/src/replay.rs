@@ -312,3 +312,72 @@ pub(crate) fn standing(node: &Node) -> Value {
         "status": node.status.to_json(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{OutputsOpened, Staked};
+    use crate::types::{Open, Opened, OutputState, Request, Source, TaskInput, Terms};
+    use subxt::utils::{AccountId32, H256};
+
+    fn emitted(event: PoqEvent) -> Vec<Emitted> {
+        let block = Block { number: 9, hash: H256::zero(), timestamp_ms: 2_000 };
+        vec![Emitted { block, extrinsic: Some(1), index: 1, event }]
+    }
+
+    /// A task of node 2 that has delivered, and nothing else.
+    fn records(opened: &Opened) -> Records {
+        let network = Network::new(H256([1; 32]), AccountId32([2; 32]), 60_000);
+        let params = KindParams::default();
+        let request = Request {
+            kind: 7,
+            fee: params.fee_min(1, 3).unwrap(),
+            nodes: vec![2],
+            outputs: 1,
+            panel: 3,
+            input: Source::Inline(b"input".to_vec()),
+            reference_commitment: [3; 32],
+            secret_hash: [4; 32],
+            early: false,
+        };
+        let input = TaskInput { hash: [5; 32], url: String::new(), inline: true };
+        let split = params.split(request.fee, 1, 3).unwrap();
+        let terms = Terms::new(&params, 1, &split, 3);
+        let mut task = Task::new([6; 32].into(), &request, input, terms, params.inference_ms, &[(2, 1)], 500);
+        let commitment = network.output(1, 2, &opened.hash, &opened.salt);
+        task.commit_output(2, commitment, 1_000, network.epoch_ms).unwrap();
+        let [first] = &emitted(PoqEvent::Staked(Staked { node: 1, amount: 1 }))[..] else {
+            panic!("one event")
+        };
+        Records {
+            network,
+            block: first.block,
+            kind: 7,
+            params: BTreeMap::new(),
+            tasks: BTreeMap::from([(1, task)]),
+            nodes: BTreeMap::new(),
+            population: Some(Population::new(&params)),
+            after: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_protocol_refuses_is_not_applied() {
+        let opened = Opened { hash: [7; 32], salt: [8; 32] };
+        let event = |opened| {
+            emitted(PoqEvent::OutputsOpened(OutputsOpened { items: vec![Open { task: 1, node: 2, opened }] }))
+        };
+        let mut records = records(&opened);
+        // An event that opens what was not committed to: the chain's own word is not taken for it.
+        let wrong = event(Opened { salt: [9; 32], ..opened });
+        let refused = records.apply(&wrong, 0);
+        assert!(matches!(&refused, Err(Stuck::Refused(why)) if *why == Refusal::Mismatch.to_string()));
+        assert_eq!(records.tasks[&1].outputs[0].state, OutputState::Committed);
+        assert!(records.apply(&event(opened), 0).is_ok());
+        assert_eq!(records.tasks[&1].outputs[0].state, OutputState::Opened);
+        // A commitment is in no event; without the record after the block nobody can tell it.
+        let items = vec![(1, 2)];
+        let committed = emitted(PoqEvent::ScoresCommitted(crate::events::ScoresCommitted { items }));
+        assert!(matches!(records.apply(&committed, 0), Err(Stuck::Unknown(_))));
+    }
+}

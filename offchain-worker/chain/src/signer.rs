@@ -572,7 +572,7 @@ mod tests {
     #[test]
     fn a_batch_gives_its_one_account() {
         let store: serde_json::Value = serde_json::from_str(BACKUP).unwrap();
-        let batch = file(&keyfile::batch(&[store.clone()], "whoisalice").to_string(), 0o644);
+        let batch = file(&keyfile::batch(std::slice::from_ref(&store), "whoisalice").to_string(), 0o644);
         assert!(Keys::needs_password(batch.path()).unwrap());
         assert!(matches!(Keys::load(batch.path(), None), Err(KeysError::NeedsPassword { .. })));
         let right = SecretString::from("whoisalice");
@@ -582,7 +582,7 @@ mod tests {
             Err(KeysError::Encrypted { .. })
         ));
         // The account has a password of its own.
-        let other = file(&keyfile::batch(&[store.clone()], "another").to_string(), 0o644);
+        let other = file(&keyfile::batch(std::slice::from_ref(&store), "another").to_string(), 0o644);
         let error = Keys::load(other.path(), Some(&SecretString::from("another"))).unwrap_err();
         assert!(error.to_string().contains("password of its own"), "{error}");
         // Several: which one?

@@ -783,7 +783,7 @@ mod tests {
         spawnable(crate::deploy::find_or_deploy(
             submitter,
             &crate::deploy::Artifact { code: Vec::new(), code_hash: H256::zero() },
-            crate::types::GlobalParams::default(),
+            &crate::deploy::Setup { epoch_ms: 1, global: Default::default() },
             &[],
         ));
     }

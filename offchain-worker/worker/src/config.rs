@@ -249,8 +249,11 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeeperConfig {
-    /// Whether it does. Somebody has to draw panels and settle, or nobody is paid.
+    /// Whether it does. Somebody has to settle, or nobody is paid.
     pub enabled: bool,
+    /// What a step must pay, in percent of what its transaction costs. 0 does every step at once, whatever it pays: for networks
+    /// without other keepers.
+    pub margin_percent: u32,
     /// The longest random delay before it acts on a due step, so that several keepers do not all pay for the same one.
     #[serde(with = "duration")]
     pub max_delay: Duration,
@@ -258,7 +261,7 @@ pub struct KeeperConfig {
 
 impl Default for KeeperConfig {
     fn default() -> Self {
-        KeeperConfig { enabled: true, max_delay: Duration::from_secs(2) }
+        KeeperConfig { enabled: true, margin_percent: 100, max_delay: Duration::from_secs(2) }
     }
 }
 

@@ -12,7 +12,7 @@ use poq_blobs::endpoint::Audience;
 use poq_blobs::{shown_store, BlobServer, BlobStore, ServerConfig, StoreLimits};
 use poq_chain::signer::{parse_account, ss58, Keys};
 use poq_chain::types::NodeId;
-use poq_chain::{AccountId32, Client, Confirm, Options, H256};
+use poq_chain::{Client, Confirm, Options, H256};
 use poq_journal::{Identity, Journal};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch, Semaphore};
@@ -392,7 +392,9 @@ impl Boot {
 
         let Some(client) = connect(&config, deps.chain.clone(), &board, &stop).await? else { return Ok(()) };
         let Some(identity) = patiently(&board, &stop, || identity(&client)).await? else { return Ok(()) };
-        let contract = AccountId32(identity.contract);
+        // A contract of another chain is not worked for.
+        let Some(network) = patiently(&board, &stop, || client.network()).await? else { return Ok(()) };
+        let contract = network.contract;
         tracing::info!(
             chain = %client.chain().name,
             endpoint = %client.endpoint(),
@@ -434,7 +436,7 @@ impl Boot {
         let ctx = Arc::new(Ctx {
             clock: ChainClock::new(config.chain.time, client.clone()),
             working: Arc::new(Semaphore::new(config.limits.max_concurrent)),
-            contract: contract.0,
+            network,
             head,
             journal,
             store,
@@ -531,7 +533,7 @@ fn serve_blobs(supervisor: &mut Supervisor, ctx: &Arc<Ctx>, addr: &Arc<OnceLock<
             // Port 0 is chosen once: others have been told the address.
             let listen = addr.get().copied().unwrap_or(listen);
             let server =
-                BlobServer::bind(ServerConfig::new(ctx.contract, listen), ctx.store.clone(), access).await?;
+                BlobServer::bind(ServerConfig::new(ctx.network.hash, listen), ctx.store.clone(), access).await?;
             let bound = *addr.get_or_init(|| server.local_addr());
             tracing::info!(%bound, "serving blobs");
             ctx.board.up(NAME);
@@ -562,7 +564,7 @@ async fn connect(
             Confirmation::Best => Confirm::Best,
             Confirmation::Finalized => Confirm::Finalized,
         },
-        // A draw takes another path in every block, and one that runs out of gas costs its whole fee; what is not used is
+        // A step takes another path as the state changes, and one that runs out of gas costs its whole fee; what is not used is
         // given back.
         gas_margin_percent: 100,
         ..Options::default()
@@ -647,10 +649,14 @@ fn operators(ctx: &Arc<Ctx>, keys: &KeyRing) -> Result<Vec<Arc<Operator>>> {
                 })
                 .collect();
             Ok(Arc::new(Operator {
-                contract: AccountId32(ctx.contract),
                 name: ss58(&keys.account(), ctx.client.chain().ss58_prefix),
                 submitter: ctx.client.submitter(keys.clone()),
-                fetcher: fetch::client(ctx, &keys)?,
+                fetcher: fetch::client(
+                    &ctx.network,
+                    &keys,
+                    ctx.config.blobs.max_blob_bytes,
+                    ctx.config.fetches_private(),
+                )?,
                 ctx: ctx.clone(),
                 keys,
                 nodes,

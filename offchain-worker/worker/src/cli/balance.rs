@@ -30,7 +30,7 @@ pub(crate) struct Money {
     pub(crate) funds: Funds,
     /// In the contract, as it sums it up.
     pub(crate) contract: Balances,
-    /// Of what is claimable, its nodes' rewards; the rest is refunds.
+    /// Of what is claimable, its nodes' rewards; the rest is credit and refunds.
     pub(crate) rewards: u128,
     /// Of what is pending, its own fees in escrow; the rest is what its nodes can still earn.
     pub(crate) escrow: u128,
@@ -113,7 +113,7 @@ impl Money {
 
     /// Refunds of its final tasks.
     fn refunds(&self) -> u128 {
-        self.contract.claimable.saturating_sub(self.rewards)
+        self.contract.claimable.saturating_sub(self.rewards).saturating_sub(self.contract.credit)
     }
 
     /// Amounts as decimal strings in the smallest unit.
@@ -126,13 +126,15 @@ impl Money {
             "frozen": self.funds.frozen.to_string(),
             "total": self.funds.free.saturating_add(self.funds.reserved).to_string(),
             "existential_deposit": self.funds.existential_deposit.to_string(),
-            "free_stake": contract.staked_free.to_string(),
-            "locked_stake": contract.staked_locked.to_string(),
+            "stake": contract.staked.to_string(),
+            "at_risk": contract.locked.to_string(),
             "unbonding": contract.unbonding.to_string(),
+            "withdrawable": contract.withdrawable.to_string(),
             "escrow": self.escrow.to_string(),
             "pending": self.pending().to_string(),
             "rewards": self.rewards.to_string(),
             "refunds": self.refunds().to_string(),
+            "credit": contract.credit.to_string(),
             "claimable": contract.claimable.to_string(),
             "withdrawn": contract.withdrawn.to_string(),
             "slashed": contract.slashed.to_string(),
@@ -183,15 +185,21 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
         ("spendable", funds.spendable, "on the chain, to send or to pay with"),
         ("held", funds.reserved, held.as_str()),
         ("frozen", funds.frozen, "on the chain: of the whole, what must not be spent"),
-        ("free stake", contract.staked_free, "of its nodes, at risk in no task"),
-        ("locked stake", contract.staked_locked, "of its nodes, at risk in open tasks"),
-        ("unbonding", contract.unbonding, "stake on its way out (`poq node withdraw`)"),
+        ("stake", contract.staked, "of its nodes"),
+        ("unbonding", contract.unbonding, "stake on its way out"),
+        ("  at risk", contract.locked, "of both, in open tasks"),
+        ("  withdrawable", contract.withdrawable, "of what is on its way out, now (`poq node withdraw`)"),
         ("escrow", money.escrow, "fees of its open tasks"),
         ("pending", money.pending(), "the most that its nodes can earn in open tasks"),
         ("rewards", money.rewards, "claimable with `poq claim`"),
+        (
+            "credit",
+            contract.credit,
+            "keepers' fees and refunds that could not be paid: claimable with `poq claim`",
+        ),
         ("refunds", money.refunds(), "claimable with `poq task collect`"),
         ("in pools", money.pooled(), "shares, exits, bonds and commission (`poq pool show`)"),
-        ("withdrawn", contract.withdrawn, "rewards and refunds so far"),
+        ("withdrawn", contract.withdrawn, "rewards, refunds and credit so far"),
         ("slashed", contract.slashed, "stake lost so far"),
     ];
     let amounts: Vec<String> = lines.iter().map(|(_, amount, _)| unit.show(*amount)).collect();
@@ -202,18 +210,16 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
     }
     let mut text = pairs(&shown);
     if !nodes.is_empty() {
-        let mut rows = table(
-            ["node", "role", "model", "free stake", "locked stake", "rewards", "withdrawn"],
-            &[0, 3, 4, 5, 6],
-        );
+        let mut rows =
+            table(["node", "role", "model", "stake", "at risk", "rewards", "withdrawn"], &[0, 3, 4, 5, 6]);
         for view in nodes {
             let node = &view.node;
             rows.add_row([
                 view.id.to_string(),
                 crate::cli::node::role_name(node.role).into(),
                 view.info.model.clone(),
-                unit.number(node.free),
-                unit.number(node.locked),
+                unit.number(node.stake.bonded),
+                unit.number(node.stake.locked),
                 unit.number(node.claimable),
                 unit.number(node.withdrawn),
             ]);

@@ -1,6 +1,6 @@
 //! What a script is told by the exit status and by `--json`, and what a person is told of an error.
 
-use poq_chain::Class;
+use poq_chain::{Class, ContractError};
 use serde_json::{json, Value};
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -134,6 +134,9 @@ fn code_of_chain(error: &poq_chain::Error) -> String {
         };
     }
     match error.rejection() {
+        // What a task or the registry refuses has a reason of its own.
+        Some(ContractError::Task(refusal)) => snake(&format!("{refusal:?}")),
+        Some(ContractError::Registry(error)) => snake(&format!("{error:?}")),
         Some(error) => snake(&format!("{error:?}")),
         None => snake(&format!("{error:?}")),
     }
@@ -230,6 +233,9 @@ mod tests {
         let rejected =
             poq_chain::Error::Rejected { message: "stake", error: poq_chain::ContractError::TooFewNodes };
         assert_eq!(code(rejected.into()), "too_few_nodes");
+        let early = ContractError::Task(poq_chain::types::Refusal::TooEarly);
+        let refused = poq_chain::Error::Rejected { message: "advance", error: early };
+        assert_eq!(code(refused.into()), "too_early");
         assert_eq!(code(poq_chain::Error::NoContract.into()), "no_contract");
         let unreachable = poq_chain::Error::Unreachable { attempts: "ws://h:1".into() };
         assert_eq!(code(unreachable.into()), "unreachable");

@@ -6,6 +6,7 @@ mod amount;
 mod args;
 mod audit;
 mod balance;
+mod change;
 mod check;
 mod claim;
 mod completions;

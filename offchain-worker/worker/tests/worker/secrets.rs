@@ -194,7 +194,7 @@ async fn commands_wait_for_a_node_that_refuses_each_third_call() {
         "--endpoint",
         "http://127.0.0.1:1",
         "--stake",
-        "20",
+        "100",
     ];
     desk.works(&register).await;
     assert!(desk.works(&["node", "list"]).await.contains("all-minilm-l6-v2"));

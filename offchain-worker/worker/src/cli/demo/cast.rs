@@ -1,8 +1,9 @@
 //! Who takes part: nodes with their owners, operators and payees, a requester, a keeper, and the contract's owner.
 
 use anyhow::Context;
-use poq_chain::types::{KindParams, NodeId, Ratio, Role};
+use poq_chain::types::{Balance, KindParams, NodeId, Ratio, Role};
 use poq_chain::{AccountId32, Keys};
+use poq_core::params::UNIT;
 use poq_simulator::Attack;
 use std::path::{Path, PathBuf};
 
@@ -26,18 +27,18 @@ struct Part {
 /// Three language models of different sizes, three evaluators of different models. The larger a language model, the more it
 /// asks, and the less it stakes here, so that it is drawn less often: on two processor cores it takes most of the time.
 const PARTS: [Part; 6] = [
-    Part { role: Role::Inference, model: "smollm2-135m-instruct", price: 20, stake: 20_000 },
-    Part { role: Role::Inference, model: "qwen2.5-coder-0.5b-instruct", price: 50, stake: 20_000 },
-    Part { role: Role::Inference, model: "qwen2.5-coder-1.5b-instruct", price: 100, stake: 10_000 },
-    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 20_000 },
-    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 20_000 },
-    Part { role: Role::Evaluator, model: "ms-marco-minilm-l12-v2", price: 0, stake: 20_000 },
+    Part { role: Role::Inference, model: "smollm2-135m-instruct", price: 20, stake: 400_000 },
+    Part { role: Role::Inference, model: "qwen2.5-coder-0.5b-instruct", price: 50, stake: 400_000 },
+    Part { role: Role::Inference, model: "qwen2.5-coder-1.5b-instruct", price: 100, stake: 200_000 },
+    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 400_000 },
+    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 400_000 },
+    Part { role: Role::Evaluator, model: "ms-marco-minilm-l12-v2", price: 0, stake: 400_000 },
 ];
 
 /// Who is added where evaluators are attacked, the dishonest ones last: no model of which half of the panel would be.
 const ADDED: [Part; 2] = [
-    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 20_000 },
-    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 20_000 },
+    Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 400_000 },
+    Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 400_000 },
 ];
 /// Which of the inference nodes is dishonest where those are attacked: colluders need two.
 const CORRUPT: [&str; 2] = ["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"];
@@ -65,17 +66,22 @@ pub(super) fn outputs(question: usize) -> u8 {
 }
 
 /// The kind's parameters in a chain whose unit is `unit` of its smallest ones: the shipped rules, with windows wide enough
-/// for models on a slow machine, and amounts small enough for a borrowed account.
+/// for models on a slow machine, and small slots.
 pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
     const MINUTE: u64 = 60_000;
+    let shipped = KindParams::without_auditors();
+    // The shipped amounts are those of a chain with twelve decimals.
+    let scaled = |amount: Balance| amount * unit / UNIT;
     let mut params = KindParams {
         price_cap: unit / 5,
         inference_slot_min: unit / 5,
         evaluator_slot_min: unit / 10,
-        stake_min: 5 * unit,
-        stake_cap: 20 * unit,
-        inference_at_risk: unit / 2,
-        evaluator_at_risk: unit / 2,
+        fee_max: scaled(shipped.fee_max),
+        keeper_fee: scaled(shipped.keeper_fee),
+        ring_burn: scaled(shipped.ring_burn),
+        stake_min: scaled(shipped.stake_min),
+        stake_cap: 4 * scaled(shipped.stake_min),
+        inference_at_risk: scaled(shipped.inference_at_risk),
         inference_ms: 15 * MINUTE,
         draw_ms: 5 * MINUTE,
         commit_ms: 10 * MINUTE,
@@ -83,7 +89,7 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
         panel_min: panel,
         panel_max: panel,
         quorum: Ratio::from_permille(600),
-        ..KindParams::without_auditors()
+        ..shipped
     };
     // A queue of four tasks on two cores is no fault of a node's.
     params.inference_latency.max_ms = 2 * MINUTE;
@@ -224,6 +230,9 @@ mod tests {
             for (panel, outputs) in [(PANEL, 1), (PANEL, 3), (ATTACKED_PANEL, 1), (ATTACKED_PANEL, 3)] {
                 let params = kind_params(unit, panel);
                 params.validate().unwrap();
+                params.fits_epoch(super::super::EPOCH.as_millis() as u64).unwrap();
+                let global = super::super::global_params();
+                assert!(global.is_valid(super::super::EPOCH.as_millis() as u64, params.life_ms()));
                 let split = params.split(fee(unit, outputs, panel), outputs, panel).unwrap();
                 for part in PARTS.iter().filter(|part| part.role == Role::Inference) {
                     assert!(
@@ -239,7 +248,13 @@ mod tests {
     #[test]
     fn dishonest_nodes_are_found_at_the_one_worker_that_runs_them() {
         let folder = tempfile::tempdir().unwrap();
-        for attack in [Attack::BoostOwn(0.4), Attack::OutputCopying, Attack::Boosting(0.4)] {
+        for attack in [
+            Attack::BoostOwn(0.4),
+            Attack::OutputCopying,
+            Attack::Boosting(0.4),
+            Attack::WithholdOpening,
+            Attack::ClaimNoInput,
+        ] {
             let keys = folder.path().join(attack.to_string());
             let cast = Cast::new(&keys, 12, 1_000_000, Some(attack), 1).unwrap();
             let ports = |dishonest: bool| {

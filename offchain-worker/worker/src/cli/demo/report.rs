@@ -4,8 +4,9 @@ use super::lab::Comparison;
 use super::ledger::Money;
 use crate::cli::amount::Unit;
 use crate::cli::output::{pairs, table};
-use poq_chain::events::TaskSettled;
-use poq_chain::types::{NodeId, Ratio, Role};
+use crate::cli::task::ending_text;
+use poq_chain::events::TaskClosed;
+use poq_chain::types::{Ending, NodeId, Ratio, Role};
 use poq_simulator::live::Purse;
 use poq_simulator::Attack;
 use serde_json::{json, Value};
@@ -25,22 +26,29 @@ pub(super) struct NodeTally {
 pub(super) struct Tally(BTreeMap<NodeId, NodeTally>);
 
 impl Tally {
-    /// Adds a settled task: per inference node quality and cost of its output, per evaluator merit and cost.
-    pub(super) fn add(&mut self, event: &TaskSettled) {
+    /// Adds a task that is over: what everybody got; where there is a consensus, per inference node quality and cost of its output,
+    /// per evaluator merit and cost.
+    pub(super) fn add(&mut self, event: &TaskClosed) {
         let settlement = &event.settlement;
+        let scored = settlement.ending == Ending::Consensus;
         for (node, output) in event.output_nodes.iter().zip(&settlement.outputs) {
             let tally = self.0.entry(*node).or_default();
             tally.tasks += 1;
-            tally.qualities.extend(output.quality);
-            tally.costs.push(output.cost);
             tally.reward += output.payout;
+            if scored {
+                tally.qualities.extend(output.quality);
+                tally.costs.push(output.cost);
+            }
         }
-        for (node, evaluator) in event.panel_nodes.iter().zip(&settlement.panel) {
+        let seats = event.panel_nodes.iter().zip(&settlement.panel).filter(|(node, _)| **node != 0);
+        for (node, evaluator) in seats {
             let tally = self.0.entry(*node).or_default();
             tally.tasks += 1;
-            tally.qualities.push(evaluator.merit);
-            tally.costs.push(evaluator.cost);
             tally.reward += evaluator.payout;
+            if scored {
+                tally.qualities.push(evaluator.merit);
+                tally.costs.push(evaluator.cost);
+            }
         }
     }
 
@@ -76,8 +84,8 @@ pub(super) struct TaskRow {
     pub(super) id: u64,
     /// Its kind.
     pub(super) kind: u16,
-    /// Where it ended.
-    pub(super) phase: &'static str,
+    /// How it ended.
+    pub(super) ending: Ending,
     /// The mean consensus of its outputs that have one.
     pub(super) quality: Option<Ratio>,
     /// What was paid for it.
@@ -115,7 +123,7 @@ pub(super) fn mean_ratio(values: impl Iterator<Item = Ratio>) -> Option<Ratio> {
 
 fn mean(values: &[Ratio]) -> Option<f64> {
     let count = u32::try_from(values.len()).ok().filter(|count| *count > 0)?;
-    Some(values.iter().map(|ratio| f64::from(ratio.ppb())).sum::<f64>() / 1e9 / f64::from(count))
+    Some(values.iter().map(|ratio| ratio.to_f64()).sum::<f64>() / f64::from(count))
 }
 
 fn decimals(value: Option<f64>) -> String {
@@ -152,8 +160,8 @@ impl Report {
                 json!({
                     "id": task.id,
                     "kind": task.kind,
-                    "phase": task.phase,
-                    "quality": task.quality.map(|quality| f64::from(quality.ppb()) / 1e9),
+                    "ending": task.ending,
+                    "quality": task.quality.map(Ratio::to_f64),
                     "fee": task.fee.to_string(),
                     "refund": task.refund.to_string(),
                     "explain_ok": task.explain_ok,
@@ -165,6 +173,7 @@ impl Report {
             "tasks": tasks,
             "money": {
                 "deposited": self.money.deposited.to_string(),
+                "burned": self.money.liabilities.burned.to_string(),
                 "balances": self.money.balances.to_string(),
                 "difference": self.money.difference().to_string(),
             },
@@ -176,15 +185,15 @@ impl Report {
     /// For people.
     pub(super) fn text(&self, unit: &Unit) -> String {
         let mut tasks = table(
-            ["task", "answers", "phase", "quality", "fee", "refund", "explained", "question"],
+            ["task", "answers", "outcome", "quality", "fee", "refund", "explained", "question"],
             &[0, 1, 3, 4, 5],
         );
         for task in &self.tasks {
             tasks.add_row([
                 task.id.to_string(),
                 task.answers.to_string(),
-                task.phase.into(),
-                decimals(task.quality.map(|quality| f64::from(quality.ppb()) / 1e9)),
+                ending_text(task.ending).into(),
+                decimals(task.quality.map(Ratio::to_f64)),
                 unit.short(task.fee, 6),
                 unit.short(task.refund, 6),
                 if task.explain_ok { "yes" } else { "NO" }.into(),
@@ -273,7 +282,10 @@ impl Report {
             ("  refunds collected", unit.show(flows.refunds)),
             ("  stakes withdrawn", unit.show(flows.unstaked)),
             ("  treasury withdrawn", unit.show(flows.treasury)),
-            ("  still owed", unit.show(money.owed)),
+            ("  keepers' fees withdrawn", unit.show(flows.credit)),
+            ("  burned: nobody's", unit.show(money.liabilities.burned + flows.gone)),
+            ("  stakes still on their way out", unit.show(money.liabilities.stakes)),
+            ("  owed besides", unit.show(money.owed - money.liabilities.burned - money.liabilities.stakes)),
             ("difference", even(money.contract_error)),
             ("contract's balance, less what it owes, changed by", even(money.balance_error)),
             ("payees hold what they were paid, but for", even(money.payee_error)),
