@@ -533,7 +533,8 @@ fn serve_blobs(supervisor: &mut Supervisor, ctx: &Arc<Ctx>, addr: &Arc<OnceLock<
             // Port 0 is chosen once: others have been told the address.
             let listen = addr.get().copied().unwrap_or(listen);
             let server =
-                BlobServer::bind(ServerConfig::new(ctx.network.hash, listen), ctx.store.clone(), access).await?;
+                BlobServer::bind(ServerConfig::new(ctx.network.hash, listen), ctx.store.clone(), access)
+                    .await?;
             let bound = *addr.get_or_init(|| server.local_addr());
             tracing::info!(%bound, "serving blobs");
             ctx.board.up(NAME);

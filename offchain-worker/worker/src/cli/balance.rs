@@ -64,7 +64,7 @@ impl Pooled {
     }
 
     fn exits(&self) -> u128 {
-        self.member.exits.iter().fold(0, |sum, exit| sum.saturating_add(exit.value))
+        self.member.exits.iter().fold(0u128, |sum, exit| sum.saturating_add(exit.value))
     }
 
     fn total(&self) -> u128 {
@@ -108,7 +108,7 @@ impl Money {
 
     /// What it has in pools.
     fn pooled(&self) -> u128 {
-        self.pools.iter().fold(0, |sum, pooled| sum.saturating_add(pooled.total()))
+        self.pools.iter().fold(0u128, |sum, pooled| sum.saturating_add(pooled.total()))
     }
 
     /// Refunds of its final tasks.

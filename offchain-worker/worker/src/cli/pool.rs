@@ -270,8 +270,8 @@ pub(crate) async fn run(command: PoolCommand) -> anyhow::Result<()> {
         PoolCommand::Commission(args) => commission(args).await,
         PoolCommand::Bond(args) => bond(args).await,
         PoolCommand::Configure(args) => configure(args).await,
-        PoolCommand::Drain(args) => simple(args, pool::drain, "take the node of", "its node is drawn no more").await,
-        PoolCommand::Resume(args) => simple(args, pool::resume, "put back the node of", "its node is drawn again").await,
+        PoolCommand::Drain(args) => simple(args, pool::drain, "stop drawing the node of", "its node is drawn no more once its open duties are done").await,
+        PoolCommand::Resume(args) => simple(args, pool::resume, "draw again the node of", "its node is drawn again").await,
         PoolCommand::Advance(args) => simple(args, pool::advance, "do what is due in", "what was due is done").await,
         PoolCommand::Close(args) => {
             simple(
@@ -324,7 +324,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let kind = view.kind(args.kind).await?.ok_or_else(|| {
         Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
     })?;
-    let capacity = args.capacity.as_ref().map_or(Ok(kind.params.stake_cap), |amount| session.raw(amount))?;
+    let capacity =
+        args.capacity.as_ref().map_or(Ok(kind.kind.params.stake_cap), |amount| session.raw(amount))?;
     let (bond, price) = (session.raw(&args.bond)?, session.raw(&args.price)?);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
