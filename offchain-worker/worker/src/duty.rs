@@ -309,7 +309,9 @@ pub(crate) mod tests {
         let outputs = vec![slot(1, OutputState::Committed)];
         // Sealed at 120, to be drawn by 200.
         let task = task(Phase::Drawing, 200, outputs, vec![]);
-        let Due::Open { commitment, window } = inference(&task, 130) else { panic!("{:?}", inference(&task, 130)) };
+        let Due::Open { commitment, window } = inference(&task, 130) else {
+            panic!("{:?}", inference(&task, 130))
+        };
         assert_eq!(commitment, [7; 32]);
         let closing = Closing { at: 120, implied: false };
         assert_eq!(window, Window { closing, send_at: 140, at_the_latest: 150, deadline: 160 });
@@ -354,7 +356,8 @@ pub(crate) mod tests {
 
     #[test]
     fn reveals_are_sent_one_after_the_other_once_the_closing_is_final() {
-        let committed = || vec![seat(3, SeatState::Committed), seat(4, SeatState::Committed), seat(5, SeatState::Drawn)];
+        let committed =
+            || vec![seat(3, SeatState::Committed), seat(4, SeatState::Committed), seat(5, SeatState::Drawn)];
         let mut task = task(Phase::Scoring, 200, vec![], committed());
         assert_eq!(evaluator(&task, 200), Due::Keep { commitment: [9; 32], ahead: true });
         let Due::Reveal { window, .. } = evaluator(&task, 201) else { panic!() };
@@ -366,7 +369,9 @@ pub(crate) mod tests {
         task.deadline = 300;
         let Due::Reveal { window, .. } = evaluator(&task, 230) else { panic!() };
         assert_eq!((window.closing, window.send_at), (Closing { at: 220, implied: false }, 230));
-        let Some((_, Due::Reveal { window, .. })) = due(5, &task, 4, RoleName::Evaluator, 230) else { panic!() };
+        let Some((_, Due::Reveal { window, .. })) = due(5, &task, 4, RoleName::Evaluator, 230) else {
+            panic!()
+        };
         assert_eq!(window.send_at, 240, "the second seat waits longer");
     }
 

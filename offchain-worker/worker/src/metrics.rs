@@ -150,7 +150,11 @@ pub const ALL: [(&str, &str, &str); 34] = [
         "Seconds since the account's last successful transaction; since the start where there was none.",
     ),
     (OPERATOR_BALANCE, "gauge", "The operator account's free balance, in the chain's smallest unit."),
-    (STAKE_FREE, "gauge", "The node's stake that a task could put at risk now, in the chain's smallest unit."),
+    (
+        STAKE_FREE,
+        "gauge",
+        "The node's stake that a task could put at risk now, in the chain's smallest unit.",
+    ),
     (STAKE_LOCKED, "gauge", "The node's stake at risk in open tasks, in the chain's smallest unit."),
     (CLAIMABLE, "gauge", "The node's rewards that can be claimed now, in the chain's smallest unit."),
     (WITHDRAWN, "gauge", "The node's rewards withdrawn so far, in the chain's smallest unit."),

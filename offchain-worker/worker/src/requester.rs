@@ -24,10 +24,10 @@ use bytes::Bytes;
 use futures::future::join_all;
 use poq_blobs::{BlobClient, FetchError};
 use poq_chain::types::{
-    Balance, Draw, Ending, Hash, Millis, NodeId, Opened, OutputSlot, OutputState, Phase, Request, Reveal, Seat, SeatState,
-    Step, Task, TaskId, TaskView, MAX_BATCH,
+    Balance, Draw, Ending, Hash, Millis, NodeId, Opened, OutputSlot, OutputState, Phase, Request, Reveal,
+    Seat, SeatState, Step, Task, TaskId, TaskView, MAX_BATCH,
 };
-use poq_chain::{messages, to_account32, Class, Client, Network, Receipt, Submitter, View};
+use poq_chain::{messages, to_account32, Client, Network, Receipt, Submitter, View};
 
 use crate::config::TimeSource;
 use crate::duty::{closed, sealed};
@@ -177,7 +177,8 @@ impl Requester {
         if request.reference_commitment == [0; 32] {
             request.reference_commitment = random_commitment();
         }
-        request.secret_hash = self.network.secret(&self.submitter.account(), &self.secret(&request.reference_commitment));
+        request.secret_hash =
+            self.network.secret(&self.submitter.account(), &self.secret(&request.reference_commitment));
         request
     }
 
@@ -243,16 +244,17 @@ impl Requester {
         }
         let secret = self.secret(&task.reference_commitment);
         let account = self.submitter.account();
-        if to_account32(&task.requester) != account || self.network.secret(&account, &secret) != task.secret_hash {
+        if to_account32(&task.requester) != account
+            || self.network.secret(&account, &secret) != task.secret_hash
+        {
             return Err(Drawing::NotYet(format!(
                 "the secret of task {} is not this key's: it was requested with another key, or another program derived it",
                 found.id
             )));
         }
         let mut openings = known.clone();
-        let missing = |slot: &&OutputSlot| {
-            slot.state == OutputState::Committed && !known.contains_key(&slot.node)
-        };
+        let missing =
+            |slot: &&OutputSlot| slot.state == OutputState::Committed && !known.contains_key(&slot.node);
         let fetched = task.outputs.iter().filter(missing).map(|slot| async move {
             let fetch = async {
                 let endpoint = fetch::endpoint(view, slot.node).await?;
@@ -337,7 +339,7 @@ impl Requester {
         loop {
             if let Err(error) = self.round(&mut followed, &mut told).await {
                 match error {
-                    Error::Chain(error) if !matches!(error.class(), Class::Fatal) => {
+                    Error::Chain(error) if !is_hopeless(&error) => {
                         let why = error.to_string();
                         for task in followed.values_mut().filter(|task| !task.is_over()) {
                             task.wait(why.clone(), &mut told);
@@ -434,7 +436,9 @@ impl Requester {
             }
             for chunk in reveals.chunks(MAX_BATCH) {
                 match self.submitter.send(messages::reveal_scores(chunk.to_vec())).await {
-                    Ok(receipt) => tracing::debug!(items = chunk.len(), block = receipt.block.number, "relayed"),
+                    Ok(receipt) => {
+                        tracing::debug!(items = chunk.len(), block = receipt.block.number, "relayed")
+                    }
                     // Somebody else was first, most likely: the next look tells.
                     Err(error) if error.rejection().is_some() => tracing::debug!(%error, "not relayed"),
                     Err(error) => return Err(error.into()),
@@ -446,7 +450,9 @@ impl Requester {
                 followed.entry(*task).and_modify(Followed::failed);
             }
             match self.submitter.send(messages::advance(chunk.to_vec())).await {
-                Ok(receipt) => tracing::info!(tasks = ?chunk, block = receipt.block.number, "no keeper had moved them on"),
+                Ok(receipt) => {
+                    tracing::info!(tasks = ?chunk, block = receipt.block.number, "no keeper had moved them on")
+                }
                 Err(error) if error.rejection().is_some() => tracing::debug!(%error, "not moved on"),
                 Err(error) => return Err(error.into()),
             }
@@ -488,20 +494,26 @@ impl Requester {
     /// The panel's reveals: once all are there, or some for long enough.
     async fn reveals_of(&self, view: &View, found: &TaskView, task: &mut Followed) -> Vec<Reveal> {
         let now = self.clock.now().max(view.block().timestamp_ms);
-        let is_final = closed(&found.task, now).is_some_and(|closing| closing.is_final(self.clock.final_time()));
-        let missing: Vec<&Seat> =
-            found.task.panel.iter().filter(|seat| seat.state == SeatState::Committed && seat.node != 0).collect();
+        let is_final =
+            closed(&found.task, now).is_some_and(|closing| closing.is_final(self.clock.final_time()));
+        let missing: Vec<&Seat> = found
+            .task
+            .panel
+            .iter()
+            .filter(|seat| seat.state == SeatState::Committed && seat.node != 0)
+            .collect();
         if missing.is_empty() || !is_final {
             return Vec::new();
         }
         let since = *task.revealing.get_or_insert_with(Instant::now);
-        let fetched = missing.iter().filter(|seat| !task.reveals.contains_key(&seat.node)).map(|seat| async move {
-            let fetch = async {
-                let endpoint = fetch::endpoint(view, seat.node).await?;
-                self.fetcher.fetch_reveal(&endpoint, found.id, seat.node, &seat.commitment).await
-            };
-            (seat.node, in_time(fetch).await)
-        });
+        let fetched =
+            missing.iter().filter(|seat| !task.reveals.contains_key(&seat.node)).map(|seat| async move {
+                let fetch = async {
+                    let endpoint = fetch::endpoint(view, seat.node).await?;
+                    self.fetcher.fetch_reveal(&endpoint, found.id, seat.node, &seat.commitment).await
+                };
+                (seat.node, in_time(fetch).await)
+            });
         let fetched = join_all(fetched).await;
         for (node, reveal) in fetched {
             match reveal {
@@ -557,11 +569,26 @@ impl Requester {
                 }
             }
         }
-        let rest = task.outputs.iter().any(|slot| {
-            slot.state == OutputState::Opened && !followed.outputs.contains_key(&slot.node)
-        });
+        let rest = task
+            .outputs
+            .iter()
+            .any(|slot| slot.state == OutputState::Opened && !followed.outputs.contains_key(&slot.node));
         followed.done = phase.is_final() && !rest;
     }
+}
+
+/// Whether waiting cannot help: this is another chain, or another contract. A node's refusals, and an account that lacks money, can
+/// be mended while this waits.
+fn is_hopeless(error: &poq_chain::Error) -> bool {
+    use poq_chain::Error as E;
+    matches!(
+        error,
+        E::NoContract
+            | E::ContractAbsent { .. }
+            | E::NotOurContract { .. }
+            | E::WrongNetwork { .. }
+            | E::WrongChain { .. }
+    )
 }
 
 /// Whether nobody else moves a task on whose step is due.
@@ -571,7 +598,9 @@ fn is_overdue(task: &Task, now: Millis) -> bool {
         && now.saturating_sub(clock.due_since(now)) > task.terms.draw_ms / 2
 }
 
-async fn in_time<T>(fetch: impl std::future::Future<Output = std::result::Result<T, FetchError>>) -> std::result::Result<T, String> {
+async fn in_time<T>(
+    fetch: impl std::future::Future<Output = std::result::Result<T, FetchError>>,
+) -> std::result::Result<T, String> {
     match tokio::time::timeout(FETCH, fetch).await {
         Ok(fetched) => fetched.map_err(|error| error.to_string()),
         Err(_) => Err(format!("it did not answer within {} s", FETCH.as_secs())),
@@ -747,11 +776,15 @@ mod tests {
 
     #[test]
     fn a_step_is_left_to_keepers_for_half_of_the_time() {
-        let panel = vec![seat(3, SeatState::Revealed), seat(4, SeatState::Revealed), seat(5, SeatState::Committed)];
+        let panel =
+            vec![seat(3, SeatState::Revealed), seat(4, SeatState::Revealed), seat(5, SeatState::Committed)];
         let revealing = task(Phase::Revealing, 200, vec![slot(1, OutputState::Opened)], panel);
         assert!(!is_overdue(&revealing, 200) && !is_overdue(&revealing, 240) && is_overdue(&revealing, 241));
         let drawing = task(Phase::Drawing, 200, vec![slot(1, OutputState::Committed)], vec![]);
         assert!(!is_overdue(&drawing, 150), "to be drawn");
-        assert!(!is_overdue(&drawing, 170) && is_overdue(&drawing, 201), "an output was not opened by half time");
+        assert!(
+            !is_overdue(&drawing, 170) && is_overdue(&drawing, 201),
+            "an output was not opened by half time"
+        );
     }
 }

@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn an_opening_is_the_requesters_once_the_seal_is_final() {
-        let open = task(Phase::Inferring, 200, vec![slot(1, COMMITTED), slot(2, OutputState::Assigned)], vec![]);
+        let open =
+            task(Phase::Inferring, 200, vec![slot(1, COMMITTED), slot(2, OutputState::Assigned)], vec![]);
         assert!(is_early(decide_opening(&open, 1, true, 200, 200)));
         // The deadline has passed: the first block after it must be final.
         assert!(is_early(decide_opening(&open, 1, true, 201, 200)));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use poq_blobs::{blake2_256, BlobClient, BlobId, ClientConfig, FetchClass, FetchError, PromptBlob, RequestSigner};
+use poq_blobs::{
+    blake2_256, BlobClient, BlobId, ClientConfig, FetchClass, FetchError, PromptBlob, RequestSigner,
+};
 use poq_chain::types::{Millis, NodeId, OutputState, TaskId, TaskView};
 use poq_chain::{AccountId32, Client, Keys, Network, PoqEvent, View};
 
@@ -33,7 +35,12 @@ impl RequestSigner for Signer {
 
 /// A client that signs with an account's key, and tries once: the loops of its users are the retries, and two layers of them would
 /// multiply.
-pub(crate) fn client(network: &Network, keys: &Keys, max_blob: u64, allow_private: bool) -> Result<BlobClient> {
+pub(crate) fn client(
+    network: &Network,
+    keys: &Keys,
+    max_blob: u64,
+    allow_private: bool,
+) -> Result<BlobClient> {
     let mut config = ClientConfig::new(network.hash);
     config.max_blob = usize::try_from(max_blob).unwrap_or(usize::MAX);
     config.attempts = 1;

@@ -227,7 +227,8 @@ async fn advance(
         .enumerate()
         .filter(|(place, _)| matches!(dry.get(*place), Some(Ok(_) | Err(EARLY))))
         .collect();
-    let refused = |place: usize| Done::Refused(dry.get(place).copied().and_then(Result::err).unwrap_or(EARLY));
+    let refused =
+        |place: usize| Done::Refused(dry.get(place).copied().and_then(Result::err).unwrap_or(EARLY));
     let mut results: Vec<Done> = (0..tasks.len()).map(refused).collect();
     let of = |(_, task): &(usize, TaskId)| due.get(task).copied();
     let items = Balance::try_from(useful.len()).unwrap_or(Balance::MAX);

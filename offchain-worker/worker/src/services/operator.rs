@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use poq_blobs::{BlobClient, FetchError, RevealBlob};
 use poq_chain::types::{
-    DeclineReason, Hash, Millis, NodeId, Opened, Phase, Purpose, Refusal, Reveal, SeatState, TaskId, TaskView, MAX_BATCH,
+    DeclineReason, Hash, Millis, NodeId, Opened, Phase, Purpose, Refusal, Reveal, SeatState, TaskId,
+    TaskView, MAX_BATCH,
 };
 use poq_chain::{ContractError, Keys, Submitter, View};
 use poq_journal::{Duty, End, Payload, Record, State as Stage};
@@ -335,7 +336,9 @@ impl Operator {
             },
             Due::Open { commitment, window } => {
                 found.ahead += 1;
-                if let Some(record) = self.opening(memory, assigned, duty, commitment, window.deadline).await? {
+                if let Some(record) =
+                    self.opening(memory, assigned, duty, commitment, window.deadline).await?
+                {
                     if self.ctx.adversary.as_ref().is_some_and(|adversary| adversary.withholds(duty.node)) {
                         return Ok(());
                     }
@@ -355,7 +358,9 @@ impl Operator {
             },
             Due::Reveal { commitment, window } => {
                 found.ahead += 1;
-                if let Some(record) = self.opening(memory, assigned, duty, commitment, window.deadline).await? {
+                if let Some(record) =
+                    self.opening(memory, assigned, duty, commitment, window.deadline).await?
+                {
                     self.reveal(memory, assigned, duty, record.payload, &window, found).await;
                 }
             }
@@ -422,7 +427,9 @@ impl Operator {
         let is_final = window.closing.is_final(self.ctx.clock.final_time());
         if is_final && !memory.published.contains(&duty) {
             let stored = match RevealBlob::new(&reveal).encode() {
-                Ok(bytes) => self.ctx.store.put_reveal(&self.ctx.slot(&duty), bytes).await.map_err(|e| e.to_string()),
+                Ok(bytes) => {
+                    self.ctx.store.put_reveal(&self.ctx.slot(&duty), bytes).await.map_err(|e| e.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             match stored {
@@ -431,7 +438,8 @@ impl Operator {
                 Err(error) => tracing::warn!(%duty, error, "the reveal cannot be served"),
             }
         }
-        let others = task.panel.iter().filter(|seat| seat.node != duty.node && seat.state == SeatState::Committed);
+        let others =
+            task.panel.iter().filter(|seat| seat.node != duty.node && seat.state == SeatState::Committed);
         let others = others.map(|seat| (seat.node, seat.commitment)).collect();
         let ready = Ready { duty, deadline: window.deadline, item: Item::Reveal { reveal, others } };
         if self.is_due(memory, window) {
@@ -707,10 +715,7 @@ impl Operator {
             // The state or the chain's time was not what was thought: the next block tells.
             Failure::Rejected(
                 error @ (ContractError::Task(
-                    Refusal::WrongPhase
-                    | Refusal::TooEarly
-                    | Refusal::AlreadyRevealed
-                    | Refusal::NotAssigned,
+                    Refusal::WrongPhase | Refusal::TooEarly | Refusal::AlreadyRevealed | Refusal::NotAssigned,
                 )
                 | ContractError::NoTask),
             ) => {

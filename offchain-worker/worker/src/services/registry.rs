@@ -202,7 +202,9 @@ fn describe(facts: &Facts<'_>) -> Option<String> {
     }
     if facts.draining {
         let why = match facts.misses {
-            misses if misses >= MISSES_MAX => format!(", for it missed {misses} duties in a row: find out why, then"),
+            misses if misses >= MISSES_MAX => {
+                format!(", for it missed {misses} duties in a row: find out why, then")
+            }
             _ => ";".to_owned(),
         };
         return Some(format!(

@@ -142,7 +142,8 @@ pub(crate) async fn send(operator: &Operator, step: DutyStep, ready: Vec<Ready>)
 
 /// The reveals of the others on the panels, as far as they serve them: who brings all of a task's settles it.
 async fn gather(operator: &Operator, ready: &[Ready]) -> Vec<Reveal> {
-    let own: BTreeSet<(TaskId, NodeId)> = ready.iter().map(|ready| (ready.duty.task, ready.duty.node)).collect();
+    let own: BTreeSet<(TaskId, NodeId)> =
+        ready.iter().map(|ready| (ready.duty.task, ready.duty.node)).collect();
     let mut wanted: BTreeSet<(TaskId, NodeId, Hash)> = BTreeSet::new();
     for ready in ready {
         if let Item::Reveal { others, .. } = &ready.item {

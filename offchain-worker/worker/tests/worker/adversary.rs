@@ -64,9 +64,9 @@ impl Lab {
             let seats = || task.panel.iter().filter(|seat| honest(seat.node));
             let done = match task.phase {
                 Phase::Inferring => answered && task.outputs.iter().any(|slot| !honest(slot.node)),
-                Phase::Drawing => task.outputs.iter().any(|slot| {
-                    slot.state == OutputState::Committed && !honest(slot.node)
-                }),
+                Phase::Drawing => {
+                    task.outputs.iter().any(|slot| slot.state == OutputState::Committed && !honest(slot.node))
+                }
                 Phase::Scoring => seats().all(|seat| seat.state == SeatState::Committed),
                 Phase::Revealing => seats().all(|seat| seat.state == SeatState::Revealed),
                 _ => false,

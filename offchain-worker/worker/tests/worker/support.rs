@@ -15,7 +15,8 @@ use poq_blobs::{
 use poq_chain::deploy::{deploy, Artifact, Setup};
 use poq_chain::events::Emitted;
 use poq_chain::types::{
-    Change, GlobalParams, KindParams, NodeId, NodeView, Phase, Registration, Request, Role, Source, TaskId, TaskView,
+    Change, GlobalParams, KindParams, NodeId, NodeView, Phase, Registration, Request, Role, Source, TaskId,
+    TaskView,
 };
 use poq_chain::{messages, to_ink, AccountId32, Client, Keys, Network, Options, PoqEvent};
 use poq_inference::quality::{QualityScorer, Query};
