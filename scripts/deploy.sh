@@ -5,7 +5,8 @@
 #
 # On a development chain, where //Alice has money, it can be called without any argument: the chain is then the one at
 # ws://127.0.0.1:9944 and the key is //Alice. Writes deployment.json, which every `poq` command reads, into the current folder.
-# `poq deploy --help` tells all flags.
+# With a key of one's own it asks before it sends, and needs --yes (or POQ_YES=1) where there is no terminal. `poq deploy --help`
+# tells all flags.
 set -euo pipefail
 
 HERE="$(dirname "${BASH_SOURCE[0]}")"
@@ -38,6 +39,8 @@ if ((!KEY_GIVEN)); then
     chmod 600 "$POQ_KEY_FILE"
     printf '//Alice\n' >"$POQ_KEY_FILE"
     export POQ_KEY_FILE
+    # Nothing of anybody's is spent: no question. With a key of one's own `poq deploy` shows what it costs and asks.
+    export POQ_YES=1
     log "no --key-file: deploying as //Alice, which has money on development chains only"
 fi
 "$CARGO_TARGET_DIR/release/poq" deploy "$@"

@@ -21,8 +21,7 @@ need_cmd cargo "Install Rust from https://rustup.rs, then run this again."
 
 # build-essential, perl: several libraries come as C source (aws-lc, secp256k1, zstd; the node's OpenSSL is configured by perl).
 # protobuf-compiler: the node's network protocols. binaryen: wasm-opt. curl: a quick look whether rustup's server answers, and
-# the devnet's health. Nothing here uses clang, libclang or cmake: no crate of Cargo.lock generates bindings, and aws-lc
-# compiles with cc alone.
+# the devnet's health. What only the development node needs (clang, cmake), scripts/build-node.sh installs.
 packages=(build-essential ca-certificates curl git perl pkg-config protobuf-compiler binaryen)
 if have_cmd apt-get && have_cmd dpkg-query; then
     apt_install "${packages[@]}" || die "the packages above are needed; install them and run this again"

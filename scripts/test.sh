@@ -6,8 +6,8 @@
 #   scripts/test.sh --no-node   everything that needs no development node
 #   scripts/test.sh --fast      formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
 #
-# Order: formatting and lints; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
-# runtime, workers with real models); then the development node and the tests that need it.
+# Order: formatting, lints, dependencies; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
+# runtime, workers with real models); the docs' own commands; then the development node and the tests that need it.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -44,6 +44,9 @@ fi
 stage "lints"
 cargo clippy --locked --release "${POQ_WORKSPACE[@]}" "${POQ_ALL_TARGETS[@]}" --features poq-blobs/s3 -- -D warnings
 
+stage "dependencies"
+scripts/check-deps.sh
+
 stage "the contract's artifacts are those of the sources"
 scripts/build-contract.sh --check
 
@@ -66,6 +69,9 @@ stage "models"
 
 stage "tests"
 "${run[@]}" "${everything_but_node[@]}"
+
+stage "the docs' commands"
+scripts/walkthrough.sh
 
 if ((node)); then
     stage "the development node"

@@ -4,7 +4,8 @@
 if [[ -z "${POQ_COMMON_LOADED:-}" ]]; then
 POQ_COMMON_LOADED=1
 
-POQ_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# -P: a script may be called through a link.
+POQ_ROOT="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 # Build outputs live outside the clone: a second clone, or a cleaned one, then starts warm.
 : "${POQ_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/poq}"
 : "${CARGO_TARGET_DIR:=$POQ_CACHE/target}"
@@ -58,9 +59,9 @@ content_hash() {
     )
 }
 
-# contract_sources: one hash over what the contract's artifacts are made of, as contracts/artifacts/SOURCES has it.
+# contract_sources: one hash over what the contracts' artifacts are made of, as contracts/artifacts/SOURCES has it.
 contract_sources() {
-    content_hash contracts/poq contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*'
+    content_hash contracts/poq contracts/pool contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*'
 }
 
 # up_to_date STAMP HASH FILE…: whether STAMP holds HASH and every FILE exists.

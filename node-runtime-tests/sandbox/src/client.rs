@@ -64,6 +64,13 @@ impl SandboxRpc {
         if self.shared.is_offline() {
             return Err(Error::Client(Box::new(Offline)));
         }
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(Error::User(UserError {
+                code: refusal.code(),
+                message: refusal.message().to_owned(),
+                data: None,
+            }));
+        }
         if self.shared.take_failure(method) {
             return Err(Error::User(UserError {
                 code: jsonrpsee::types::error::INTERNAL_ERROR_CODE,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jsonrpsee::Methods;
+use jsonrpsee::{types::ErrorObjectOwned, Methods};
 use parking_lot::Mutex;
 use subxt_rpcs::RpcClient;
 use tokio::sync::{broadcast, watch};
@@ -34,11 +34,35 @@ pub(crate) struct Shared {
     generation: watch::Sender<u64>,
     /// RPC methods that are to fail, and how often.
     failures: Mutex<HashMap<String, u32>>,
+    /// Which share of all calls is to be refused.
+    refusals: Mutex<Option<Refusals>>,
     /// Whether the chain plays dead to in-process clients.
     offline: AtomicBool,
 }
 
+/// A node that refuses some of its calls, as one with a rate limit does.
+struct Refusals {
+    every: u32,
+    /// Calls since the last refusal.
+    calls: u32,
+    refused: u64,
+    answer: ErrorObjectOwned,
+}
+
 impl Shared {
+    /// How this call is to be refused, if it is.
+    pub(crate) fn refusal(&self) -> Option<ErrorObjectOwned> {
+        let mut refusals = self.refusals.lock();
+        let refusals = refusals.as_mut()?;
+        refusals.calls += 1;
+        if refusals.calls < refusals.every {
+            return None;
+        }
+        refusals.calls = 0;
+        refusals.refused += 1;
+        Some(refusals.answer.clone())
+    }
+
     /// Runs `f` on the chain and tells subscribers what it did.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Sandbox) -> R) -> R {
         let mut sandbox = self.sandbox.lock();
@@ -111,6 +135,7 @@ impl SandboxNode {
             heads: broadcast::channel(HEAD_BUFFER).0,
             generation: watch::channel(0).0,
             failures: Mutex::default(),
+            refusals: Mutex::default(),
             offline: AtomicBool::new(false),
         });
         if matches!(sealing, Sealing::Interval(_)) || matches!(finality, Finality::Delay(_)) {
@@ -128,6 +153,10 @@ impl SandboxNode {
     /// `OnlineClient::<PolkadotConfig>::from_rpc_client(node.rpc_client()).await?`. Must be used inside a tokio runtime.
     pub fn rpc_client(&self) -> RpcClient {
         RpcClient::new(SandboxRpc::new(self.shared.clone(), self.methods.clone()))
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     pub(crate) fn methods(&self) -> Methods {
@@ -202,6 +231,19 @@ impl SandboxNode {
         if offline {
             self.drop_subscriptions();
         }
+    }
+
+    /// Refuses each `every`th call of any RPC method, of in-process and websocket clients alike, with this code and message; 1
+    /// refuses all, 0 none any more. Says how many have been refused by the setting before.
+    pub fn refuse_every(&self, every: u32, code: i32, message: &str) -> u64 {
+        let refusals = (every > 0).then(|| Refusals {
+            every,
+            calls: 0,
+            refused: 0,
+            answer: ErrorObjectOwned::owned(code, message, None::<()>),
+        });
+        let before = std::mem::replace(&mut *self.shared.refusals.lock(), refusals);
+        before.map_or(0, |before| before.refused)
     }
 
     /// Makes the next `times` calls of the RPC method `method` by in-process clients fail with an internal error.

@@ -1,14 +1,16 @@
 //! The connection to a chain, its blocks and its balances.
 
+use crate::commit::Network;
 use crate::dry_run::{call_args, Executed};
 use crate::error::{Error, Result};
-use crate::events::{Emitted, FinalEvent, Outcome, PoqEvent};
+use crate::events::{Emitted, FinalEvent, PoqEvent};
 use crate::options::Options;
 use crate::runtime::{contract_emitted, metadata_at_version, metadata_plain, RawEvent, Runtime};
 use crate::signer::Keys;
 use crate::submit::{Lane, Submitter};
 use crate::transport::{Backoff, Transport};
 use crate::types::TaskId;
+use crate::url::NodeUrls;
 use crate::view::View;
 use futures::Stream;
 use parity_scale_codec::{Decode, Encode};
@@ -99,6 +101,16 @@ pub struct ChainInfo {
     pub ss58_prefix: u16,
     /// Whether it may produce blocks only when there is something to include: it has no pallet that authors by slots.
     pub seals_on_demand: bool,
+    /// What kind of chain the node says it is: `Development`, `Local`, `Live`, or a name of its own.
+    pub kind: String,
+}
+
+impl ChainInfo {
+    /// Whether it calls itself a chain for development or for tests on one's own machines: nobody else's money, and nobody
+    /// else who has to reach anything.
+    pub fn is_development(&self) -> bool {
+        matches!(self.kind.as_str(), "Development" | "Local")
+    }
 }
 
 /// An account's entry in `System.Account`, in the chain's smallest unit.
@@ -114,6 +126,33 @@ pub struct AccountInfo {
     pub frozen: u128,
 }
 
+/// A part of a balance that is held for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The pallet and its reason, as the metadata calls them: `Contracts::CodeUploadDepositReserve`.
+    pub reason: String,
+    /// In the chain's smallest unit.
+    pub amount: u128,
+}
+
+/// What of an account's money is where, in the chain's smallest unit.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Funds {
+    /// Neither held nor reserved.
+    pub free: u128,
+    /// Held by reason: storage deposits of contracts, for example.
+    pub held: Vec<Hold>,
+    /// All that is held, or reserved in the old way without a reason; at least the sum of `held`.
+    pub reserved: u128,
+    /// What the balance as a whole must not fall below: votes, staking, vesting. What is reserved counts towards it.
+    pub frozen: u128,
+    /// What can be spent without ending the account: free, less what is frozen beyond the reserved and at least the
+    /// existential deposit (pallet-balances' `reducible_balance` with `Preserve`).
+    pub spendable: u128,
+    /// What an account must hold to exist.
+    pub existential_deposit: u128,
+}
+
 pub(crate) struct Inner {
     pub(crate) transport: Arc<Transport>,
     pub(crate) options: Options,
@@ -122,6 +161,8 @@ pub(crate) struct Inner {
     pub(crate) heads: Arc<Heads>,
     /// One lane per account: its nonces are given out here and nowhere else in this process.
     lanes: Mutex<HashMap<[u8; 32], Arc<Lane>>>,
+    /// The contracts that have said to be of this chain.
+    networks: Mutex<HashMap<[u8; 32], Network>>,
     monitor: tokio::task::AbortHandle,
 }
 
@@ -156,8 +197,19 @@ impl Client {
     /// `Url` for what is no websocket address; `Unreachable` when no endpoint answers within
     /// [`Options::connect_patience`]; `Decode` when it is no chain that this client can read.
     pub async fn connect(urls: &str, contract: Option<AccountId32>, options: Options) -> Result<Client> {
-        let transport = Transport::to_urls(urls, &options)?;
-        Client::start(transport, contract, options).await
+        Client::connect_to(urls.parse()?, contract, options).await
+    }
+
+    /// As [`Client::connect`], to addresses that have been read already.
+    ///
+    /// # Errors
+    /// As of [`Client::connect`].
+    pub async fn connect_to(
+        urls: NodeUrls,
+        contract: Option<AccountId32>,
+        options: Options,
+    ) -> Result<Client> {
+        Client::start(Transport::to_urls(urls, &options), contract, options).await
     }
 
     /// Over a transport that somebody else keeps alive: the in-process chain of the tests.
@@ -211,6 +263,7 @@ impl Client {
                 runtimes: Mutex::new(HashMap::from([(version, Arc::new(runtime))])),
                 heads,
                 lanes: Mutex::default(),
+                networks: Mutex::default(),
                 monitor,
             }),
             contract,
@@ -240,19 +293,14 @@ impl Client {
         &self.inner.chain
     }
 
-    /// What kind of chain the node says it is: `Development`, `Local`, `Live`, or a name of its own.
-    ///
-    /// # Errors
-    /// Where the node cannot be asked.
-    pub async fn chain_type(&self) -> Result<String> {
-        let answer: serde_json::Value = self.inner.transport.read("system_chainType", rpc_params![]).await?;
-        // A chain of its own kind answers with an object.
-        Ok(answer.as_str().map_or_else(|| answer.to_string(), str::to_owned))
-    }
-
-    /// The node in use: its URL, or `in-process`.
+    /// The node in use: its address as it may be shown (see [`crate::url`]), or `in-process`.
     pub fn endpoint(&self) -> String {
         self.inner.transport.endpoint()
+    }
+
+    /// Whether the node's address has a part that is not shown: what [`Client::endpoint`] says cannot be connected to.
+    pub fn endpoint_has_secret(&self) -> bool {
+        self.inner.transport.has_secret()
     }
 
     /// Whether a connection is up, as far as anybody has noticed.
@@ -316,7 +364,7 @@ impl Client {
     }
 
     /// What the next block will be like, from what has been heard so far. Decide by this what can be done now:
-    /// `task.clock().step(upcoming.timestamp_ms, upcoming.number)`.
+    /// `task.clock().step(upcoming.timestamp_ms)`.
     pub fn upcoming(&self) -> Upcoming {
         let best = *self.inner.heads.best.borrow();
         Upcoming {
@@ -457,6 +505,34 @@ impl Client {
         Ok(self.account(account, At::Best).await?.free)
     }
 
+    /// Where an account's money is: free, held, frozen, spendable.
+    ///
+    /// # Errors
+    /// Where the node cannot be asked.
+    pub async fn funds(&self, account: &AccountId32, at: impl Into<At>) -> Result<Funds> {
+        let hash = self.hash_of(at.into()).await?;
+        let AccountInfo { free, reserved, frozen, .. } = self.account(account, hash).await?;
+        let existential_deposit = self.chain().existential_deposit;
+        Ok(Funds {
+            free,
+            held: self.holds(account, hash).await?,
+            reserved,
+            frozen,
+            spendable: spendable(free, reserved, frozen, existential_deposit),
+            existential_deposit,
+        })
+    }
+
+    /// What is held of an account's balance, by reason. Nothing on chains whose pallet-balances knows no holds.
+    async fn holds(&self, account: &AccountId32, hash: H256) -> Result<Vec<Hold>> {
+        let key = storage_key("Balances", "Holds", &blake2_128_concat(&account.0));
+        let Some(bytes) = self.storage(&key, hash).await? else { return Ok(Vec::new()) };
+        let value = self.runtime(hash).await?.storage_value("Balances", "Holds", &bytes)?;
+        let mut holds = Vec::new();
+        collect_holds(&value, &mut holds);
+        Ok(holds)
+    }
+
     // ---------------------------------------------------------------------------------------------- the contract
 
     /// The contract at the best block.
@@ -475,6 +551,25 @@ impl Client {
         let contract = self.contract()?;
         let block = self.block(at).await?;
         Ok(View::new(self.clone(), contract, block))
+    }
+
+    /// What the contract's commitments start with, once it has said that it is of this chain.
+    ///
+    /// # Errors
+    /// `WrongNetwork` where it was made for another chain; or as of every query.
+    pub async fn network(&self) -> Result<Network> {
+        let address = self.contract()?;
+        if let Some(network) = self.inner.networks.lock().get(&address.0) {
+            return Ok(*network);
+        }
+        let overview = self.view().await?.overview().await?;
+        let expected = self.chain().genesis_hash;
+        let network = Network::new(expected, address, overview.epoch_ms);
+        if (overview.genesis, overview.network) != (expected.0, network.hash) {
+            return Err(Error::WrongNetwork { address, expected, found: H256(overview.genesis) });
+        }
+        self.inner.networks.lock().insert(address.0, network);
+        Ok(network)
     }
 
     /// The hash of the contract's code at the best block.
@@ -518,6 +613,21 @@ impl Client {
 
     pub(crate) fn absent(&self, address: AccountId32) -> Error {
         Error::ContractAbsent { address, chain: self.inner.chain.name.clone(), endpoint: self.endpoint() }
+    }
+
+    /// A cell of the contract's own storage at a block, as its bytes.
+    pub(crate) async fn cell(
+        &self,
+        contract: &AccountId32,
+        key: Vec<u8>,
+        at: H256,
+    ) -> Result<Option<Vec<u8>>> {
+        let args = (contract.0, key).encode();
+        let answer = self.state_call("ContractsApi_get_storage", &args, Some(at)).await?;
+        // The pallet's ContractAccessError: there is no such contract, or the key is too long.
+        let cell: std::result::Result<Option<Vec<u8>>, u8> =
+            Decode::decode(&mut &answer[..]).map_err(|e| Error::decode("a contract's storage", e))?;
+        cell.map_err(|_| self.absent(*contract))
     }
 
     /// Runs a call of the contract at a block and forgets it.
@@ -622,17 +732,13 @@ impl Client {
     /// `NoFinalEvent` where the block does not have it.
     pub async fn final_event_at(&self, task: TaskId, block: u32) -> Result<FinalEvent> {
         for emitted in self.events_at(At::Number(block)).await? {
-            let outcome = match emitted.event {
-                PoqEvent::TaskSettled(event) if event.task == task => Outcome::Settled(event),
-                PoqEvent::TaskRefunded(event) if event.task == task => Outcome::Refunded(event),
-                _ => continue,
-            };
-            return Ok(FinalEvent {
-                block: emitted.block,
-                extrinsic: emitted.extrinsic,
-                index: emitted.index,
-                outcome,
-            });
+            let Emitted { block, extrinsic, index, event } = emitted;
+            match event {
+                PoqEvent::TaskClosed(event) if event.task == task => {
+                    return Ok(FinalEvent { block, extrinsic, index, event });
+                }
+                _ => {}
+            }
         }
         Err(Error::NoFinalEvent { task, block })
     }
@@ -738,7 +844,8 @@ async fn load_runtime(transport: &Transport, genesis: H256, hash: H256) -> Resul
     // The newest metadata version that this client reads and the node has; 14 where the node knows no others.
     let versions = match state_call(transport, "Metadata_metadata_versions", &[], Some(hash)).await {
         Ok(bytes) => Vec::<u32>::decode(&mut &bytes[..]).unwrap_or_default(),
-        Err(Error::Rpc { .. }) => Vec::new(),
+        // It has said so, and is not only busy.
+        Err(error @ Error::Rpc { .. }) if error.class() == crate::Class::Fatal => Vec::new(),
         Err(error) => return Err(error),
     };
     let metadata = match versions.into_iter().filter(|v| (14..=16).contains(v)).max() {
@@ -761,6 +868,7 @@ async fn chain_info(transport: &Transport, runtime: &Runtime, genesis_hash: H256
     let node_name: String = transport.read("system_name", rpc_params![]).await?;
     let node_version: String = transport.read("system_version", rpc_params![]).await?;
     let properties: serde_json::Value = transport.read("system_properties", rpc_params![]).await?;
+    let kind: serde_json::Value = transport.read("system_chainType", rpc_params![]).await?;
     // Chains with several tokens give arrays; the first is the native one.
     let first = |name: &str| match &properties[name] {
         serde_json::Value::Array(all) => all.first().cloned().unwrap_or_default(),
@@ -782,6 +890,8 @@ async fn chain_info(transport: &Transport, runtime: &Runtime, genesis_hash: H256
         seals_on_demand: !["Aura", "Babe", "ParachainSystem", "Sassafras"]
             .iter()
             .any(|p| runtime.has_pallet(p)),
+        // A chain of its own kind answers with an object.
+        kind: kind.as_str().map_or_else(|| kind.to_string(), str::to_owned),
     })
 }
 
@@ -806,6 +916,27 @@ fn collect_bytes<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<u8>
     match &value.value {
         ValueDef::Composite(composite) => composite.values().for_each(|v| collect_bytes(v, out)),
         _ => out.extend(value.as_u128().and_then(|byte| u8::try_from(byte).ok())),
+    }
+}
+
+/// What can be spent of a balance that goes on to exist; see [`Funds::spendable`].
+fn spendable(free: u128, reserved: u128, frozen: u128, existential_deposit: u128) -> u128 {
+    free.saturating_sub(frozen.saturating_sub(reserved).max(existential_deposit))
+}
+
+/// All entries `{ id, amount }` in `Balances.Holds`, however deeply wrapped.
+fn collect_holds<T>(value: &subxt::ext::scale_value::Value<T>, out: &mut Vec<Hold>) {
+    use subxt::ext::scale_value::ValueDef;
+    if let (Some(id), Some(amount)) = (value.at("id"), value.at("amount").and_then(|v| v.as_u128())) {
+        let mut names = Vec::new();
+        let mut inner = Some(id);
+        while let Some(ValueDef::Variant(variant)) = inner.map(|value| &value.value) {
+            names.push(variant.name.clone());
+            inner = variant.values.values().next();
+        }
+        out.push(Hold { reason: names.join("::"), amount });
+    } else if let ValueDef::Composite(composite) = &value.value {
+        composite.values().for_each(|v| collect_holds(v, out));
     }
 }
 
@@ -974,6 +1105,17 @@ mod tests {
         assert_eq!(skew.chain_time(1_005_000), 505_000);
         skew.learn(1_000_000, block(1_100_000));
         assert_eq!(skew.chain_time(1_005_000), 1_105_000);
+    }
+
+    #[test]
+    fn what_is_frozen_beyond_the_reserved_cannot_be_spent() {
+        assert_eq!(spendable(100, 0, 0, 1), 99);
+        // Freezes cover what is held as well.
+        assert_eq!(spendable(100, 0, 60, 1), 40);
+        assert_eq!(spendable(100, 50, 60, 1), 90);
+        assert_eq!(spendable(100, 80, 60, 1), 99);
+        assert_eq!(spendable(100, 0, 200, 1), 0);
+        assert_eq!(spendable(0, 0, 0, 1), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::signer::KeysError;
 use poq_contract::errors::Error as ContractError;
+use poq_core::task::Refusal;
 use std::time::Duration;
 use subxt::utils::{AccountId32, H256};
 
@@ -28,7 +29,7 @@ pub enum Error {
     /// An endpoint is not a websocket URL.
     #[error("'{url}' is not a node's address ({reason}); give ws://HOST:PORT or wss://HOST, several of them separated by commas")]
     Url {
-        /// What was given.
+        /// What was given, as it may be shown.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -116,6 +117,17 @@ pub enum Error {
         /// What was wrong with the answer.
         reason: String,
     },
+    /// The contract was made for another chain: its commitments would mean nothing there, and those made here could mean something
+    /// there.
+    #[error("the contract at {address} was made for the chain of genesis {found:?}, and this is the chain of genesis {expected:?}: it is a copy, or its deployer gave it a wrong genesis; do not use it")]
+    WrongNetwork {
+        /// The contract.
+        address: AccountId32,
+        /// This chain's genesis hash.
+        expected: H256,
+        /// What the contract says.
+        found: H256,
+    },
     /// The contract refused a message.
     #[error("{message} was refused: {error}")]
     Rejected {
@@ -129,6 +141,14 @@ pub enum Error {
     ConstructorRejected {
         /// Why.
         error: ContractError,
+    },
+    /// A staking pool refused a message.
+    #[error("{message} was refused by the pool: {error}")]
+    PoolRejected {
+        /// The message.
+        message: &'static str,
+        /// Why.
+        error: poq_pool_contract::errors::Error,
     },
     /// An account lacks money for what it is to pay.
     #[error(
@@ -263,8 +283,7 @@ impl Error {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Disconnected { .. } => {
                 Class::Transient
             }
-            // "Internal error": the node's own trouble, not the request's.
-            Error::Rpc { code, .. } if *code == -32603 => Class::Transient,
+            Error::Rpc { code, message, .. } => refusal(*code, message),
             Error::NoBlock { .. }
             | Error::Outdated { .. }
             | Error::Expired { .. }
@@ -273,13 +292,14 @@ impl Error {
             | Error::NotFinal { .. }
             | Error::Pool { stale: true, .. } => Class::Stale,
             Error::Rejected { error, .. } | Error::ConstructorRejected { error } => Class::Rejected(*error),
-            Error::Rpc { .. }
-            | Error::Url { .. }
+            Error::Url { .. }
             | Error::WrongChain { .. }
             | Error::Pruned { .. }
             | Error::NoContract
             | Error::ContractAbsent { .. }
             | Error::NotOurContract { .. }
+            | Error::WrongNetwork { .. }
+            | Error::PoolRejected { .. }
             | Error::InsufficientFunds { .. }
             | Error::Dispatch { .. }
             | Error::Pool { stale: false, .. }
@@ -300,8 +320,72 @@ impl Error {
         }
     }
 
+    /// Why a task refused an input, where it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.rejection()? {
+            ContractError::Task(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Whether a node refused to answer because it has too much to do or limits how often it is asked. It has done nothing of what
+    /// it was asked for.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Error::Rpc { code, message, .. } if says_busy(*code, message))
+    }
+
     pub(crate) fn decode(what: impl Into<String>, reason: impl std::fmt::Display) -> Error {
         Error::Decode { what: what.into(), reason: reason.to_string() }
+    }
+}
+
+/// The codes that Substrate's own methods refuse a request with, by what is wrong with it: author 1000, offchain 2000, system and
+/// development 3000, state and chain 4000, archive and others above. The node has answered: the same again is refused again.
+const SUBSTRATE: std::ops::RangeInclusive<i32> = 1_000..=9_999;
+
+/// Whether a refusal says that the node has too much to do, or that this client asks too often.
+pub(crate) fn says_busy(code: i32, message: &str) -> bool {
+    // -32005: limit exceeded (EIP-1474, and providers after it); -32006, -32009: too many subscriptions, server is busy
+    // (jsonrpsee); -32029 and 429: providers; -32999: Substrate's --rpc-rate-limit; 503: proxies.
+    if matches!(code, -32_005 | -32_006 | -32_009 | -32_029 | -32_999 | 429 | 503) {
+        return true;
+    }
+    let message = message.to_lowercase();
+    !SUBSTRATE.contains(&code)
+        && [
+            "rate limit",
+            "rate-limit",
+            "ratelimit",
+            "too many requests",
+            "limit exceeded",
+            "limit reached",
+            "quota",
+            "throttl",
+            "capacity",
+            "is busy",
+            "overload",
+            "try again",
+            "try later",
+        ]
+        .iter()
+        .any(|sign| message.contains(sign))
+}
+
+/// What to make of a node's refusal. The default is to ask again: proxies and providers have codes of their own, and a service
+/// that ends over one has stopped for good. Only what is known to be the request's own fault is fatal.
+fn refusal(code: i32, message: &str) -> Class {
+    if says_busy(code, message) {
+        return Class::Transient;
+    }
+    match code {
+        // JSON-RPC 2.0: parse error, invalid request, no such method, invalid parameters.
+        -32_700 | -32_602..=-32_600 => Class::Fatal,
+        // jsonrpsee: request too large, answer too large, batches.
+        -32_007 | -32_008 | -32_010 | -32_011 => Class::Fatal,
+        // HTTP's codes in a proxy's mouth: the request's or the account's fault, save "request timeout".
+        400..=407 | 409..=428 | 430..=499 => Class::Fatal,
+        code if SUBSTRATE.contains(&code) => Class::Fatal,
+        _ => Class::Transient,
     }
 }
 
@@ -355,14 +439,55 @@ mod tests {
 
     #[test]
     fn classes_tell_what_to_do() {
-        let rejected = Error::Rejected { message: "settle", error: ContractError::TooEarly };
-        assert_eq!(rejected.class(), Class::Rejected(ContractError::TooEarly));
-        assert_eq!(rejected.rejection(), Some(ContractError::TooEarly));
-        assert!(rejected.to_string().starts_with("settle was refused: it is too early"));
+        let early = ContractError::Task(Refusal::TooEarly);
+        let rejected = Error::Rejected { message: "advance", error: early };
+        assert_eq!(rejected.class(), Class::Rejected(early));
+        assert_eq!((rejected.rejection(), rejected.refusal()), (Some(early), Some(Refusal::TooEarly)));
+        assert!(rejected.to_string().starts_with("advance was refused: it is too early"));
+        // What is nested is said, whatever it is nested in.
+        let registry = ContractError::Registry(poq_core::registry::Error::Forgotten);
+        let rejected = Error::Rejected { message: "draw_panels", error: registry };
+        assert_eq!(rejected.refusal(), None);
+        assert!(rejected.to_string().contains("sealed earlier"), "{rejected}");
         assert_eq!(Error::Unreachable { attempts: String::new() }.class(), Class::Transient);
         assert_eq!(Error::NoContract.class(), Class::Fatal);
-        let internal =
-            Error::Rpc { endpoint: "e".into(), method: "m".into(), code: -32603, message: "x".into() };
-        assert_eq!(internal.class(), Class::Transient);
+    }
+
+    #[test]
+    fn a_refusal_is_fatal_only_where_the_request_is_at_fault() {
+        let refused = |code, message: &str| Error::Rpc {
+            endpoint: "e".into(),
+            method: "m".into(),
+            code,
+            message: message.into(),
+        };
+        for (code, message, class, busy) in [
+            (-32_603, "Internal error", Class::Transient, false),
+            (-32_999, "RPC rate limit exceeded", Class::Transient, true),
+            (-32_009, "Server is busy, try again later", Class::Transient, true),
+            (-32_005, "daily request count exceeded, request rate limited", Class::Transient, true),
+            (-32_006, "Too many subscriptions on the connection", Class::Transient, true),
+            (429, "Too Many Requests", Class::Transient, true),
+            (-32_097, "You have reached your throughput limit: rate limit", Class::Transient, true),
+            (-32_603, "monthly quota used up", Class::Transient, true),
+            (503, "Service Unavailable", Class::Transient, true),
+            (502, "Bad Gateway", Class::Transient, false),
+            (408, "Request Timeout", Class::Transient, false),
+            (-32_000, "header not found", Class::Transient, false),
+            (-32_001, "whatever", Class::Transient, false),
+            (-1, "a provider's own", Class::Transient, false),
+            (-32_601, "Method not found", Class::Fatal, false),
+            (-32_602, "Invalid params", Class::Fatal, false),
+            (-32_600, "Invalid request", Class::Fatal, false),
+            (-32_700, "Parse error", Class::Fatal, false),
+            (-32_008, "Response is too big", Class::Fatal, false),
+            (401, "Unauthorized", Class::Fatal, false),
+            (4_003, "Client error: Execution failed", Class::Fatal, false),
+            // A pool's refusals are read where calls are sent.
+            (1_010, "Invalid Transaction", Class::Fatal, false),
+        ] {
+            let error = refused(code, message);
+            assert_eq!((error.class(), error.is_busy()), (class, busy), "{code} {message}");
+        }
     }
 }

@@ -43,6 +43,9 @@ pub struct Options {
     pub silence: Duration,
     /// How often a read is tried again when the connection failed.
     pub read_retries: u32,
+    /// For how long a request is tried again that the node refuses because it is busy or limits how often it is asked.
+    #[serde(with = "seconds")]
+    pub busy_patience: Duration,
     /// When a sent call counts as done.
     pub confirm: Confirm,
     /// For how long a signed call stays valid.
@@ -55,7 +58,8 @@ pub struct Options {
     pub gas_margin_percent: u32,
     /// What is added to the storage deposit that the dry run was charged, in percent, as the most that the call may cost.
     pub deposit_margin_percent: u32,
-    /// How often a call is sent again where that cannot do anything twice.
+    /// How often a call is sent again where that cannot do anything twice. A nonce that another program took, and a node that is
+    /// busy, do not count: those are tried again for as long as `inclusion_timeout` and `busy_patience` say.
     pub send_retries: u32,
     /// Whether an empty call may be paid for, to make a chain that seals on demand produce a block, when a message is only too
     /// early for the block that there is. Without it such a chain's time stands still until somebody sends something.
@@ -70,6 +74,8 @@ impl Default for Options {
             request_timeout: Duration::from_secs(30),
             silence: Duration::from_secs(30),
             read_retries: 4,
+            // Limits are mostly counted by the second or by the minute.
+            busy_patience: Duration::from_secs(90),
             confirm: Confirm::Best,
             mortality: Mortality::Blocks(64),
             inclusion_timeout: Duration::from_secs(120),

@@ -180,7 +180,7 @@ impl Runtime {
             .or_else(|_| self.constant::<u8>("System", "SS58Prefix").map(u16::from))
     }
 
-    fn constant<T: Decode>(&self, pallet: &str, name: &str) -> Result<T> {
+    pub(crate) fn constant<T: Decode>(&self, pallet: &str, name: &str) -> Result<T> {
         let what = || format!("the constant {pallet}.{name}");
         let bytes = self
             .client

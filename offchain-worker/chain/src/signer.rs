@@ -1,12 +1,9 @@
-//! Keys: read from files that nobody else can read, never from arguments, never printed.
-//!
-//! Two forms of file:
-//! - a polkadot-js account backup (JSON, encrypted; needs its password),
-//! - a text file with a secret URI: a mnemonic, a `0x` seed, or a development URI such as `//Alice`. Refused when others on the
-//!   machine can read it.
+//! Keys: read from files that nobody else can read, never from arguments, never printed. [`crate::keyfile`] says which forms of file
+//! there are.
 
-use crate::commit;
-use crate::types::{NodeId, Purpose, Salt, TaskId};
+use crate::commit::{self, Network};
+use crate::keyfile::{self, Content};
+use crate::types::{Hash, NodeId, Purpose, Salt, TaskId};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,16 +11,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use subxt::utils::AccountId32;
 use subxt_signer::sr25519::{Keypair, PublicKey, Signature};
-use subxt_signer::{bip39, polkadot_js_compat, sr25519, DeriveJunction, SecretUri};
+use subxt_signer::{bip39, sr25519, DeriveJunction};
 
 /// Where the name of a password file is looked for when none is given.
 pub const PASSWORD_FILE_ENV: &str = "POQ_PASSWORD_FILE";
 /// A key or password file is a few hundred bytes; more is a mistake.
 const MAX_FILE: u64 = 64 * 1024;
-/// Characters of base64 that an encrypted key has at least; shorter ones are not handed to the decoder, which slices them
-/// unchecked.
-const MIN_ENCODED: usize = 112;
-
 /// Why keys could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,7 +30,10 @@ pub enum KeysError {
         source: std::io::Error,
     },
     /// A secret in plain text can be read by others.
-    #[error("{path} can be read by others (mode {mode:o}); run `chmod 600 {path}`")]
+    #[error(
+        "{path} can be read by others (mode {mode:o}); run `chmod 600 {path}`. Of a secret that a container engine mounts, set the \
+         mode where it is mounted: `defaultMode: 0400` in Kubernetes, `mode: 0400` in Compose"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -61,12 +57,35 @@ pub enum KeysError {
         path: PathBuf,
     },
     /// An encrypted key could not be opened.
-    #[error("{path} is no polkadot-js account backup of an sr25519 key, or the password is wrong: {reason}")]
+    #[error("{path} does not open: the password is wrong, or the keystore is damaged ({reason})")]
     Encrypted {
         /// The file.
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// A file holds something that is no key that can be used here.
+    #[error("{path} holds {found}; {advice}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A file's secret is another account's than the file says.
+    #[error(
+        "{path} says that it is the key of {says}, and its secret is that of {found}: it was made with a password (name its file with \
+         --password-file), with derivations, or for another kind of key than sr25519"
+    )]
+    OtherAccount {
+        /// The file.
+        path: PathBuf,
+        /// What the file says.
+        says: AccountId32,
+        /// Whose secret it is.
+        found: AccountId32,
     },
     /// A text is no secret URI. The text itself is never repeated.
     #[error("{origin} holds no mnemonic, 0x seed or secret URI: {reason}")]
@@ -118,40 +137,63 @@ impl Keys {
         Keys { pair: Arc::new(pair), account, salt_secret: Arc::new(SecretBox::new(Box::new(secret))) }
     }
 
-    /// Reads a key file of either form.
+    /// Reads a key file of any form.
     ///
     /// # Errors
-    /// `Exposed` for a plain secret that others can read; `NeedsPassword` and `Encrypted` for an account backup; `Uri` for
-    /// a text that is none.
+    /// `Exposed` for a secret in plain text that others can read; `NeedsPassword` and `Encrypted` for a keystore; `Format` and
+    /// `Uri` for what is no key, by its name; `OtherAccount` where the file contradicts itself.
     pub fn load(path: &Path, password: Option<&SecretString>) -> Result<Keys, KeysError> {
-        let text = read_secret(path)?;
-        if is_backup(&text) {
-            let password = password.ok_or_else(|| KeysError::NeedsPassword { path: path.to_owned() })?;
-            return Keys::from_backup(path, text.expose_secret(), password);
-        }
-        check_mode(path)?;
-        let uri = SecretString::from(text.expose_secret().trim());
-        Keys::parse(&uri, &path.display().to_string())
+        Keys::load_account(path, password, None)
     }
 
-    fn from_backup(path: &Path, json: &str, password: &SecretString) -> Result<Keys, KeysError> {
-        let refuse = |reason: String| KeysError::Encrypted { path: path.to_owned(), reason };
-        let value: serde_json::Value = serde_json::from_str(json).map_err(|e| refuse(e.to_string()))?;
-        let encoded = value["encoded"].as_str().unwrap_or_default();
-        if encoded.len() < MIN_ENCODED {
-            return Err(refuse("its 'encoded' field is too short".into()));
+    /// Reads a key file of any form; of one with several accounts, the key of `account`.
+    ///
+    /// # Errors
+    /// As of [`Keys::load`].
+    pub fn load_account(
+        path: &Path,
+        password: Option<&SecretString>,
+        account: Option<&AccountId32>,
+    ) -> Result<Keys, KeysError> {
+        let content = keyfile::identify(path, &read_secret(path)?)?;
+        if !content.is_encrypted() {
+            check_mode(path)?;
         }
-        let pair = polkadot_js_compat::decrypt_json(json, password.expose_secret())
-            .map_err(|e| refuse(e.to_string()))?;
-        Ok(Keys::new(pair))
+        match content {
+            Content::Uri { uri, says } => Keys::of_file(path, &uri, says, password),
+            Content::Keystore(keystore) => Ok(Keys::new(keystore.open(path, password)?)),
+            Content::Batch { encoded, addresses } => {
+                keyfile::open_batch(path, &encoded, &addresses, password, account).map(Keys::new)
+            }
+        }
+    }
+
+    /// The key of a secret URI, which must be the account's that its file names, if it names one.
+    fn of_file(
+        path: &Path,
+        uri: &SecretString,
+        says: Option<AccountId32>,
+        password: Option<&SecretString>,
+    ) -> Result<Keys, KeysError> {
+        let keys = Keys::parse(uri, &path.display().to_string())?;
+        let Some(says) = says.filter(|says| *says != keys.account) else { return Ok(keys) };
+        // subkey does not repeat the password that a phrase was made with.
+        if let (Some(password), false) = (password, uri.expose_secret().contains("///")) {
+            let with = format!("{}///{}", uri.expose_secret(), password.expose_secret());
+            let keys = Keys::parse(&SecretString::from(with), &path.display().to_string())?;
+            if keys.account == says {
+                return Ok(keys);
+            }
+        }
+        Err(KeysError::OtherAccount { path: path.to_owned(), says, found: keys.account })
     }
 
     /// Whether a key file needs a password.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// Where the file cannot be read, or holds no key.
     pub fn needs_password(path: &Path) -> Result<bool, KeysError> {
-        Ok(is_backup(&read_secret(path)?))
+        Ok(keyfile::identify(path, &read_secret(path)?)?.is_encrypted())
     }
 
     /// Reads a password: from `file`, else from the file named by `POQ_PASSWORD_FILE`; `None` where neither is given. Its last
@@ -182,15 +224,11 @@ impl Keys {
 
     fn parse(uri: &SecretString, origin: &str) -> Result<Keys, KeysError> {
         let refuse = |reason: String| KeysError::Uri { origin: origin.to_owned(), reason };
-        let text = uri.expose_secret();
         // An empty text would be the development phrase itself, whose key everybody has.
-        if text.is_empty() {
+        if uri.expose_secret().is_empty() {
             return Err(refuse("it is empty".into()));
         }
-        let parsed = SecretUri::from_str(text).map_err(|e| refuse(e.to_string()))?;
-        // bip39's errors name the place of a bad word, not the word.
-        let pair = Keypair::from_uri(&parsed).map_err(|e| refuse(e.to_string()))?;
-        Ok(Keys::new(pair))
+        keyfile::pair_of(uri, refuse).map(Keys::new)
     }
 
     /// A new key with its mnemonic of twelve words.
@@ -235,8 +273,14 @@ impl Keys {
     }
 
     /// The salt of one commitment of this key's node. A node that lost everything but its key derives it again.
-    pub fn salt(&self, contract: &AccountId32, task: TaskId, node: NodeId, purpose: Purpose) -> Salt {
-        commit::salt(self.salt_secret.expose_secret(), contract, task, node, purpose)
+    pub fn salt(&self, network: &Network, task: TaskId, node: NodeId, purpose: Purpose) -> Salt {
+        network.salt(self.salt_secret.expose_secret(), task, node, purpose)
+    }
+
+    /// The secret of this key's request with this reference commitment: its part of the seed of the panel. A requester that lost
+    /// everything but its key derives it again. It must not leave this process before the task's outputs are sealed for good.
+    pub fn request_secret(&self, network: &Network, reference_commitment: &Hash) -> Hash {
+        network.request_secret(self.salt_secret.expose_secret(), reference_commitment)
     }
 
     pub(crate) fn signer(&self) -> &Keypair {
@@ -282,17 +326,24 @@ pub fn ss58(account: &AccountId32, prefix: u16) -> String {
     bytes.to_base58()
 }
 
-fn is_backup(text: &SecretString) -> bool {
-    text.expose_secret().trim_start().starts_with('{')
-}
-
 fn read_secret(path: &Path) -> Result<SecretString, KeysError> {
     let failed = |source| KeysError::File { path: path.to_owned(), source };
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > MAX_FILE {
         return Err(KeysError::TooLong { path: path.to_owned(), size });
     }
-    std::fs::read_to_string(path).map(SecretString::from).map_err(failed)
+    let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(failed)?);
+    keyfile::text_of(path, &bytes)
+}
+
+/// Whether a container engine has put the file there: then the container's wall, and not the file's mode, keeps others out. Docker
+/// mounts secrets with mode 0444 below /run/secrets; Kubernetes swaps a volume's files by the link `..data`, and its modes are
+/// widened where a pod has an fsGroup.
+#[cfg(unix)]
+fn is_mounted_secret(path: &Path) -> bool {
+    let below = |folder: &str| path.canonicalize().is_ok_and(|full| full.starts_with(folder));
+    let swapped = path.parent().is_some_and(|folder| folder.join("..data").is_symlink());
+    swapped || below("/run/secrets") || below("/var/run/secrets")
 }
 
 #[cfg(unix)]
@@ -301,10 +352,18 @@ fn check_mode(path: &Path) -> Result<(), KeysError> {
     let metadata =
         std::fs::metadata(path).map_err(|source| KeysError::File { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeysError::Exposed { path: path.to_owned(), mode });
+    if mode & 0o077 == 0 {
+        return Ok(());
     }
-    Ok(())
+    if mode & 0o022 == 0 && is_mounted_secret(path) {
+        tracing::info!(
+            path = %path.display(),
+            mode = format!("{mode:o}"),
+            "taken although its mode lets others read it: it is a secret that a container engine has mounted"
+        );
+        return Ok(());
+    }
+    Err(KeysError::Exposed { path: path.to_owned(), mode })
 }
 
 #[cfg(not(unix))]
@@ -370,10 +429,228 @@ mod tests {
     #[test]
     fn a_broken_backup_is_an_error_and_no_panic() {
         let short = BACKUP.replace("DumgApKCTqoCty1OZW", "").replace(&BACKUP[80..300], "");
-        for text in ["{", "{}", r#"{"encoded":"AAAA"}"#, &short] {
+        let hex = BACKUP.replace("\"encoded\": \"Dumg", "\"encoded\": \"!!!!");
+        for text in ["{", "{}", r#"{"encoded":"AAAA"}"#, &short, &hex] {
             let error = Keys::load(file(text, 0o600).path(), Some(&SecretString::from("x"))).unwrap_err();
-            assert!(matches!(error, KeysError::Encrypted { .. }), "{error}");
+            assert!(matches!(error, KeysError::Encrypted { .. } | KeysError::Format { .. }), "{error}");
         }
+    }
+
+    const PHRASE: &str = "bottom drive obey lake curtain smoke basket hold race lonely fit walk";
+    /// The development phrase's own account.
+    const ROOT: &str = "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV";
+
+    fn load(text: &str) -> Result<Keys, KeysError> {
+        Keys::load(file(text, 0o600).path(), None)
+    }
+
+    fn loads(text: &str, account: &str) {
+        match load(text) {
+            Ok(keys) => assert_eq!(keys.account().to_string(), account, "{text}"),
+            Err(error) => panic!("{text}: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_phrase_is_read_however_it_is_laid_out() {
+        let lines = PHRASE.replace(' ', "\r\n");
+        let numbered: String =
+            PHRASE.split(' ').enumerate().map(|(n, word)| format!("{}. {word}\n", n + 1)).collect();
+        for text in [
+            PHRASE.to_owned(),
+            format!("\u{feff}{PHRASE}\r\n"),
+            lines.clone(),
+            format!("\u{feff}{lines}\r\n\r\n"),
+            PHRASE.replace(' ', "\t"),
+            PHRASE.replace(' ', "  \n "),
+            PHRASE.replace(' ', "\u{a0}"),
+            PHRASE.to_uppercase(),
+            PHRASE.replace(' ', ", "),
+            format!("\"{PHRASE}\""),
+            format!("'{PHRASE}'\n"),
+            numbered,
+        ] {
+            loads(&text, ROOT);
+        }
+        for text in [
+            "//Alice".to_owned(),
+            "\u{feff}//Alice\r\n".to_owned(),
+            format!("{lines}//Alice\r\n"),
+            "\"//Alice\"".to_owned(),
+        ] {
+            loads(&text, ALICE);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_windows_wrote_is_read() {
+        for order in [u16::to_le_bytes as fn(u16) -> [u8; 2], u16::to_be_bytes] {
+            let bytes: Vec<u8> = "\u{feff}//Alice\r\n".encode_utf16().flat_map(order).collect();
+            let key = file("", 0o600);
+            std::fs::write(key.path(), bytes).unwrap();
+            assert_eq!(Keys::load(key.path(), None).unwrap().account().to_string(), ALICE);
+        }
+    }
+
+    #[test]
+    fn a_seed_is_read_with_and_without_its_prefix() {
+        // //Alice's own seed, as `subkey inspect //Alice` prints it.
+        let seed = "e5be9a5092b81bca64be81d212e7f2f9eba183bb7a90954f7b76361f6edb5c0a";
+        for text in [seed.to_owned(), format!("0x{seed}\n"), format!("0X{}", seed.to_uppercase())] {
+            loads(&text, ALICE);
+        }
+        let derived = load(&format!("{seed}//stash")).unwrap().account();
+        assert_eq!(derived, load(&format!("0x{seed}//stash")).unwrap().account());
+        assert_ne!(derived.to_string(), ALICE);
+    }
+
+    #[test]
+    fn passwords_and_paths_of_a_phrase_count() {
+        let with = |text: &str| load(text).unwrap().account();
+        assert_ne!(with(&format!("{PHRASE}///secret")), with(PHRASE));
+        assert_eq!(
+            with(&format!("{}///secret\n", PHRASE.replace(' ', "\n"))),
+            with(&format!("{PHRASE}///secret"))
+        );
+        // Spaces are a part of a password.
+        assert_ne!(with(&format!("{PHRASE}///se  cret")), with(&format!("{PHRASE}///se cret")));
+        assert_ne!(with("//Alice/soft"), with("//Alice"));
+    }
+
+    #[test]
+    fn what_subkey_writes_is_read() {
+        let account = format!("0x{}", hex::encode(parse_account(ALICE).unwrap().0));
+        let root = format!("0x{}", hex::encode(parse_account(ROOT).unwrap().0));
+        let json = |fields: &str, account: &str| {
+            format!(
+                r#"{{ {fields}, "accountId": "{account}", "networkId": "substrate", "ss58Address": "x" }}"#
+            )
+        };
+        loads(&json(&format!(r#""secretPhrase": "{PHRASE}""#), &root), ROOT);
+        loads(&json(r#""secretKeyUri": "//Alice""#, &account), ALICE);
+        let seed = "0xe5be9a5092b81bca64be81d212e7f2f9eba183bb7a90954f7b76361f6edb5c0a";
+        loads(&json(&format!(r#""secretPhrase": "n/a", "secretSeed": "{seed}""#), &account), ALICE);
+        let printed = format!(
+            "Secret phrase:       {PHRASE}\n  Network ID:        substrate\n  Secret seed:       {seed}\n  \
+             Account ID:        {root}\n  SS58 Address:      {ROOT}\n"
+        );
+        loads(&printed, ROOT);
+        // It was made with a password, which subkey does not repeat.
+        let with = load(&format!("{PHRASE}///pass")).unwrap();
+        let text =
+            json(&format!(r#""secretPhrase": "{PHRASE}""#), &format!("0x{}", hex::encode(with.account().0)));
+        let error = load(&text).unwrap_err();
+        assert!(matches!(error, KeysError::OtherAccount { .. }), "{error}");
+        assert!(error.to_string().contains("--password-file"), "{error}");
+        let password = SecretString::from("pass");
+        let opened = Keys::load(file(&text, 0o600).path(), Some(&password)).unwrap();
+        assert_eq!(opened.account(), with.account());
+        assert!(!Keys::needs_password(file(&text, 0o600).path()).unwrap());
+        // It is a secret in plain text like any other.
+        #[cfg(unix)]
+        assert!(matches!(Keys::load(file(&text, 0o644).path(), None), Err(KeysError::Exposed { .. })));
+    }
+
+    #[test]
+    fn keystores_without_a_password_are_read() {
+        let store: serde_json::Value = serde_json::from_str(BACKUP).unwrap();
+        let open = keyfile::unencrypted(&store, "whoisalice").to_string();
+        loads(&open, ALICE);
+        let keys = load(&open).unwrap();
+        assert!(verify(&keys.account(), b"m", &keys.sign(b"m")));
+        assert!(!Keys::needs_password(file(&open, 0o600).path()).unwrap());
+        #[cfg(unix)]
+        assert!(matches!(Keys::load(file(&open, 0o644).path(), None), Err(KeysError::Exposed { .. })));
+        // Old ones have a text for a type.
+        loads(&open.replace("[\"none\"]", "\"none\""), ALICE);
+        // Another account's address beside it.
+        let wrong = open.replace(ALICE, "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty");
+        assert!(matches!(load(&wrong), Err(KeysError::Format { .. })));
+    }
+
+    #[test]
+    fn a_batch_gives_its_one_account() {
+        let store: serde_json::Value = serde_json::from_str(BACKUP).unwrap();
+        let batch = file(&keyfile::batch(&[store.clone()], "whoisalice").to_string(), 0o644);
+        assert!(Keys::needs_password(batch.path()).unwrap());
+        assert!(matches!(Keys::load(batch.path(), None), Err(KeysError::NeedsPassword { .. })));
+        let right = SecretString::from("whoisalice");
+        assert_eq!(Keys::load(batch.path(), Some(&right)).unwrap().account().to_string(), ALICE);
+        assert!(matches!(
+            Keys::load(batch.path(), Some(&SecretString::from("x"))),
+            Err(KeysError::Encrypted { .. })
+        ));
+        // The account has a password of its own.
+        let other = file(&keyfile::batch(&[store.clone()], "another").to_string(), 0o644);
+        let error = Keys::load(other.path(), Some(&SecretString::from("another"))).unwrap_err();
+        assert!(error.to_string().contains("password of its own"), "{error}");
+        // Several: which one?
+        let mut bob = store.clone();
+        bob["address"] = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty".into();
+        let both = file(&keyfile::batch(&[bob, store], "whoisalice").to_string(), 0o644);
+        let error = Keys::load(both.path(), Some(&right)).unwrap_err().to_string();
+        assert!(error.contains("2 accounts") && error.contains(ALICE), "{error}");
+        let alice = parse_account(ALICE).unwrap();
+        assert_eq!(Keys::load_account(both.path(), Some(&right), Some(&alice)).unwrap().account(), alice);
+        let nobody = AccountId32([9; 32]);
+        assert!(Keys::load_account(both.path(), Some(&right), Some(&nobody)).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_called_by_its_name() {
+        let store = |content: &str| BACKUP.replace("\"sr25519\"", content);
+        for (text, says) in [
+            (store("\"ed25519\""), "ed25519"),
+            (store("\"ecdsa\""), "ecdsa"),
+            (store("\"ethereum\""), "ethereum"),
+            (BACKUP.replace("\"scrypt\", ", ""), "old or unknown form"),
+            (r#"{"version":3,"id":"x","crypto":{"cipher":"aes-128-ctr"}}"#.into(), "Ethereum"),
+            ("[1, 2, 3]".into(), "Solana"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n".into(), "PEM"),
+            (r#"{"hello": "world"}"#.into(), "hello"),
+            (r#"{"encoded": "#.into(), "broken JSON"),
+            (ALICE.into(), "address, which is public"),
+            ("word".into(), "one word"),
+            ("abandon abandon abandon".into(), "3 words"),
+            ("0x1234".into(), "4 hexadecimal digits"),
+            ("ab".repeat(64), "64 bytes in hex"),
+            ("\u{feff}\r\n".into(), "empty"),
+        ] {
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+            assert!(
+                !error.contains("world") && !error.contains("secret\n") && !error.contains("abandon"),
+                "{error}"
+            );
+        }
+        let raw = file("", 0o600);
+        std::fs::write(raw.path(), [0x9f; 32]).unwrap();
+        let error = Keys::load(raw.path(), None).unwrap_err().to_string();
+        assert!(error.contains("32 raw bytes"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_a_container_engine_mounts_is_taken() {
+        use std::os::unix::fs::PermissionsExt;
+        let volume = tempfile::tempdir().unwrap();
+        let data = volume.path().join("..2026");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("key"), "//Alice").unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(data.join("key"), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(0o444);
+        // The same file by its own name is one like any other, and the refusal says where its mode is set.
+        let error = Keys::load(&data.join("key"), None).unwrap_err().to_string();
+        assert!(error.contains("defaultMode: 0400") && error.contains("chmod 600"), "{error}");
+        std::os::unix::fs::symlink("..2026", volume.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/key", volume.path().join("key")).unwrap();
+        assert_eq!(Keys::load(&volume.path().join("key"), None).unwrap().account().to_string(), ALICE);
+        // What others can write is nobody's secret.
+        set(0o666);
+        assert!(matches!(Keys::load(&volume.path().join("key"), None), Err(KeysError::Exposed { .. })));
     }
 
     #[test]
@@ -393,9 +670,9 @@ mod tests {
 
     #[test]
     fn salts_come_from_the_secret_alone() {
-        let contract = AccountId32([1; 32]);
+        let network = Network::new(subxt::utils::H256([1; 32]), AccountId32([1; 32]), 1);
         let salt = |uri: &str, task, node, purpose| {
-            Keys::from_uri(&SecretString::from(uri)).unwrap().salt(&contract, task, node, purpose)
+            Keys::from_uri(&SecretString::from(uri)).unwrap().salt(&network, task, node, purpose)
         };
         let base = salt("//Alice", 1, 2, Purpose::Output);
         assert_eq!(base, salt("//Alice", 1, 2, Purpose::Output));
@@ -405,7 +682,7 @@ mod tests {
         assert_ne!(base, salt("//Bob", 1, 2, Purpose::Output));
         // The same key out of a backup derives the same salts.
         let backup = Keys::load(file(BACKUP, 0o600).path(), Some(&SecretString::from("whoisalice"))).unwrap();
-        assert_eq!(base, backup.salt(&contract, 1, 2, Purpose::Output));
+        assert_eq!(base, backup.salt(&network, 1, 2, Purpose::Output));
     }
 
     #[test]

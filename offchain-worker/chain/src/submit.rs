@@ -11,11 +11,10 @@ use crate::dry_run::{Deposit, Executed, Weight};
 use crate::error::{Class, Error, Failure, Result};
 use crate::events::PoqEvent;
 use crate::messages::Message;
-use crate::options::{Confirm, Mortality};
+use crate::options::{Confirm, Mortality, Options};
 use crate::runtime::{RawEvent, Signed};
 use crate::signer::Keys;
 use crate::transport::Backoff;
-use crate::view::decode_return;
 use parity_scale_codec::Decode;
 use parking_lot::Mutex;
 use poq_contract::errors::Error as ContractError;
@@ -95,8 +94,12 @@ struct Lease {
 impl Lease {
     fn take(lane: &Arc<Lane>, pool_next: u64) -> Lease {
         let mut open = lane.open.lock();
-        // The pool knows best, except of calls that another endpoint's pool has, or none yet.
-        let nonce = open.last().map_or(pool_next, |last| pool_next.max(last.saturating_add(1)));
+        // The pool knows best, except of calls that another endpoint's pool has, or none yet. The smallest that is not open: a
+        // nonce that was given back is used before those after it can be.
+        let mut nonce = pool_next;
+        while open.contains(&nonce) {
+            nonce = nonce.saturating_add(1);
+        }
         open.insert(nonce);
         Lease { lane: lane.clone(), nonce }
     }
@@ -135,6 +138,63 @@ struct Attempt {
 impl From<Error> for Attempt {
     fn from(error: Error) -> Attempt {
         Attempt { error, maybe_executed: false }
+    }
+}
+
+/// Which failed attempts are made again, and after how long.
+struct Again {
+    call: &'static str,
+    /// Whether the call may be made twice.
+    idempotent: bool,
+    retries: u32,
+    backoff: Backoff,
+    /// Until when nonces are contended for.
+    contend_until: Option<Instant>,
+    /// Until when a busy node is asked again.
+    busy_until: Option<Instant>,
+    crowd: Backoff,
+}
+
+impl Again {
+    fn new(call: &'static str, idempotent: bool, defaults: &Options, options: SendOptions) -> Again {
+        let now = Instant::now();
+        let patience = options.inclusion_timeout.unwrap_or(defaults.inclusion_timeout);
+        Again {
+            call,
+            idempotent,
+            retries: options.retries.unwrap_or(defaults.send_retries),
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            contend_until: now.checked_add(patience),
+            busy_until: now.checked_add(defaults.busy_patience),
+            crowd: Backoff::new(Duration::from_millis(100), Duration::from_secs(3)),
+        }
+    }
+
+    /// Waits, and gives the error back as `Ok` where the call is to be tried again.
+    async fn wait(&mut self, attempt: Attempt) -> Result<Error> {
+        let Attempt { error, maybe_executed } = attempt;
+        let before = |at: Option<Instant>| at.is_none_or(|at| Instant::now() < at);
+        let may = match error.class() {
+            Class::Transient | Class::Stale => !maybe_executed || self.idempotent,
+            Class::Rejected(_) | Class::Fatal => false,
+        };
+        if !may {
+            return Err(error);
+        }
+        // Another program with this key had the nonce first: nothing is wrong, and the next nonce may be free.
+        let contended = matches!(error, Error::Pool { stale: true, .. } | Error::Overtaken { .. });
+        if (contended && before(self.contend_until)) || (error.is_busy() && before(self.busy_until)) {
+            tracing::debug!(call = self.call, %error, "trying again");
+            self.crowd.wait().await;
+            return Ok(error);
+        }
+        if self.retries == 0 {
+            return Err(error);
+        }
+        self.retries = self.retries.saturating_sub(1);
+        tracing::warn!(call = self.call, %error, retries = self.retries, "trying again");
+        self.backoff.wait().await;
+        Ok(error)
     }
 }
 
@@ -178,7 +238,8 @@ impl Submitter {
     /// `Rejected` where the contract refuses it; `ContractAbsent`; `InsufficientFunds`; `Dispatch`; or where the node cannot
     /// be asked.
     pub async fn dry_run<T: Decode>(&self, message: &Message<T>) -> Result<DryRun<T>> {
-        let contract = self.client.contract()?;
+        // A contract of another chain gets nothing from here.
+        let contract = message.to().unwrap_or(self.client.network().await?.contract);
         let account = self.account();
         let executed =
             self.client.dry_call(&account, &contract, message.value(), message.data(), None).await?;
@@ -193,9 +254,7 @@ impl Submitter {
                 return Err(self.refused(message.name(), failure, needed).await);
             }
         };
-        let value: std::result::Result<T, ContractError> =
-            decode_return(&contract, message.name(), returned.reverted, &returned.data)?;
-        match value {
+        match message.read(&contract, returned.reverted, &returned.data)? {
             Ok(value) => Ok(DryRun { value, gas: gas_required, deposit }),
             Err(error) => Err(Error::Rejected { message: message.name(), error }),
         }
@@ -219,32 +278,19 @@ impl Submitter {
         message: Message<T>,
         options: SendOptions,
     ) -> Result<Receipt<T>> {
-        let name = message.name();
         let defaults = self.client.options();
-        let mut retries = options.retries.unwrap_or(defaults.send_retries);
+        let mut again = Again::new(message.name(), message.is_idempotent(), defaults, options);
         let mut gas_margin = defaults.gas_margin_percent;
         let mut deposit_margin = defaults.deposit_margin_percent;
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
-            let attempt = self.attempt(&message, options, gas_margin, deposit_margin).await;
-            let Attempt { error, maybe_executed } = match attempt {
+            let error = match self.attempt(&message, options, gas_margin, deposit_margin).await {
                 Ok(receipt) => return Ok(receipt),
-                Err(attempt) => attempt,
+                Err(attempt) => again.wait(attempt).await?,
             };
-            let again = match error.class() {
-                Class::Transient | Class::Stale => !maybe_executed || message.is_idempotent(),
-                Class::Rejected(_) | Class::Fatal => false,
-            };
-            if !again || retries == 0 {
-                return Err(error);
-            }
-            retries = retries.saturating_sub(1);
             if matches!(&error, Error::Outdated { failure, .. } if failure.is_limit()) {
                 gas_margin = gas_margin.saturating_mul(2).max(25);
                 deposit_margin = deposit_margin.saturating_mul(2).max(10);
             }
-            tracing::warn!(call = name, %error, retries, "trying again");
-            backoff.wait().await;
         }
     }
 
@@ -256,7 +302,7 @@ impl Submitter {
         deposit_margin: u32,
     ) -> Result<Receipt<T>, Attempt> {
         let name = message.name();
-        let contract = self.client.contract()?;
+        let contract = message.to().map_or_else(|| self.client.contract(), Ok)?;
         let mut dry = self.dry_run(message).await;
         if self.client.options().nudge && message.is_early(&answer_of(&dry)) {
             // A dry run sees the best block's number and time; the call itself would run in the next one.
@@ -334,7 +380,7 @@ impl Submitter {
         if failure.is("Contracts", "ContractReverted") {
             // The chain does not say why; the state that it failed in does.
             return match self.dry_run(message).await {
-                Err(error @ Error::Rejected { .. }) => error,
+                Err(error @ (Error::Rejected { .. } | Error::PoolRejected { .. })) => error,
                 Ok(_) | Err(_) => Error::Outdated { call, failure },
             };
         }
@@ -351,8 +397,7 @@ impl Submitter {
     pub async fn transfer(&self, to: &AccountId32, amount: u128) -> Result<Receipt<()>> {
         let args = (MultiAddress::<AccountId32, ()>::Id(*to), amount);
         let call = ("Balances", "transfer_keep_alive", args);
-        let done =
-            self.execute("transfer", call, amount, SendOptions::default()).await.map_err(|a| a.error)?;
+        let done = self.run("transfer", call, amount).await?;
         Ok(Receipt {
             value: (),
             block: done.block,
@@ -363,14 +408,21 @@ impl Submitter {
         })
     }
 
-    /// Signs, submits and follows one call of the runtime.
-    pub(crate) async fn run<Args: EncodeAsFields + Send + Sync>(
+    /// Signs, submits and follows one call of the runtime; again where it is sure not to have been and not to be executed.
+    pub(crate) async fn run<Args: EncodeAsFields + Clone + Send + Sync>(
         &self,
         name: &'static str,
         call: (&'static str, &'static str, Args),
         needed: u128,
     ) -> Result<Done> {
-        self.execute(name, call, needed, SendOptions::default()).await.map_err(|attempt| attempt.error)
+        let options = SendOptions::default();
+        let mut again = Again::new(name, false, self.client.options(), options);
+        loop {
+            match self.execute(name, call.clone(), needed, options).await {
+                Ok(done) => return Ok(done),
+                Err(attempt) => again.wait(attempt).await.map(drop)?,
+            }
+        }
     }
 
     async fn execute<Args: EncodeAsFields>(
@@ -470,11 +522,21 @@ impl Submitter {
                     .any(|sign| message.contains(sign));
                 Error::Pool { call, reason: message, stale }
             }
-            // Already imported: it is in the pool. Internal error: nobody knows whether it is.
-            1013 | -32603 => Error::Disconnected { endpoint, method, reason: message },
+            // Already imported: it is in the pool.
+            1013 => Error::Disconnected { endpoint, method, reason: message },
             // Temporarily banned, too low a priority (another call has the nonce), a cycle, dropped at once (full pool).
             1011 | 1012 | 1014..=1018 => Error::Pool { call, reason: message, stale: true },
-            _ => Error::Rpc { code, message, endpoint, method },
+            _ => {
+                let error = Error::Rpc { code, message, endpoint, method };
+                match (error.is_busy(), error.class(), error) {
+                    // Something on the way failed, before or after the node had it.
+                    (false, Class::Transient, Error::Rpc { message, endpoint, method, .. }) => {
+                        Error::Disconnected { endpoint, method, reason: message }
+                    }
+                    // A busy node has not read it.
+                    (_, _, error) => error,
+                }
+            }
         }
     }
 
@@ -738,5 +800,17 @@ mod tests {
         assert_eq!(Lease::take(&lane, 6).nonce, 6);
         drop(first);
         assert_eq!(Lease::take(&lane, 7).nonce, 7);
+    }
+
+    #[test]
+    fn a_nonce_that_was_given_back_is_used_before_those_after_it() {
+        let lane = Arc::new(Lane::default());
+        let first = Lease::take(&lane, 5);
+        let second = Lease::take(&lane, 5);
+        // The first call was refused before the pool had it: without nonce 5, the second waits for ever.
+        drop(first);
+        let third = Lease::take(&lane, 5);
+        assert_eq!((second.nonce, third.nonce), (6, 5));
+        assert_eq!(Lease::take(&lane, 5).nonce, 7);
     }
 }

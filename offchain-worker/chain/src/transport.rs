@@ -1,7 +1,8 @@
 //! The connection: one of several endpoints at a time, replaced when it fails or falls silent.
 
-use crate::error::{Error, Result};
+use crate::error::{says_busy, Error, Result};
 use crate::options::Options;
+use crate::url::{NodeUrl, NodeUrls};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -15,10 +16,16 @@ use subxt_rpcs::RpcClient;
 const MAX_RESPONSE: u32 = 64 * 1024 * 1024;
 /// The name of a connection that has no URL.
 const IN_PROCESS: &str = "in-process";
+/// The first pause before a busy node is asked again; it doubles up to [`BUSY_MOST`].
+const BUSY_FIRST: Duration = Duration::from_millis(100);
+const BUSY_MOST: Duration = Duration::from_secs(5);
+/// After so many refusals of one request another endpoint is tried, where there is one.
+const BUSY_ENOUGH: u32 = 3;
 
 /// A live connection.
 struct Live {
     rpc: RpcClient,
+    /// As it may be shown.
     endpoint: String,
     /// Which connection this is: a failure report about an older one must not close a newer one.
     generation: u64,
@@ -26,7 +33,7 @@ struct Live {
 
 enum Source {
     /// Websocket URLs in order of preference.
-    Urls(Vec<String>),
+    Urls(NodeUrls),
     /// A client that somebody else keeps alive.
     Fixed(RpcClient),
 }
@@ -51,32 +58,9 @@ struct Attempts {
     generation: u64,
 }
 
-/// Splits a comma-separated list of node addresses and checks each.
-fn endpoints(urls: &str) -> Result<Vec<String>> {
-    let urls: Vec<String> =
-        urls.split(',').map(str::trim).filter(|u| !u.is_empty()).map(String::from).collect();
-    if urls.is_empty() {
-        return Err(Error::Url { url: String::new(), reason: "it is empty".into() });
-    }
-    for url in &urls {
-        let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
-        match rest {
-            None => {
-                return Err(Error::Url {
-                    url: url.clone(),
-                    reason: "it does not start with ws:// or wss://".into(),
-                })
-            }
-            Some("") => return Err(Error::Url { url: url.clone(), reason: "it names no host".into() }),
-            Some(_) => {}
-        }
-    }
-    Ok(urls)
-}
-
 impl Transport {
-    pub(crate) fn to_urls(urls: &str, options: &Options) -> Result<Transport> {
-        Ok(Transport::new(Source::Urls(endpoints(urls)?), options))
+    pub(crate) fn to_urls(urls: NodeUrls, options: &Options) -> Transport {
+        Transport::new(Source::Urls(urls), options)
     }
 
     pub(crate) fn fixed(rpc: RpcClient, options: &Options) -> Transport {
@@ -100,8 +84,25 @@ impl Transport {
             return live.endpoint.clone();
         }
         match &self.source {
-            Source::Urls(urls) => urls.join(","),
+            Source::Urls(urls) => urls.to_string(),
             Source::Fixed(_) => IN_PROCESS.into(),
+        }
+    }
+
+    /// Whether the endpoint in use, or any where there is none, has a part that is not shown.
+    pub(crate) fn has_secret(&self) -> bool {
+        let Source::Urls(urls) = &self.source else { return false };
+        let live = self.live.read();
+        urls.iter()
+            .filter(|url| live.as_ref().is_none_or(|live| live.endpoint == url.to_string()))
+            .any(NodeUrl::has_secret)
+    }
+
+    /// How many endpoints there are to choose from.
+    fn endpoints(&self) -> usize {
+        match &self.source {
+            Source::Urls(urls) => urls.as_slice().len(),
+            Source::Fixed(_) => 1,
         }
     }
 
@@ -143,6 +144,7 @@ impl Transport {
         let live = match &self.source {
             Source::Fixed(rpc) => (rpc.clone(), IN_PROCESS.to_owned()),
             Source::Urls(urls) => {
+                let urls = urls.as_slice();
                 let mut failures = Vec::new();
                 let mut connected = None;
                 for step in 0..urls.len() {
@@ -152,7 +154,7 @@ impl Transport {
                         Ok(rpc) => {
                             // After a failure of this one the next is tried first.
                             attempts.next = place.wrapping_add(1) % urls.len();
-                            connected = Some((rpc, url.clone()));
+                            connected = Some((rpc, url.to_string()));
                             break;
                         }
                         Err(Error::WrongChain { url, expected, found }) if urls.len() == 1 => {
@@ -175,8 +177,9 @@ impl Transport {
         Ok(live)
     }
 
-    async fn connect_to(&self, url: &str) -> Result<RpcClient> {
-        let unreachable = |reason: String| Error::Unreachable { attempts: format!("{url}: {reason}") };
+    async fn connect_to(&self, url: &NodeUrl) -> Result<RpcClient> {
+        let unreachable =
+            |reason: String| Error::Unreachable { attempts: format!("{url}: {}", url.scrub(reason)) };
         let build = WsClientBuilder::default()
             .connection_timeout(self.options.connect_timeout)
             .request_timeout(self.options.request_timeout)
@@ -190,26 +193,49 @@ impl Transport {
                     .inactive_limit(self.options.silence.max(Duration::from_secs(5)))
                     .max_failures(1),
             )
-            .build(url);
+            .build(url.expose());
         let socket = tokio::time::timeout(self.options.connect_timeout, build)
             .await
             .map_err(|_| unreachable(format!("no answer within {:?}", self.options.connect_timeout)))?
             .map_err(|e| unreachable(chain_of(&e)))?;
         let rpc = RpcClient::new(socket);
-        let genesis = tokio::time::timeout(
-            self.options.request_timeout,
-            rpc.request::<Option<H256>>("chain_getBlockHash", rpc_params![0u32]),
-        )
-        .await
-        .map_err(|_| {
-            unreachable(format!("connected, but no answer within {:?}", self.options.request_timeout))
-        })?
-        .map_err(|e| unreachable(format!("connected, but it is no Substrate node: {e}")))?
-        .ok_or_else(|| unreachable("connected, but it has no genesis block".into()))?;
+        let mut backoff = Backoff::new(BUSY_FIRST, BUSY_MOST);
+        let (started, mut refusals) = (Instant::now(), 0u32);
+        let genesis = loop {
+            let asked = rpc.request::<Option<H256>>("chain_getBlockHash", rpc_params![0u32]);
+            match tokio::time::timeout(self.options.request_timeout, asked).await {
+                Ok(Ok(genesis)) => break genesis,
+                Ok(Err(subxt_rpcs::Error::User(refusal)))
+                    if says_busy(refusal.code, &refusal.message)
+                        && started.elapsed() < self.options.busy_patience
+                        && (self.endpoints() == 1 || refusals < BUSY_ENOUGH) =>
+                {
+                    refusals = refusals.saturating_add(1);
+                    tracing::debug!(endpoint = %url, code = refusal.code, message = %refusal.message, "the node is busy");
+                    backoff.wait().await;
+                }
+                Ok(Err(subxt_rpcs::Error::User(refusal))) => {
+                    return Err(unreachable(format!(
+                        "connected, but it answers {} (code {})",
+                        refusal.message, refusal.code
+                    )))
+                }
+                Ok(Err(e)) => {
+                    return Err(unreachable(format!("connected, but it is no Substrate node: {e}")))
+                }
+                Err(_) => {
+                    return Err(unreachable(format!(
+                        "connected, but no answer within {:?}",
+                        self.options.request_timeout
+                    )))
+                }
+            }
+        };
+        let genesis = genesis.ok_or_else(|| unreachable("connected, but it has no genesis block".into()))?;
         let mut known = self.genesis.write();
         match *known {
             Some(expected) if expected != genesis => {
-                Err(Error::WrongChain { url: url.to_owned(), expected, found: genesis })
+                Err(Error::WrongChain { url: url.to_string(), expected, found: genesis })
             }
             Some(_) => Ok(rpc),
             None => {
@@ -219,13 +245,26 @@ impl Transport {
         }
     }
 
-    /// One request, tried again on another connection where this one fails. For reads.
+    /// One request, tried again: on another connection where this one fails, later where the node is busy or limits how often it
+    /// is asked. For reads.
     pub(crate) async fn read<T: DeserializeOwned>(&self, method: &str, params: RpcParams) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let mut retries = self.options.read_retries;
+        let mut busy = Backoff::new(BUSY_FIRST, BUSY_MOST);
+        let (started, mut refusals) = (Instant::now(), 0u32);
         loop {
+            let generation = self.generation();
             match self.once(method, params.clone()).await {
-                Err(error) if retries > 0 && error.class() == crate::Class::Transient => {
+                Err(error) if error.is_busy() && started.elapsed() < self.options.busy_patience => {
+                    refusals = refusals.saturating_add(1);
+                    tracing::debug!(method, %error, refusals, "the node is busy, trying again later");
+                    // Another node may have time.
+                    if let (BUSY_ENOUGH, Some(generation), 2..) = (refusals, generation, self.endpoints()) {
+                        self.close(generation, "it refuses request after request");
+                    }
+                    busy.wait().await;
+                }
+                Err(error) if retries > 0 && !error.is_busy() && error.class() == crate::Class::Transient => {
                     tracing::debug!(method, %error, "read failed, trying again");
                     retries = retries.saturating_sub(1);
                     backoff.wait().await;
@@ -333,19 +372,5 @@ impl Backoff {
         let pause = self.next;
         self.next = self.next.saturating_mul(2).min(self.most);
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_split_and_checked() {
-        assert_eq!(endpoints("ws://a:1, wss://b ,").unwrap(), ["ws://a:1", "wss://b"]);
-        for bad in ["", " , ", "http://a", "a:9944", "ws://"] {
-            let error = endpoints(bad).unwrap_err();
-            assert!(matches!(error, Error::Url { .. }), "{bad}: {error}");
-        }
     }
 }

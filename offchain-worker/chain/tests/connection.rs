@@ -208,6 +208,211 @@ async fn trouble_on_the_nodes_side_is_sat_out() {
     assert_eq!(error.class(), Class::Transient);
 }
 
+/// What nodes and providers say to those who ask too often.
+const BUSY: [(i32, &str); 4] = [
+    (-32_999, "RPC rate limit exceeded"),
+    (-32_009, "Server is busy, try again later"),
+    (-32_005, "daily request count exceeded, request rate limited"),
+    (429, "Too Many Requests"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_each_third_call_is_asked_again() {
+    let world = World::new().await;
+    let bob = keys("//Bob").account();
+    for (code, message) in BUSY {
+        world.node.refuse_every(3, code, message);
+        let view = world.client.view().await.unwrap();
+        assert!(!view.paused().await.unwrap());
+        assert!(view.all_nodes().await.unwrap().is_empty());
+        world.owner.send(messages::set_paused(false)).await.unwrap();
+        let before = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+        world.owner.transfer(&bob, UNIT).await.unwrap();
+        let after = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+        assert_eq!(after, before + 1, "{message}");
+        assert!(world.node.refuse_every(0, 0, "") > 3, "{message}: nothing was refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_connects_and_deploys_through_refusals() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let server = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    // Every other one, from the first request on: that of the connection itself, and the subscriptions.
+    node.refuse_every(2, -32_999, "RPC rate limit exceeded");
+    let client = within(60, Client::connect(&server.url(), None, options())).await.unwrap();
+    let alice = client.submitter(keys("//Alice"));
+    let deployed = poq_chain::deploy::deploy(&alice, &artifact(), global(), b"busy").await.unwrap();
+    let client = client.with_contract(deployed.address);
+    assert_eq!(client.view().await.unwrap().node_count().await.unwrap(), 0);
+    assert!(node.refuse_every(0, 0, "") > 5);
+    // Heads come again once the subscriptions stand.
+    let mut blocks = client.best_blocks();
+    within(30, async {
+        loop {
+            let block = node.new_block().unwrap();
+            if blocks.next().await.unwrap().number >= block.number {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_everything_is_given_up_in_the_end() {
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let hasty = Options { busy_patience: Duration::from_secs(1), ..options() };
+    let client = Client::from_rpc(node.rpc_client(), None, hasty).await.unwrap();
+    node.refuse_every(1, -32_999, "RPC rate limit exceeded");
+    let started = Instant::now();
+    let error = client.best().await.unwrap_err();
+    assert!(error.is_busy() && started.elapsed() >= Duration::from_secs(1), "{error}");
+    assert_eq!(error.class(), Class::Transient);
+    // What the node says of the request itself is no reason to ask again.
+    node.refuse_every(1, -32_601, "Method not found");
+    let started = Instant::now();
+    assert_eq!(client.best().await.unwrap_err().class(), Class::Fatal);
+    assert!(started.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_endpoint_is_asked_where_one_refuses_everything() {
+    // Two nodes of one chain: the same genesis block.
+    let first = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let second = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let (one, two) = (
+        first.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap(),
+        second.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap(),
+    );
+    let urls = format!("{},{}", one.url(), two.url());
+    let client = Client::connect(&urls, None, options()).await.unwrap();
+    assert_eq!(client.endpoint(), one.url());
+    first.refuse_every(1, 429, "Too Many Requests");
+    within(20, client.best()).await.unwrap();
+    assert_eq!(client.endpoint(), two.url());
+    // Nor is it waited for when it is the first to be connected to.
+    let client = within(20, Client::connect(&urls, None, options())).await.unwrap();
+    assert_eq!(client.endpoint(), two.url());
+}
+
+/// Ten calls of one key from ten programs, which know nothing of each other's nonces.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_calls_of_one_key_at_once_all_land() {
+    for sealing in [poq_sandbox::Sealing::Instant, poq_sandbox::Sealing::Interval(Duration::from_millis(300))]
+    {
+        let world = World::with(SandboxConfig { sealing, ..SandboxConfig::default() }).await;
+        let bob = keys("//Bob").account();
+        let before = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+        let gathering = Arc::new(tokio::sync::Barrier::new(10));
+        let calls = (0..10u8).map(|index| {
+            let (rpc, contract) = (world.node.rpc_client(), world.contract());
+            let gathering = gathering.clone();
+            tokio::spawn(async move {
+                let client = Client::from_rpc(rpc, Some(contract), options()).await.unwrap();
+                let sender = client.submitter(keys("//Alice"));
+                gathering.wait().await;
+                match index {
+                    0 | 1 => poq_chain::deploy::deploy(&sender, &artifact(), global(), &[index])
+                        .await
+                        .map(|deployed| assert!(deployed.created)),
+                    2..=4 => sender.transfer(&bob, UNIT).await.map(drop),
+                    // Not to be made twice, and still tried again where another call had its nonce.
+                    5 | 6 => {
+                        let registration = registration(Role::Evaluator, index, &sender.account());
+                        sender.send(messages::register(registration, 10 * UNIT)).await.map(drop)
+                    }
+                    _ => sender.send(messages::set_paused(false)).await.map(drop),
+                }
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            within(90, call).await.unwrap().unwrap();
+        }
+        let after = world.client.account(&world.owner.account(), At::Best).await.unwrap().nonce;
+        assert_eq!(after, before + 10, "each call once, {sealing:?}");
+        assert_eq!(world.client.view().await.unwrap().node_count().await.unwrap(), 2);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The only test of this program that logs: a subscriber is for the whole process.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_error_and_no_log_line_holds_a_nodes_key() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        // jsonrpsee tells the address that it connects to at `debug`: `poq` never lets that through. The server here is the
+        // node, which knows its own address.
+        .with_env_filter("trace,jsonrpsee-client=info,soketto=info,jsonrpsee-server=info")
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+    let other = SandboxNode::start(SandboxConfig::default().endow([9u8; 32].into(), UNIT)).unwrap();
+    let server = node.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let strange = other.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let secret = |address: String| format!("ws://user:SECRET@{address}/v3/SECRET?apikey=SECRET");
+    let keyed = secret(server.address().to_string());
+    let mut told = Vec::new();
+
+    let hasty = Options {
+        silence: Duration::from_millis(300),
+        request_timeout: Duration::from_millis(500),
+        read_retries: 1,
+        ..options()
+    };
+    let urls = format!("{keyed},{}", secret(strange.address().to_string()));
+    let client = Client::connect(&urls, None, hasty.clone()).await.unwrap();
+    assert_eq!(client.endpoint(), format!("ws://***@{}/v3/***?***", server.address()));
+    assert!(client.endpoint_has_secret());
+    told.push(format!("{client:?} {:?}", client.chain()));
+    node.refuse_every(1, -32_601, "Method not found");
+    told.push(client.best().await.unwrap_err().to_string());
+    node.refuse_every(0, 0, "");
+    let absent = client.with_contract(poq_chain::AccountId32([7; 32]));
+    told.push(absent.code_hash().await.unwrap_err().to_string());
+    // The first goes away, and the second is of another chain.
+    drop(server);
+    for _ in 0..3 {
+        let error = client.best().await.unwrap_err();
+        told.push(format!("{error} {error:?}"));
+    }
+    for bad in [
+        secret("127.0.0.1:1".into()),
+        secret("no-such-host.invalid:9944".into()),
+        keyed.replace("ws://", "http://"),
+        keyed.replace("ws://", ""),
+        keyed.replace("127.0.0.1", ""),
+    ] {
+        let error = Client::connect(&bad, None, hasty.clone()).await.unwrap_err();
+        told.push(format!("{error} {error:?}"));
+    }
+    let written = client.endpoint();
+    let error = Client::connect(&written, None, hasty).await.unwrap_err().to_string();
+    assert!(error.contains("--url"), "{error}");
+    for text in &told {
+        assert!(!text.contains("SECRET"), "{text}");
+    }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("connected to the node"), "{log}");
+    let leak = log.lines().find(|line| line.contains("SECRET"));
+    assert_eq!(leak, None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_away_is_found_again() {
     let world = World::new().await;
@@ -268,8 +473,11 @@ async fn a_lost_connection_does_not_lose_a_calls_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_no_block_takes_expires() {
-    let (node, client) =
-        chain(SandboxConfig { sealing: poq_sandbox::Sealing::Manual, ..SandboxConfig::default() }).await;
+    let config = SandboxConfig { sealing: poq_sandbox::Sealing::Manual, ..SandboxConfig::default() };
+    let (node, _) = chain(config).await;
+    // Once: a call that is sure never to be in a block is sent again otherwise.
+    let once = Options { send_retries: 0, ..options() };
+    let client = Client::from_rpc(node.rpc_client(), None, once).await.unwrap();
     // Two calls; the pool forgets both with the node's state of before.
     let empty = node.snapshot();
     let alice = client.submitter(keys("//Alice"));

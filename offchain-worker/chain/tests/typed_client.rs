@@ -274,6 +274,75 @@ async fn lack_of_money_is_said_with_the_amounts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn money_is_told_free_held_and_spendable_apart() {
+    let world = World::new().await;
+    let alice = world.owner.account();
+    let funds = world.client.funds(&alice, At::Best).await.unwrap();
+    let account = world.client.account(&alice, At::Best).await.unwrap();
+    // The code that she uploaded is paid for with a deposit.
+    assert_eq!((funds.free, funds.reserved, funds.frozen), (account.free, account.reserved, account.frozen));
+    assert!(funds.held.iter().any(|hold| hold.reason == "Contracts::CodeUploadDepositReserve"), "{funds:?}");
+    assert_eq!(funds.held.iter().map(|hold| hold.amount).sum::<u128>(), funds.reserved);
+    assert_eq!(funds.spendable, funds.free - funds.existential_deposit);
+    assert_eq!(funds.to_json()["held"][0]["reason"], "Contracts::CodeUploadDepositReserve");
+    // What can be spent can be spent, save the fee; a unit more cannot.
+    let spender = world.sender("//Spender").await;
+    let funds = world.client.funds(&spender.account(), At::Best).await.unwrap();
+    let error = spender.transfer(&alice, funds.spendable + 1).await.unwrap_err();
+    assert!(matches!(error, Error::InsufficientFunds { .. }), "{error}");
+    spender.transfer(&alice, funds.spendable - UNIT).await.unwrap();
+    let nobody = world.client.funds(&keys("//Nobody").account(), At::Best).await.unwrap();
+    assert_eq!((nobody.free, nobody.spendable, nobody.held.len()), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_out_more_stake_makes_what_waits_wait_again() {
+    let world = World::new().await;
+    let (node, sender) = world.node(Role::Evaluator, 0).await;
+    let foretell = |amount| {
+        let client = world.client.clone();
+        async move {
+            let view = client.view().await.unwrap();
+            let found = view.node(node).await.unwrap().unwrap();
+            let now = client.upcoming().timestamp_ms.max(view.block().timestamp_ms);
+            poq_chain::stake::Unstake::of(&found, &view.global_params().await.unwrap(), amount, now)
+        }
+    };
+    let text = |unstake: &poq_chain::stake::Unstake| unstake.warning(|a| a.to_string(), |t| t.to_string());
+    let first = foretell(10 * UNIT).await;
+    assert_eq!((first.waiting, first.ready, first.earlier, text(&first)), (0, 0, None, None));
+    sender.send(messages::unstake(node, 10 * UNIT)).await.unwrap();
+    let begun = world.client.view().await.unwrap().node(node).await.unwrap().unwrap().node.unbonds_at;
+    world.node.advance_ms(global().unbonding_ms / 2).unwrap();
+    let second = foretell(5 * UNIT).await;
+    assert_eq!((second.waiting, second.ready, second.earlier), (10 * UNIT, 0, Some(begun)));
+    assert!(second.unbonds_at > begun);
+    let warning = text(&second).unwrap();
+    assert!(
+        warning.contains("wait again from the beginning") && warning.contains(&begun.to_string()),
+        "{warning}"
+    );
+    // So it is.
+    sender.send(messages::unstake(node, 5 * UNIT)).await.unwrap();
+    let found = world.client.view().await.unwrap().node(node).await.unwrap().unwrap().node;
+    assert_eq!(found.unbonding, 15 * UNIT);
+    assert!(found.unbonds_at > begun);
+    // What could be withdrawn is not to be thrown back.
+    world.node.advance_ms(global().unbonding_ms + 1_000).unwrap();
+    let third = foretell(UNIT).await;
+    assert_eq!((third.waiting, third.ready), (0, 15 * UNIT));
+    assert!(text(&third).unwrap().contains("withdraw it first"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_says_whether_it_is_for_development() {
+    for (kind, development) in [("Development", true), ("Local", true), ("Live", false)] {
+        let (_node, client) = chain(SandboxConfig { chain_type: kind, ..SandboxConfig::default() }).await;
+        assert_eq!((client.chain().kind.as_str(), client.chain().is_development()), (kind, development));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_draw_right_after_the_last_commitment_waits_for_the_next_block() {
     let world = World::new().await;
     let inference = world.nodes(Role::Inference, 1).await;

@@ -111,12 +111,13 @@ pub struct RunArgs {
     #[arg(long)]
     pub quick: bool,
 
-    /// Questions with answers, in SQuAD v1.1 format; without it, SQuAD's where `poq-models install squad` installed them.
+    /// Questions with answers: SQuAD 1.1, 2.0 and its kin, records (JSON, JSON lines, CSV, TSV); without it, SQuAD's where
+    /// `poq-models install squad` installed them.
     #[arg(long, value_name = "FILE")]
     pub squad: Option<PathBuf>,
 
-    /// Prompts of your own, one JSON object a line: id, kind (qa or summarisation), context, question, references. All of
-    /// them are used. May be given several times.
+    /// Prompts of your own, in any of the same forms: records of id, kind (qa or summarisation), context, question, references
+    /// (or answers). All of them are used. May be given several times.
     #[arg(long, value_name = "FILE")]
     pub items: Vec<PathBuf>,
 

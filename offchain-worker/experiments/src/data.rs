@@ -1,10 +1,9 @@
 //! The prompts of an experiment: files in SQuAD's format, the summarisation sets that set-up installs, files of one's own.
 
 use crate::error::{Error, Result};
-use poq_inference::{data_dir, load_items, Item, TaskKind};
+use poq_inference::{data_dir, load_prompts, Item};
 use rand::{seq::SliceRandom, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Deserialize;
 use std::{collections::HashSet, path::Path};
 
 /// The summarisation sets that `poq-models install` provides, by name; each is a file `NAME.jsonl`.
@@ -13,62 +12,17 @@ pub const SUMMARISATION_SETS: [&str; 2] = ["aclsum", "consensus-summary"];
 /// The questions that `poq-models install squad` provides.
 pub const SQUAD_FILE: &str = "squad-dev-v1.1.json";
 
-#[derive(Deserialize)]
-struct Squad {
-    data: Vec<Article>,
-}
-
-#[derive(Deserialize)]
-struct Article {
-    paragraphs: Vec<Paragraph>,
-}
-
-#[derive(Deserialize)]
-struct Paragraph {
-    context: String,
-    qas: Vec<Question>,
-}
-
-#[derive(Deserialize)]
-struct Question {
-    id: String,
-    question: String,
-    #[serde(default)]
-    answers: Vec<Answer>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    text: String,
-}
-
-/// Reads a file in the format of SQuAD v1.1. Questions without an answer (SQuAD 2.0 has some) are left out.
+/// Reads prompts of any form that [`load_prompts`] knows, and says how many questions it left out because nobody answered
+/// them.
 ///
 /// # Errors
-/// When the file cannot be read or is of another format.
-pub fn load_squad(path: &Path) -> Result<Vec<Item>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let squad: Squad = serde_json::from_str(&text)
-        .map_err(|e| Error::format(path, format!("not a file in SQuAD v1.1 format: {e}")))?;
-    let paragraphs = squad.data.into_iter().flat_map(|article| article.paragraphs);
-    let mut items = Vec::new();
-    for Paragraph { context, qas } in paragraphs {
-        for question in qas {
-            let mut references: Vec<String> = question.answers.into_iter().map(|a| a.text).collect();
-            references.dedup();
-            if references.is_empty() {
-                continue;
-            }
-            items.push(Item {
-                id: question.id,
-                kind: TaskKind::Qa,
-                context: context.clone(),
-                question: question.question,
-                references,
-            });
-        }
+/// As [`load_prompts`].
+pub fn load(path: &Path) -> Result<Vec<Item>> {
+    let prompts = load_prompts(path)?;
+    if let Some(note) = prompts.left_out_note(path) {
+        eprintln!("{note}");
     }
-    Ok(items)
+    Ok(prompts.items)
 }
 
 /// Reads an installed summarisation set.
@@ -76,7 +30,13 @@ pub fn load_squad(path: &Path) -> Result<Vec<Item>> {
 /// # Errors
 /// When it is not installed; the error names the script that installs it.
 pub fn load_summarisation(models_dir: &Path, name: &str) -> Result<Vec<Item>> {
-    Ok(load_items(&data_dir(models_dir).join(format!("{name}.jsonl")))?)
+    match load_prompts(&data_dir(models_dir).join(format!("{name}.jsonl"))) {
+        Ok(prompts) => Ok(prompts.items),
+        Err(poq_inference::Error::NoFile { path }) => {
+            Err(poq_inference::Error::MissingFile { model: name.to_string(), path }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `count` of the items, drawn without replacement, in an order that the seed decides. With fewer items, all of them.
@@ -105,6 +65,7 @@ pub fn check_unique(items: &[Item]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use poq_inference::TaskKind;
 
     fn item(id: usize) -> Item {
         Item {
@@ -117,18 +78,25 @@ mod tests {
     }
 
     #[test]
-    fn squad_is_read() {
+    fn a_file_of_ones_own_is_told_apart_from_one_that_is_not_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load(&dir.path().join("mine.json")).unwrap_err().to_string();
+        assert!(error.contains("no such file") && !error.contains("install"), "{error}");
+        let error = load_summarisation(dir.path(), "aclsum").unwrap_err().to_string();
+        assert!(error.contains("`aclsum` is not installed") && error.contains("install-models"), "{error}");
+    }
+
+    #[test]
+    fn squad_with_numbers_for_names_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.json");
         let text = r#"{"data":[{"title":"t","paragraphs":[{"context":"c","qas":[
-            {"id":"1","question":"q","answers":[{"answer_start":0,"text":"x"},{"answer_start":0,"text":"x"}]},
-            {"id":"2","question":"q","answers":[],"is_impossible":true}]}]}],"version":"1.1"}"#;
+            {"id":1,"question":"q","answers":[{"answer_start":0,"text":"x"},{"answer_start":0,"text":"x"}]},
+            {"id":2,"question":"q","answers":[{"answer_start":0,"text":""}]}]}]}],"version":"1.1"}"#;
         std::fs::write(&path, text).unwrap();
-        let items = load_squad(&path).unwrap();
-        assert_eq!(items.len(), 1);
+        let items = load(&path).unwrap();
+        assert_eq!((items.len(), items[0].id.as_str()), (1, "1"));
         assert_eq!(items[0].references, ["x"]);
-        std::fs::write(&path, "[]").unwrap();
-        assert!(load_squad(&path).unwrap_err().to_string().contains("SQuAD"));
     }
 
     #[test]

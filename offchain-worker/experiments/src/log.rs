@@ -3,7 +3,7 @@
 //! All of them are JSON Lines or JSON in one folder, so that an experiment can be interrupted at any line and go on.
 
 use crate::error::{Error, Result};
-use poq_inference::{FinishReason, Item, TaskKind};
+use poq_inference::{read_text, FinishReason, Item, TaskKind};
 use serde::{
     de::{DeserializeOwned, Error as _},
     Deserialize, Deserializer, Serialize,
@@ -251,7 +251,7 @@ fn parse_lines<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<Vec<T>> 
 /// # Errors
 /// When it is missing or a line is not of this form; the error names the line.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    parse_lines(path, &std::fs::read(path).map_err(|e| Error::io(path, e))?)
+    parse_lines(path, read_text(path)?.as_bytes())
 }
 
 /// Writes a file of JSON Lines, all or nothing.

@@ -2,14 +2,14 @@
 
 use crate::{
     cli::RunArgs,
-    data::{check_unique, draw, load_squad, load_summarisation, SQUAD_FILE, SUMMARISATION_SETS},
+    data::{check_unique, draw, load, load_summarisation, SQUAD_FILE, SUMMARISATION_SETS},
     error::{Error, Result},
     host::{cpu_ms, peak_memory_bytes, reset_peak_memory},
     log::{Folder, Lines, OutputRecord, Settings, OUTPUTS},
     progress::Progress,
 };
 use poq_inference::{
-    data_dir, load_generator, load_items,
+    data_dir, load_generator,
     quality::reference::{rouge_l, token_f1},
     GenerateRequest, Generator, Item, LoadOptions, Manifest, ModelStore, Role, TaskKind, INSTALL_SCRIPT,
 };
@@ -110,7 +110,7 @@ fn items(args: &RunArgs, store: &ModelStore, size: &Size) -> Result<Vec<Item>> {
     let qa = args.qa.unwrap_or(size.qa);
     let installed = data_dir(store.dir()).join(SQUAD_FILE);
     match args.squad.as_deref().or_else(|| installed.is_file().then_some(installed.as_path())) {
-        Some(path) => items.extend(draw(load_squad(path)?, qa, args.seed)),
+        Some(path) => items.extend(draw(load(path)?, qa, args.seed)),
         None => eprintln!(
             "there will be no questions, only summaries: run `{INSTALL_SCRIPT} squad` for SQuAD's, or give a file in its format \
              with --squad"
@@ -126,7 +126,7 @@ fn items(args: &RunArgs, store: &ModelStore, size: &Size) -> Result<Vec<Item>> {
         }
     }
     for path in &args.items {
-        items.extend(load_items(path)?);
+        items.extend(load(path)?);
     }
     if items.is_empty() {
         return Err(Error::Usage("there are no prompts: give --squad, --items or --summaries".to_string()));

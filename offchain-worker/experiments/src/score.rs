@@ -24,7 +24,7 @@ use poq_inference::{
         BiEncoderScorer, Case, CrossEncoderScorer, Dimension, Measured, Output, QualityScorer, Query,
         SharedCrossEncoder, SharedEncoder, Suite,
     },
-    Item, LoadOptions, ModelDigest, ModelStore, Role,
+    read_text, Item, LoadOptions, ModelDigest, ModelStore, Role,
 };
 use rand::{seq::SliceRandom, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -111,7 +111,7 @@ fn judge(args: &ScoreArgs, store: &ModelStore) -> Result<Option<Box<dyn Judge>>>
             let mut options = EndpointOptions::new(url.clone(), model);
             options.key = match &args.judge_key_file {
                 Some(path) => {
-                    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                    let text = read_text(path)?;
                     Some(text.trim().to_string().into())
                 }
                 None => None,
@@ -154,8 +154,10 @@ fn ask(judge: &mut dyn Judge, cases: &[Prompted], chosen: &HashSet<String>, fold
     let mut progress = Progress::new("verdicts", (todo.len() + known.len()) as u64);
     progress.skip(known.len() as u64);
     progress.stage(judge.name());
+    let mut without: Vec<String> = Vec::new();
     for (case, output) in todo {
         let verdict = judge.judge(case.item.kind, &case.query(), &output.output)?;
+        without.extend(verdict.problem.clone());
         verdicts.append(&VerdictRecord {
             item: case.item.id.clone(),
             model: output.model.clone(),
@@ -165,6 +167,9 @@ fn ask(judge: &mut dyn Judge, cases: &[Prompted], chosen: &HashSet<String>, fold
         progress.step();
     }
     progress.finish();
+    if let Some(first) = without.first() {
+        eprintln!("{} gave no grade for {} outputs; the first because {first}", judge.name(), without.len());
+    }
     Ok(())
 }
 

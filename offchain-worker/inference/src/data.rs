@@ -1,8 +1,12 @@
 //! Prompts with, where there are any, reference answers: inputs for demonstrations, tests, experiments and calibration.
 
 use crate::error::{Error, Result};
-use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path};
+
+mod prompts;
+
+pub use prompts::{load_prompts, LeftOut, Prompts};
 
 /// What kind of answer a prompt asks for. Quality means something else for each, so everything is calibrated per kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,14 +53,6 @@ pub struct Item {
     pub references: Vec<String>,
 }
 
-/// Reads a file of [`Item`]s, one JSON object a line.
-///
-/// # Errors
-/// When the file is missing or a line has another form; the error names the line.
-pub fn load_items(path: &Path) -> Result<Vec<Item>> {
-    load_lines(path)
-}
-
 /// A question and a paragraph that answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QaItem {
@@ -68,29 +64,46 @@ pub struct QaItem {
     pub question: String,
 }
 
-/// Reads `qa.jsonl`.
+/// Reads questions, in any of the forms that [`load_prompts`] knows; answers are not looked at.
 ///
 /// # Errors
-/// When the file is missing (the error names the script that installs it) or a line has another form.
+/// As [`load_prompts`].
 pub fn load_qa(path: &Path) -> Result<Vec<QaItem>> {
-    load_lines(path)
+    let items = load_prompts(path)?.items.into_iter();
+    Ok(items.map(|Item { id, context, question, .. }| QaItem { id, context, question }).collect())
 }
 
-fn load_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+/// A text file that a person or another program wrote: UTF-8, with or without a byte order mark, or UTF-16 with one.
+///
+/// # Errors
+/// [`Error::NoFile`]; [`Error::Data`] with the line at which it is no text; [`Error::Io`].
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            return Err(Error::MissingFile { model: name, path: path.to_path_buf() });
+            return Err(Error::NoFile { path: path.to_path_buf() })
         }
         Err(e) => return Err(Error::io(path, e)),
     };
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            serde_json::from_str(line)
-                .map_err(|e| Error::Install(format!("{} line {}: {e}", path.display(), i + 1)))
-        })
-        .collect()
+    let wrong = |line: usize, reason: &str| Error::Data {
+        path: path.to_path_buf(),
+        line,
+        reason: reason.to_string(),
+    };
+    let utf16 = |bytes: &[u8], from: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks(2).map(|pair| from([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        char::decode_utf16(units).collect::<std::result::Result<String, _>>()
+    };
+    match bytes.as_slice() {
+        [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes).map_err(|_| wrong(1, "not valid UTF-16")),
+        [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes).map_err(|_| wrong(1, "not valid UTF-16")),
+        _ => {
+            let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").map(<[u8]>::to_vec).unwrap_or(bytes);
+            String::from_utf8(bytes).map_err(|e| {
+                let valid = e.utf8_error().valid_up_to();
+                let line = e.as_bytes()[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+                wrong(line, "not UTF-8: save it as UTF-8 (`iconv -t UTF-8`)")
+            })
+        }
+    }
 }

@@ -33,12 +33,52 @@ pub enum Error {
     },
 
     /// A model's file is not on disk.
-    #[error("model `{model}` is not installed: {} does not exist; run `{INSTALL_SCRIPT} {model}` (it installs into POQ_MODELS_DIR when that is set)", path.display())]
+    #[error("`{model}` is not installed: {} does not exist; run `{INSTALL_SCRIPT} {model}` (it installs into POQ_MODELS_DIR when that is set)", path.display())]
     MissingFile {
         /// The model's name.
         model: String,
         /// The file that was looked for.
         path: PathBuf,
+    },
+
+    /// A file that somebody named is not there.
+    #[error("{}: no such file", path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file of texts or prompts is not of a form that can be read.
+    #[error("{} line {line}: {reason}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there, and with which field.
+        reason: String,
+    },
+
+    /// A reference answer that no output could be compared with.
+    #[error("the reference answer `{reference}` cannot be used: {reason}")]
+    Reference {
+        /// The answer.
+        reference: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// A prompt in a language that scores mean nothing in.
+    #[error("the {part} is in {found}, but `{rubric}` was calibrated for {calibrated}: its scores would mean nothing; use a task kind with a rubric for the language")]
+    UnsupportedLanguage {
+        /// The rubric, or the scorer, that was asked.
+        rubric: String,
+        /// Which part of the prompt: the question, or the context.
+        part: &'static str,
+        /// The language it is in.
+        found: String,
+        /// The languages that scores were calibrated for.
+        calibrated: String,
     },
 
     /// A file is shorter or longer than the manifest says.
@@ -208,7 +248,13 @@ impl Error {
 
     /// Whether the request itself is at fault: no model state and no retry would help.
     pub fn is_bad_request(&self) -> bool {
-        matches!(self, Self::PromptTooLong { .. } | Self::PromptTooLarge { .. } | Self::InvalidRequest(_))
+        matches!(
+            self,
+            Self::PromptTooLong { .. }
+                | Self::PromptTooLarge { .. }
+                | Self::InvalidRequest(_)
+                | Self::UnsupportedLanguage { .. }
+        )
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {

@@ -19,7 +19,7 @@ pub mod quality;
 pub mod store;
 pub mod thread;
 
-pub use data::{load_items, load_qa, Item, QaItem, TaskKind};
+pub use data::{load_prompts, load_qa, read_text, Item, LeftOut, Prompts, QaItem, TaskKind};
 pub use encode::{CrossEncoder, Encoder};
 #[cfg(feature = "candle")]
 pub use engine::{

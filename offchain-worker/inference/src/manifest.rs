@@ -3,7 +3,10 @@
 //! A file is used only when its size and sha256 are the manifest's, whoever packed it: the hash, not the source, is what
 //! makes it usable. Sources are tried in order.
 
-use crate::error::{Error, Result};
+use crate::{
+    data::read_text,
+    error::{Error, Result},
+};
 use blake2::{
     digest::{consts::U32, Digest},
     Blake2b,
@@ -345,7 +348,7 @@ impl Manifest {
     /// # Errors
     /// When the file cannot be read, is not valid TOML of this form, or names a file outside its model's folder.
     pub fn from_path(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = read_text(path)?;
         Self::parse(&text, &path.display().to_string())
     }
 

@@ -82,6 +82,11 @@ impl VerifiedModel {
         })
     }
 
+    /// The path of one of its files, where the manifest lists it.
+    pub fn optional_file(&self, name: &str) -> Option<PathBuf> {
+        self.entry.files.iter().any(|f| f.path == name).then(|| self.dir.join(name))
+    }
+
     /// The paths of its files that end in `suffix`, in the manifest's order.
     pub fn files_ending_in(&self, suffix: &str) -> Vec<PathBuf> {
         self.entry.files.iter().filter(|f| f.path.ends_with(suffix)).map(|f| self.dir.join(&f.path)).collect()

@@ -61,6 +61,12 @@ pub enum Attack {
     OutputCopying,
     /// Inference nodes that claim their model and run the world's cheapest one, at this share of its effort.
     ModelSwap(f64),
+    /// Inference nodes that commit and never open their outputs, so that no panel can be drawn.
+    WithholdOpening,
+    /// Inference nodes that decline whatever they are asked.
+    Decline,
+    /// Evaluators that say that the input could not be had.
+    ClaimNoInput,
 }
 
 /// Whose nodes an attack corrupts.
@@ -76,7 +82,7 @@ pub enum Corrupts {
 
 impl Attack {
     /// Every attack at its usual strength.
-    pub const ALL: [Attack; 21] = [
+    pub const ALL: [Attack; 24] = [
         Attack::Noise(0.3),
         Attack::Boosting(0.4),
         Attack::Sabotage(0.4),
@@ -98,6 +104,9 @@ impl Attack {
         Attack::SlowDelivery(100.0),
         Attack::OutputCopying,
         Attack::ModelSwap(0.25),
+        Attack::WithholdOpening,
+        Attack::Decline,
+        Attack::ClaimNoInput,
     ];
 
     /// Its name.
@@ -124,6 +133,9 @@ impl Attack {
             Attack::SlowDelivery(_) => "slow-delivery",
             Attack::OutputCopying => "output-copying",
             Attack::ModelSwap(_) => "model-swap",
+            Attack::WithholdOpening => "withhold-opening",
+            Attack::Decline => "decline",
+            Attack::ClaimNoInput => "claim-no-input",
         }
     }
 
@@ -142,7 +154,10 @@ impl Attack {
             | Attack::FreeRide
             | Attack::NeverReveal
             | Attack::NoShow
-            | Attack::OutputCopying => None,
+            | Attack::OutputCopying
+            | Attack::WithholdOpening
+            | Attack::Decline
+            | Attack::ClaimNoInput => None,
         }
     }
 
@@ -155,7 +170,11 @@ impl Attack {
     /// Whose nodes it corrupts.
     pub const fn corrupts(self) -> Corrupts {
         match self {
-            Attack::SlowDelivery(_) | Attack::OutputCopying | Attack::ModelSwap(_) => Corrupts::Inference,
+            Attack::SlowDelivery(_)
+            | Attack::OutputCopying
+            | Attack::ModelSwap(_)
+            | Attack::WithholdOpening
+            | Attack::Decline => Corrupts::Inference,
             Attack::BoostOwn(_) => Corrupts::Both,
             _ => Corrupts::Evaluators,
         }
@@ -188,6 +207,7 @@ impl Attack {
                 | Attack::SharedSignal(_)
                 | Attack::NoShow
                 | Attack::Whitewash(_)
+                | Attack::ClaimNoInput
         )
     }
 
@@ -305,6 +325,8 @@ pub struct Plan {
     pub at_least_ms: Millis,
     /// Whether it ran its scoring model, which costs.
     pub looked: bool,
+    /// Whether it says that the input could not be had, instead of its scores.
+    pub no_input: bool,
 }
 
 /// Plans a dishonest evaluator's duty: fills `scores`, one per output.
@@ -315,7 +337,13 @@ pub(crate) fn plan(
     rng: &mut Rng,
     scores: &mut Vec<Option<f64>>,
 ) -> Plan {
-    let mut plan = Plan { commits: true, reveal: Reveal::Always, at_least_ms: 0, looked: attack.looks() };
+    let mut plan = Plan {
+        commits: true,
+        reveal: Reveal::Always,
+        at_least_ms: 0,
+        looked: attack.looks(),
+        no_input: false,
+    };
     let shifted = |by: f64| view.seen.iter().map(move |seen| seen.map(|s| s + by));
     scores.clear();
     match attack {
@@ -364,7 +392,15 @@ pub(crate) fn plan(
             scores.extend_from_slice(view.seen);
             plan.at_least_ms = (seconds * 1_000.0) as Millis;
         }
-        Attack::SlowDelivery(_) | Attack::OutputCopying | Attack::ModelSwap(_) => {
+        Attack::ClaimNoInput => {
+            scores.extend(view.seen.iter().map(|_| None));
+            plan.no_input = true;
+        }
+        Attack::SlowDelivery(_)
+        | Attack::OutputCopying
+        | Attack::ModelSwap(_)
+        | Attack::WithholdOpening
+        | Attack::Decline => {
             scores.extend_from_slice(view.seen);
         }
     }

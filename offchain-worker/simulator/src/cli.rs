@@ -2,7 +2,7 @@
 
 use crate::attack::Attack;
 use crate::bench;
-use crate::economy::{quantise, Gold, Setting};
+use crate::economy::{quantise, Gold, Requester, Setting};
 use crate::error::{Error, Result};
 use crate::fit;
 use crate::log::Log;
@@ -85,7 +85,7 @@ impl WorldArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rules")]
 struct RuleArgs {
-    /// A task kind's parameters as JSON (as `poq params` shows them); without it the shipped defaults, with --gold those for a
+    /// A task kind's parameters as JSON (as `poq explain --json` has them under `params`); without it the shipped defaults, with --gold those for a
     /// network that has auditors.
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
@@ -128,6 +128,9 @@ struct RuleArgs {
     /// The share of gold tasks whose auditor plants a reference and tells the attackers.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     gold_abused: f64,
+    /// What the requester does: honest, withholds-secret, withholds-input (from the panel) or withholds-all.
+    #[arg(long, value_enum, default_value_t = Requester::Honest, value_name = "CONDUCT")]
+    requester: Requester,
 }
 
 impl RuleArgs {
@@ -159,6 +162,7 @@ impl RuleArgs {
             block_ms: self.block_ms,
             fault_rate: self.fault_rate,
             gold: Gold { share: self.gold, noise: self.gold_noise, abused: self.gold_abused },
+            requester: self.requester,
         })
     }
 }

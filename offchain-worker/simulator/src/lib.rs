@@ -30,7 +30,7 @@ pub mod stats;
 pub mod sweep;
 pub mod world;
 
-mod registry;
+mod store;
 
 pub use attack::Attack;
 pub use economy::{Economy, Setting};

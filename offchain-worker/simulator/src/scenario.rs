@@ -4,13 +4,13 @@
 //! shows that the finding follows from what is, not that the numbers agree.
 
 use crate::attack::Attack;
-use crate::economy::{float, Economy, Setting};
+use crate::economy::{float, Economy, Gold, Setting};
 use crate::error::Result;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
 use crate::rng::Streams;
-use crate::rules::{set_trust, RECOMMENDED, UNAUDITED};
+use crate::rules::{set_trust, AUDIT_MS, GOLD_NOISE, RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
 use crate::stats::{estimate, Estimate};
 use crate::world::{Spread, World};
@@ -128,6 +128,9 @@ fn papers_rules(aggregation: Aggregation, panel: u8) -> Setting {
     setting.params.aggregation = aggregation;
     setting.params.merit = MeritRule::Closeness;
     set_trust(&mut setting.params, TrustRule::Multiplicative { eta: Ratio::from_permille(100) });
+    // Trust moves when a reference is opened, and only then: the papers' rules, which move it in every task, need one in each.
+    setting.gold = Gold { share: 1.0, noise: GOLD_NOISE, abused: 0.0 };
+    setting.params.audit_ms = AUDIT_MS;
     setting
 }
 
@@ -313,7 +316,7 @@ fn distance_from_mean(trust: TrustRule, effort: Effort, replication: u32) -> Res
     let mut distances = crate::stats::Moments::default();
     for round in 0..effort.rounds {
         let report = economy.round()?;
-        let Some((input, settlement)) = report.settled.as_ref().filter(|_| round * 10 >= effort.rounds * 9)
+        let Some((input, settlement)) = report.closed.as_ref().filter(|_| round * 10 >= effort.rounds * 9)
         else {
             continue;
         };

@@ -1,25 +1,35 @@
 //! The worker's configuration: one TOML file, overridden by the environment, overridden by the command line.
 //!
-//! Precedence, lowest first: built-in defaults, the file, `POQ_<SECTION>__<KEY>` variables, what the command line gives.
+//! Precedence, lowest first: built-in defaults, the file, `POQ_<SECTION>__<KEY>` variables, what the command line gives. A list in a
+//! variable is separated by commas (`POQ_CHAIN__URLS=ws://a,ws://b`) or written as in the file (`["ws://a", "ws://b"]`); a list of
+//! tables as there (`POQ_NODES=[{id = 1, role = "inference", model = "…"}]`).
 //! Relative paths in the file are relative to the file's own folder, all others to the working directory. Unknown keys are
 //! refused: a misspelt limit that silently does nothing is worse than a refusal to start.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::providers::{Env, Format, Serialized, Toml};
+use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::{Figment, Metadata, Profile, Provider, Source};
+use poq_blobs::endpoint::{self, Audience};
+use poq_chain::{NodeUrl, NodeUrls};
 use poq_inference::data::TaskKind;
 use poq_simulator::Attack;
+use serde::de::Visitor;
 use serde::{Deserialize, Serialize};
 
-/// The longest text that the contract stores (endpoint, model name), in bytes.
-const MAX_TEXT: usize = 256;
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "POQ_";
+/// What parts a section from a key in their names.
+const ENV_SEPARATOR: &str = "__";
+/// The keys that belong to no section.
+const LONE_KEYS: [&str; 3] = ["data_dir", "models_dir", "nodes"];
+/// The sections.
+const SECTIONS: [&str; 8] = ["chain", "keys", "blobs", "metrics", "keeper", "limits", "log", "adversary"];
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +125,7 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct ChainConfig {
     /// Websocket addresses of the chain's nodes; the next one is tried when one fails.
-    pub urls: Vec<String>,
+    pub urls: NodeUrls,
     /// The contract's account, SS58 or 0x and 64 hexadecimal digits.
     pub contract: Option<String>,
     /// Which block counts.
@@ -137,7 +147,7 @@ pub struct ChainConfig {
 impl Default for ChainConfig {
     fn default() -> Self {
         ChainConfig {
-            urls: vec!["ws://127.0.0.1:9944".into()],
+            urls: default_urls(),
             contract: None,
             confirmation: Confirmation::Best,
             time: TimeSource::System,
@@ -147,6 +157,14 @@ impl Default for ChainConfig {
             stall_after: Duration::from_secs(60),
             max_block_age: None,
         }
+    }
+}
+
+/// A node on this machine at Substrate's usual port.
+fn default_urls() -> NodeUrls {
+    match "ws://127.0.0.1:9944".parse() {
+        Ok(urls) => urls,
+        Err(error) => unreachable!("the default address is one: {error}"),
     }
 }
 
@@ -167,6 +185,7 @@ pub struct KeysConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct BlobsConfig {
     /// Where the blob server listens. Inference nodes need it: nobody can score an output that cannot be fetched.
+    #[serde(deserialize_with = "listen")]
     pub listen: Option<SocketAddr>,
     /// The address under which others reach the blob server; what nodes register as their endpoint.
     pub public_url: Option<String>,
@@ -198,6 +217,7 @@ impl Default for BlobsConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
     /// Where `/metrics`, `/health` and `/ready` listen; unset for nowhere.
+    #[serde(deserialize_with = "listen")]
     pub listen: Option<SocketAddr>,
 }
 
@@ -298,6 +318,7 @@ pub struct AdversaryConfig {
     /// The attack, as `poq simulate` spells it: `boosting`, `noise=0.3`, `never-reveal`, …
     pub attack: String,
     /// Which of this worker's nodes it corrupts. They collude.
+    #[serde(deserialize_with = "list")]
     pub nodes: BTreeSet<u32>,
     /// What their coins are tossed with: colluders in other processes agree where it is the same.
     #[serde(default)]
@@ -358,6 +379,7 @@ pub struct WorkerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AdversaryConfig>,
     /// The nodes that this process runs.
+    #[serde(deserialize_with = "tables")]
     pub nodes: Vec<NodeConfig>,
     /// Where this configuration came from, for error messages.
     #[serde(skip)]
@@ -410,24 +432,31 @@ impl WorkerConfig {
     /// # Errors
     /// Where the file cannot be read, a value does not parse, or a key is unknown; the error names source and key.
     pub fn load(file: Option<&Path>, overrides: toml::Table) -> Result<WorkerConfig, ConfigError> {
+        WorkerConfig::load_with(file, overrides, std::env::vars_os())
+    }
+
+    /// As [`WorkerConfig::load`] with these variables for the environment.
+    fn load_with(
+        file: Option<&Path>,
+        overrides: toml::Table,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<WorkerConfig, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(WorkerConfig::default()));
         if let Some(path) = file {
-            // figment treats a missing file as an empty one; a file that was asked for has to be there.
-            std::fs::metadata(path)
-                .and_then(|_| std::fs::File::open(path).map(drop))
-                .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
-            figment = figment.merge(Toml::file_exact(path));
+            figment = figment.merge(TomlFile::read(path)?);
         }
-        let figment = figment.merge(environment()).merge(Overrides(overrides));
-        let mut config: WorkerConfig = figment.extract().map_err(|error| invalid(error, file))?;
+        let environment = environment(variables)?;
+        let said = environment.0.clone();
+        let figment = figment.merge(environment).merge(Overrides(overrides));
+        let mut config: WorkerConfig = figment.extract().map_err(|error| invalid(error, file, &said))?;
         config.origin = file.map_or_else(|| "configuration".into(), |path| path.display().to_string());
         Ok(config)
     }
 
     /// Whether blobs are fetched from private addresses; see [`BlobsConfig::allow_private`].
     pub fn fetches_private(&self) -> bool {
-        let is_local = |address: &String| {
-            url::Url::parse(address).is_ok_and(|url| match url.host() {
+        let is_local = |address: &NodeUrl| {
+            url::Url::parse(address.expose()).is_ok_and(|url| match url.host() {
                 Some(url::Host::Domain(name)) => name == "localhost",
                 Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
                 Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
@@ -462,21 +491,6 @@ impl WorkerConfig {
     }
 
     fn validate_chain(&self) -> Result<(), ConfigError> {
-        self.ensure(
-            !self.chain.urls.is_empty(),
-            "chain.urls",
-            "is empty",
-            "name at least one node, ws://host:9944",
-        )?;
-        for address in &self.chain.urls {
-            let fits = url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "ws" | "wss"));
-            self.ensure(
-                fits,
-                "chain.urls",
-                format!("has `{address}`, which is no websocket address"),
-                "write ws://host:port or wss://host:port",
-            )?;
-        }
         self.ensure(
             self.chain.contract.is_some(),
             "chain.contract",
@@ -563,16 +577,25 @@ impl WorkerConfig {
             "is not set, and an inference node has to serve its outputs",
             "set an address such as \"0.0.0.0:9955\", and register http://<host>:9955 as the node's endpoint",
         )?;
-        if let Some(address) = &self.blobs.public_url {
-            let fits = url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-            self.ensure(
-                fits && address.len() <= MAX_TEXT,
-                "blobs.public_url",
-                format!("is `{address}`, which is no http address of at most {MAX_TEXT} bytes"),
-                "write http://host:port or https://host",
-            )?;
-        }
+        // Whom it must be reachable for is known only where the chain is: the worker looks when it has connected.
+        self.check_public_url(Audience::Development).map(drop)?;
         self.ensure(self.blobs.max_blob_bytes > 0, "blobs.max_blob_bytes", "is 0", "leave it out for 262144")
+    }
+
+    /// Checks `blobs.public_url` for those who have to reach it. Returns what is to be said of it, if anything.
+    ///
+    /// # Errors
+    /// Where they cannot.
+    pub fn check_public_url(&self, audience: Audience) -> Result<Option<String>, ConfigError> {
+        let Some(address) = &self.blobs.public_url else { return Ok(None) };
+        endpoint::check(address, audience).map(|checked| checked.warning).map_err(|error| {
+            ConfigError::Unfit {
+                origin: self.origin.clone(),
+                key: "blobs.public_url".into(),
+                problem: format!("is `{}`, which {}", error.address, error.problem),
+                advice: error.advice,
+            }
+        })
     }
 
     fn validate_limits(&self) -> Result<(), ConfigError> {
@@ -649,20 +672,135 @@ pub(crate) struct Given {
     pub(crate) nodes: BTreeSet<u32>,
 }
 
-/// Environment variables: everything with a section (`POQ_CHAIN__URLS`), and the few keys without one. Other `POQ_…`
-/// variables belong to scripts and to the command line's flags.
-fn environment() -> impl Provider {
-    Env::prefixed(ENV_PREFIX)
-        .filter(|key| key.as_str().contains("__") || key == "data_dir" || key == "models_dir")
-        .split("__")
+/// A configuration file, as editors of all systems write it. figment's own reader takes a missing file for an empty one.
+struct TomlFile {
+    path: PathBuf,
+    text: String,
 }
+
+impl TomlFile {
+    fn read(path: &Path) -> Result<TomlFile, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.display().to_string(), source };
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::Invalid {
+            origin: path.display().to_string(),
+            key: String::new(),
+            message: "is no UTF-8 text; save it as UTF-8 (Windows' editors call UTF-16 \"Unicode\")".into(),
+        })?;
+        // Beside the byte order mark, old editors end a text with ^Z.
+        let text = text.trim_start_matches('\u{feff}').trim_end_matches('\u{1a}').to_owned();
+        Ok(TomlFile { path: path.to_owned(), text })
+    }
+}
+
+impl Provider for TomlFile {
+    fn metadata(&self) -> Metadata {
+        // Relative paths are taken relative to this.
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        Metadata::from("TOML file", Source::File(path))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let values: Dict =
+            Toml::from_str(&self.text).map_err(|error| figment::Error::from(error.to_string()))?;
+        Ok(Profile::Default.collect(values))
+    }
+}
+
+/// What the environment says: every variable with a section (`POQ_CHAIN__URLS`), and the few keys without one. Other `POQ_…`
+/// variables belong to scripts and to the command line's flags.
+struct Environment(Dict);
+
+/// Reads the variables of this configuration.
+fn environment(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Environment, ConfigError> {
+    let mut dict = Dict::new();
+    let mut variables: Vec<(OsString, OsString)> = variables.into_iter().collect();
+    variables.sort();
+    for (name, value) in variables {
+        let Some(name) = name.to_str() else { continue };
+        let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let refuse = |message: String| ConfigError::Invalid {
+            origin: "the environment".into(),
+            key: name.to_owned(),
+            message,
+        };
+        let rest = rest.to_lowercase();
+        let mut path: Vec<&str> = rest.split(ENV_SEPARATOR).collect();
+        let Some(key) = path.pop() else { continue };
+        if path.is_empty() {
+            if LONE_KEYS.contains(&key) {
+                dict.insert(key.to_owned(), environment_value(&value).map_err(refuse)?);
+            } else if let Some((section, key)) = key.split_once('_').filter(|(s, _)| SECTIONS.contains(s)) {
+                return Err(refuse(format!(
+                    "is no variable of the configuration: a section and its key are parted by two underscores; write {}",
+                    variable(&[section, key])
+                )));
+            }
+            continue;
+        }
+        let known = path.len() == 1 && SECTIONS.contains(&path[0]);
+        if !known || key.is_empty() {
+            return Err(refuse(format!(
+                "is no variable of the configuration: they are {ENV_PREFIX}<SECTION>{ENV_SEPARATOR}<KEY>, and the sections are {}",
+                SECTIONS.join(", ")
+            )));
+        }
+        let value = environment_value(&value).map_err(refuse)?;
+        let section = dict.entry(path[0].to_owned()).or_insert_with(|| Dict::new().into());
+        if let Value::Dict(_, section) = section {
+            section.insert(key.to_owned(), value);
+        }
+    }
+    Ok(Environment(dict))
+}
+
+/// A variable's value: a number, a boolean or a list as TOML has them, a text without quotes, or JSON's list of texts and numbers,
+/// which is TOML as well.
+fn environment_value(value: &OsString) -> Result<Value, String> {
+    let text = value.to_str().ok_or("is no UTF-8 text")?.trim();
+    #[derive(Deserialize)]
+    struct Line {
+        value: toml::Value,
+    }
+    match toml::from_str::<Line>(&format!("value = {text}")) {
+        // A date would be none that is asked for anywhere, and a line break another key.
+        Ok(Line { value }) if !matches!(value, toml::Value::Datetime(_)) && !text.contains('\n') => {
+            Value::serialize(value).map_err(|error| error.to_string())
+        }
+        _ if text.starts_with("[{") || text.starts_with("[ {") => Err(
+            "is no list of tables as the configuration file has them: write [{ id = 1, role = \"inference\", model = \"…\" }]"
+                .into(),
+        ),
+        _ => Ok(Value::from(text)),
+    }
+}
+
+/// A variable's name.
+fn variable(path: &[&str]) -> String {
+    format!("{ENV_PREFIX}{}", path.join(ENV_SEPARATOR).to_uppercase())
+}
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.0.clone()))
+    }
+}
+
+/// What figment calls the command line.
+const COMMAND_LINE: &str = "command line";
 
 /// What the command line gave.
 struct Overrides(toml::Table);
 
 impl Provider for Overrides {
     fn metadata(&self) -> Metadata {
-        Metadata::named("command line")
+        Metadata::named(COMMAND_LINE)
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -671,7 +809,8 @@ impl Provider for Overrides {
     }
 }
 
-fn invalid(error: figment::Error, file: Option<&Path>) -> ConfigError {
+/// figment's error in our words. `environment` is what the environment said.
+fn invalid(error: figment::Error, file: Option<&Path>, environment: &Dict) -> ConfigError {
     // figment collects every error; the first one is told.
     let error = error.into_iter().next();
     let Some(error) = error else {
@@ -681,15 +820,112 @@ fn invalid(error: figment::Error, file: Option<&Path>) -> ConfigError {
             message: "does not parse".into(),
         };
     };
+    let message = error.kind.to_string();
+    let mut path = error.path;
+    if let figment::error::Kind::UnknownField(field, _) = &error.kind {
+        if path.last() != Some(field) {
+            path.push(field.clone());
+        }
+    }
+    let given = error.metadata.as_ref().is_some_and(|metadata| metadata.name == COMMAND_LINE);
+    // What the environment said wins over the file.
+    if let Some(name) = said_by(environment, &path).filter(|_| !given) {
+        return ConfigError::Invalid { origin: "the environment".into(), key: name, message };
+    }
     let origin = match &error.metadata {
         Some(metadata) => match (&metadata.source, metadata.name.as_ref()) {
-            (Some(figment::Source::File(path)), _) => path.display().to_string(),
-            (_, name) if name.contains("environment") => format!("environment ({ENV_PREFIX}…)"),
+            (Some(Source::File(path)), _) => file.unwrap_or(path).display().to_string(),
             (_, name) => name.to_string(),
         },
         None => file.map_or_else(|| "configuration".into(), |path| path.display().to_string()),
     };
-    ConfigError::Invalid { origin, key: error.path.join("."), message: error.kind.to_string() }
+    ConfigError::Invalid { origin, key: path.join("."), message }
+}
+
+/// The variable that said what is at this path, if one did.
+fn said_by(environment: &Dict, path: &[String]) -> Option<String> {
+    let (first, rest) = path.split_first()?;
+    match (environment.get(first)?, rest.first()) {
+        (Value::Dict(_, section), Some(key)) if SECTIONS.contains(&first.as_str()) => {
+            section.contains_key(key).then(|| variable(&[first, key]))
+        }
+        _ => Some(variable(&[first])),
+    }
+}
+
+/// An address to listen at.
+fn listen<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    text.map(|text| endpoint::check_listen(&text).map_err(serde::de::Error::custom)).transpose()
+}
+
+/// Numbers: a list of them, one alone, or a text with commas, as an environment variable has them.
+fn list<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeSet<u32>, D::Error> {
+    struct Numbers;
+
+    fn fits<E: serde::de::Error>(number: impl TryInto<u32> + std::fmt::Display + Copy) -> Result<u32, E> {
+        number.try_into().map_err(|_| E::custom(format!("{number} is no number of a node")))
+    }
+
+    impl<'de> Visitor<'de> for Numbers {
+        type Value = BTreeSet<u32>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("numbers of nodes, as a list or separated by commas")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(BTreeSet::from([fits(number)?]))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            Ok(BTreeSet::from([fits(number)?]))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts
+                .map(|part| part.parse().map_err(|_| E::custom(format!("`{part}` is no number of a node"))))
+                .collect()
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut numbers = BTreeSet::new();
+            while let Some(number) = seq.next_element()? {
+                numbers.insert(number);
+            }
+            Ok(numbers)
+        }
+    }
+
+    d.deserialize_any(Numbers)
+}
+
+/// Nodes: a list of them, or one alone, as an environment variable may have it.
+fn tables<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<NodeConfig>, D::Error> {
+    struct Tables;
+
+    impl<'de> Visitor<'de> for Tables {
+        type Value = Vec<NodeConfig>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of nodes: [[nodes]] in the file, [{ id = 1, role = \"inference\", model = \"…\" }] in a variable")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut nodes = Vec::new();
+            while let Some(node) = seq.next_element()? {
+                nodes.push(node);
+            }
+            Ok(nodes)
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            NodeConfig::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|node| vec![node])
+        }
+    }
+
+    d.deserialize_any(Tables)
 }
 
 fn relative<'de, D: serde::Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
@@ -842,7 +1078,7 @@ mod tests {
     fn private_addresses_are_fetched_from_only_beside_a_local_node_or_when_told_to() {
         let mut config = WorkerConfig::default();
         assert!(config.fetches_private());
-        config.chain.urls.push("wss://rpc.example.org".into());
+        config.chain.urls = "ws://127.0.0.1:9944,wss://rpc.example.org".parse().unwrap();
         assert!(!config.fetches_private());
         config.blobs.allow_private = Some(true);
         assert!(config.fetches_private());
@@ -871,8 +1107,8 @@ mod tests {
         good.validate().unwrap();
         type Change = fn(&mut WorkerConfig);
         let changes: [(Change, &str); 9] = [
-            (|c| c.chain.urls.clear(), "chain.urls"),
-            (|c| c.chain.urls = vec!["http://x".into()], "chain.urls"),
+            (|c| c.blobs.public_url = Some("0.0.0.0:9955".into()), "blobs.public_url"),
+            (|c| c.blobs.public_url = Some("http://u:SECRET@h:1".into()), "blobs.public_url"),
             (|c| c.chain.contract = None, "chain.contract"),
             (|c| c.keys.operator = None, "nodes[0].key"),
             (|c| c.keys.operator = Some("absent".into()), "keys.operator"),
@@ -885,7 +1121,145 @@ mod tests {
             let mut config = good.clone();
             change(&mut config);
             let error = config.validate().unwrap_err().to_string();
-            assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+            assert!(error.contains(&format!("`{key}`")) && !error.contains("SECRET"), "{key}: {error}");
         }
+    }
+
+    fn from_env(text: &str, variables: &[(&str, &str)]) -> Result<WorkerConfig, ConfigError> {
+        let (_dir, path) = file(text);
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        WorkerConfig::load_with(Some(&path), toml::Table::new(), variables)
+    }
+
+    #[test]
+    fn every_list_is_read_from_the_environment_in_either_form() {
+        let expected: NodeUrls = "ws://a:1,wss://b/v3/SECRET".parse().unwrap();
+        for value in [
+            "ws://a:1,wss://b/v3/SECRET",
+            " ws://a:1 , wss://b/v3/SECRET ,",
+            r#"["ws://a:1", "wss://b/v3/SECRET"]"#,
+            r#"['ws://a:1','wss://b/v3/SECRET']"#,
+        ] {
+            let config = from_env("[chain]\nurls = [\"ws://c:1\"]\n", &[("POQ_CHAIN__URLS", value)]).unwrap();
+            assert_eq!(config.chain.urls, expected, "{value}");
+            assert!(!format!("{config:?}").contains("SECRET"));
+            assert!(!toml::to_string(&config).unwrap().contains("SECRET"));
+        }
+        let one = from_env("", &[("POQ_CHAIN__URLS", "ws://[::1]:9944")]).unwrap();
+        assert_eq!(one.chain.urls.iter().count(), 1);
+        for (value, nodes) in
+            [("3", vec![3]), ("1,2", vec![1, 2]), ("1, 2,", vec![1, 2]), ("[1, 2]", vec![1, 2])]
+        {
+            let file = "[adversary]\nattack = \"boosting\"\nnodes = [9]\n";
+            let config = from_env(file, &[("POQ_ADVERSARY__NODES", value)]).unwrap();
+            assert_eq!(config.adversary.unwrap().nodes, nodes.into_iter().collect(), "{value}");
+        }
+        for value in [
+            r#"[{id = 1, role = "inference", model = "m", key = "k"}]"#,
+            r#"{id = 1, role = "inference", model = "m", key = "k"}"#,
+        ] {
+            let config = from_env("", &[("POQ_NODES", value)]).unwrap();
+            assert_eq!(
+                (config.nodes.len(), config.nodes[0].id, config.nodes[0].role),
+                (1, 1, RoleName::Inference)
+            );
+            assert_eq!(config.nodes[0].key, Some("k".into()));
+        }
+        for (name, value) in [
+            ("POQ_CHAIN__URLS", "http://a/SECRET"),
+            ("POQ_CHAIN__URLS", ""),
+            ("POQ_ADVERSARY__NODES", "1,x"),
+            ("POQ_NODES", r#"[{"id": 1, "role": "inference", "model": "m"}]"#),
+        ] {
+            let file = "[adversary]\nattack = \"boosting\"\nnodes = [9]\n";
+            let error = from_env(file, &[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name) && !error.contains("SECRET"), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_of_every_type_are_read_from_the_environment() {
+        let config = from_env(
+            "[limits]\nmax_tokens = 5\n",
+            &[
+                ("POQ_LIMITS__MAX_TOKENS", "7"),
+                ("POQ_KEEPER__ENABLED", "false"),
+                ("POQ_CHAIN__POLL_INTERVAL", "9s"),
+                ("POQ_CHAIN__CONTRACT", "5CiPPseXPECbkjWCa6MnjNokrgYjMqmKndv2rSnekmSK2DjL"),
+                ("POQ_BLOBS__LISTEN", "0.0.0.0:9955"),
+                ("POQ_LOG__FILTER", "poq_worker=debug,info"),
+                ("POQ_DATA_DIR", "/d"),
+                ("POQ_CHAIN__CONFIRMATION", "finalized"),
+                // Of flags and scripts.
+                ("POQ_KEY_FILE", "k"),
+                ("POQ_LOG", "info"),
+                ("POQ_URL", "ws://x"),
+                ("OTHER_CHAIN__URLS", "x"),
+            ],
+        );
+        let config = config.unwrap();
+        assert_eq!(config.limits.max_tokens, 7);
+        assert!(!config.keeper.enabled);
+        assert_eq!(config.chain.poll_interval, Duration::from_secs(9));
+        assert!(config.chain.contract.unwrap().starts_with("5CiP"));
+        assert_eq!(config.blobs.listen, Some("0.0.0.0:9955".parse().unwrap()));
+        assert_eq!(config.log.filter, "poq_worker=debug,info");
+        assert_eq!(config.data_dir, PathBuf::from("/d"));
+        assert_eq!(config.chain.confirmation, Confirmation::Finalized);
+        let hex = format!("0x{}", "12".repeat(32));
+        let config = from_env("", &[("POQ_CHAIN__CONTRACT", &hex)]).unwrap();
+        assert_eq!(config.chain.contract, Some(hex));
+    }
+
+    #[test]
+    fn a_variable_that_is_none_is_named() {
+        for (name, says) in [
+            ("POQ_CHAIN_URLS", "write POQ_CHAIN__URLS"),
+            ("POQ_LIMITS_MAX_TOKENS", "write POQ_LIMITS__MAX_TOKENS"),
+            ("POQ_CHIAN__URLS", "the sections are chain"),
+            ("POQ_CHAIN__URLS__0", "the sections are chain"),
+            ("POQ_CHAIN__URL", "unknown"),
+            ("POQ_LIMITS__MAX_TOKNS", "unknown"),
+        ] {
+            let error = from_env("", &[(name, "1")]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(says), "{name}: {error}");
+        }
+        let error = from_env("", &[("POQ_LIMITS__MAX_TOKENS", "many")]).unwrap_err().to_string();
+        assert!(error.contains("POQ_LIMITS__MAX_TOKENS"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_windows_wrote_is_read() {
+        let config = load("\u{feff}data_dir = \"d\"\r\n[limits]\r\nmax_tokens = 5\r\n\u{1a}").unwrap();
+        assert_eq!(config.limits.max_tokens, 5);
+        let (dir, path) = file("");
+        let utf16: Vec<u8> = "\u{feff}data_dir = 'd'".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, utf16).unwrap();
+        let error = WorkerConfig::load(Some(&path), toml::Table::new()).unwrap_err().to_string();
+        assert!(error.contains("save it as UTF-8") && error.contains("poq.toml"), "{error}");
+        // Paths are still relative to the file.
+        std::fs::write(&path, "\u{feff}data_dir = \"d\"\r\n").unwrap();
+        assert_eq!(
+            WorkerConfig::load(Some(&path), toml::Table::new()).unwrap().data_dir,
+            dir.path().join("d")
+        );
+    }
+
+    #[test]
+    fn an_address_to_listen_at_is_refused_with_what_to_write() {
+        let error = load("[blobs]\nlisten = \"http://0.0.0.0:9955\"\n").unwrap_err().to_string();
+        assert!(error.contains("blobs.listen") && error.contains("write 0.0.0.0:9955"), "{error}");
+        let error = load("[metrics]\nlisten = \"localhost:9615\"\n").unwrap_err().to_string();
+        assert!(error.contains("metrics.listen") && error.contains("write 127.0.0.1:9615"), "{error}");
+    }
+
+    #[test]
+    fn a_public_address_is_judged_by_who_has_to_reach_it() {
+        let mut config = WorkerConfig::default();
+        assert_eq!(config.check_public_url(Audience::Public).unwrap(), None);
+        config.blobs.public_url = Some("http://192.168.1.7:9955".into());
+        assert!(config.check_public_url(Audience::Development).unwrap().unwrap().contains("private network"));
+        let error = config.check_public_url(Audience::Public).unwrap_err().to_string();
+        assert!(error.contains("blobs.public_url") && error.contains("private network"), "{error}");
     }
 }

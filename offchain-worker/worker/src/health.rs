@@ -99,8 +99,16 @@ impl Board {
 
     /// Takes a condition back.
     pub(crate) fn clear(&self, about: &About) {
-        if self.inner.lock().conditions.remove(about).is_some() && !matches!(about, About::Starting(_)) {
+        let mut inner = self.inner.lock();
+        if inner.conditions.remove(about).is_none() {
+            return;
+        }
+        if !matches!(about, About::Starting(_)) {
             tracing::info!(condition = ?about, "no longer holds");
+        }
+        // Whoever watches the log, a person or a script, waits for this line.
+        if inner.conditions.is_empty() {
+            tracing::info!("ready: the nodes can be drawn and earn");
         }
     }
 
@@ -203,9 +211,8 @@ async fn scrape(State(shared): State<Shared>) -> Response {
     shared.board.export();
     match shared.recorder {
         Some(recorder) => {
-            recorder.run_upkeep();
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.render())
-                .into_response()
+            let text = metrics::render(recorder);
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         None => (StatusCode::SERVICE_UNAVAILABLE, "metrics go to another recorder of this process\n")
             .into_response(),

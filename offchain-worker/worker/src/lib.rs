@@ -37,5 +37,6 @@ pub use config::{ConfigError, WorkerConfig};
 pub use error::{Error, Result};
 pub use health::Readiness;
 pub use models::Models;
+pub use poq_blobs::endpoint;
 pub use services::evaluator::quantise;
 pub use worker::{identity, open_blob_store, run_until_signal, Deps, Worker, WorkerHandle};

@@ -1,13 +1,15 @@
 //! Every metric of the worker: its name, its meaning, and the one function that moves it.
 //!
-//! All names are here and nowhere else; `docs/operations.md` has the same table. Counters are registered at zero when the
+//! All names are here and nowhere else; `docs/metrics.md` has the same table. Counters are registered at zero when the
 //! worker starts, because `increase()` over a series that is born with its first event misses that event.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 
 use crate::config::RoleName;
 use crate::time::wall_ms;
@@ -179,6 +181,8 @@ const JOURNAL_OPEN: &str = "poq_journal_open_duties";
 const RESTARTS: &str = "poq_service_restarts_total";
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+/// Nodes that the contract no longer knows. The recorder keeps every series for ever; theirs are not rendered.
+static GONE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// Installs the Prometheus recorder of the process, once, and registers every counter at zero.
 ///
@@ -290,8 +294,32 @@ pub fn operator_balance(account: &str, free: u128) {
     gauge!(OPERATOR_BALANCE, "account" => account.to_owned()).set(free as f64);
 }
 
+/// The contract does not know the node: its gauges would tell of a stake that has been paid out.
+pub fn node_gone(id: u32) {
+    GONE.lock().insert(id);
+}
+
+/// What is scraped: all series but those of nodes that are gone.
+pub fn render(recorder: &PrometheusHandle) -> String {
+    recorder.run_upkeep();
+    let text = recorder.render();
+    let gone: Vec<String> = GONE.lock().iter().map(|id| format!("node=\"{id}\"")).collect();
+    if gone.is_empty() {
+        return text;
+    }
+    let is_gone = |line: &str| {
+        let labels = line.split_once('{').and_then(|(name, rest)| Some((name, rest.split_once('}')?.0)));
+        labels.is_some_and(|(name, labels)| {
+            // Counters go on: what was missed was missed.
+            !name.ends_with("_total") && labels.split(',').any(|label| gone.iter().any(|gone| gone == label))
+        })
+    };
+    text.lines().filter(|line| !is_gone(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// What the contract says of a node.
 pub fn node(id: u32, node: &poq_chain::types::Node) {
+    GONE.lock().remove(&id);
     let id = id.to_string();
     gauge!(STAKE_FREE, "node" => id.clone()).set(node.free as f64);
     gauge!(STAKE_LOCKED, "node" => id.clone()).set(node.locked as f64);
@@ -363,7 +391,6 @@ pub fn ready(ready: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn names_are_unique_and_counters_end_in_total() {
@@ -374,6 +401,33 @@ mod tests {
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
             assert!(meaning.ends_with('.'), "{name}");
         }
+    }
+
+    /// The docs' table has every metric, in these words, and no other.
+    #[test]
+    fn the_docs_have_the_same_table() {
+        let page = include_str!("../../../docs/metrics.md");
+        let told: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("| `poq_")).collect();
+        let rows: Vec<String> =
+            ALL.iter().map(|(name, kind, meaning)| format!("| `{name}` | {kind} | {meaning} |")).collect();
+        assert_eq!(told, rows.iter().map(String::as_str).collect());
+    }
+
+    #[test]
+    fn gauges_of_a_node_that_is_gone_are_gone_until_it_is_there_again() {
+        let Some(handle) = install() else { panic!("no recorder") };
+        open_duties(4_711, 2);
+        open_duties(47_110, 3);
+        assert!(render(handle).contains("poq_open_duties{node=\"4711\"} 2"));
+        node_gone(4_711);
+        let text = render(handle);
+        assert!(
+            !text.contains("node=\"4711\"") && text.contains("poq_open_duties{node=\"47110\"} 3"),
+            "{text}"
+        );
+        assert!(text.contains("# TYPE poq_open_duties gauge\n"), "{text}");
+        GONE.lock().remove(&4_711);
+        assert!(render(handle).contains("poq_open_duties{node=\"4711\"} 2"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! A worker: everything that runs nodes, from configuration to shutdown.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use poq_blobs::{BlobServer, BlobStore, ServerConfig, StoreLimits};
+use poq_blobs::endpoint::Audience;
+use poq_blobs::{shown_store, BlobServer, BlobStore, ServerConfig, StoreLimits};
 use poq_chain::signer::{parse_account, ss58, Keys};
 use poq_chain::types::NodeId;
 use poq_chain::{AccountId32, Client, Confirm, Options, H256};
@@ -332,7 +334,8 @@ pub async fn identity(client: &Client) -> Result<Identity> {
 pub fn open_blob_store(config: &WorkerConfig, identity: &Identity) -> Result<BlobStore> {
     let at = store_address(config, identity);
     let max_blob = usize::try_from(config.blobs.max_blob_bytes).unwrap_or(usize::MAX);
-    BlobStore::open(&at, StoreLimits { max_blob }).map_err(|source| Error::Store { at, source })
+    BlobStore::open(&at, StoreLimits { max_blob })
+        .map_err(|source| Error::Store { at: shown_store(&at), source })
 }
 
 fn store_address(config: &WorkerConfig, identity: &Identity) -> String {
@@ -388,7 +391,7 @@ impl Boot {
         let starting = About::Starting("worker".into());
 
         let Some(client) = connect(&config, deps.chain.clone(), &board, &stop).await? else { return Ok(()) };
-        let Some(identity) = wait_identity(&client, &board, &stop).await? else { return Ok(()) };
+        let Some(identity) = patiently(&board, &stop, || identity(&client)).await? else { return Ok(()) };
         let contract = AccountId32(identity.contract);
         tracing::info!(
             chain = %client.chain().name,
@@ -397,8 +400,13 @@ impl Boot {
             "connected"
         );
 
+        let audience = Audience::of(client.chain().is_development());
+        if let Some(warning) = config.check_public_url(audience)? {
+            tracing::warn!("blobs.public_url: {warning}");
+        }
+
         let adversary = match &config.adversary {
-            Some(adversary) => Some(Adversary::new(adversary, &client).await?),
+            Some(adversary) => Some(Adversary::new(adversary, &client)?),
             None => None,
         };
 
@@ -421,7 +429,7 @@ impl Boot {
             ModelSet::load(&config.nodes, &deps.models, config.models_dir.as_deref(), &board).await?,
         );
 
-        let best = client.best().await?;
+        let Some(best) = patiently(&board, &stop, || client.best()).await? else { return Ok(()) };
         let (heads, head) = watch::channel(best);
         let ctx = Arc::new(Ctx {
             clock: ChainClock::new(config.chain.time, client.clone()),
@@ -559,12 +567,12 @@ async fn connect(
         gas_margin_percent: 100,
         ..Options::default()
     };
-    let urls = config.chain.urls.join(",");
+    let urls = &config.chain.urls;
     let mut pause = FIRST_PAUSE;
     loop {
         board.set(About::Chain, format!("connecting to {urls}"));
         let attempt = tokio::select! {
-            attempt = Client::connect(&urls, contract, options.clone()) => attempt,
+            attempt = Client::connect_to(urls.clone(), contract, options.clone()) => attempt,
             () = stop.drain.cancelled() => return Ok(None),
         };
         match attempt {
@@ -584,14 +592,18 @@ async fn connect(
     }
 }
 
-/// The chain's identity; waits for its first block. `None` when told to stop.
-async fn wait_identity(client: &Client, board: &Board, stop: &Stop) -> Result<Option<Identity>> {
+/// Asks the chain until it answers: it may have no block yet, or be away. `None` when told to stop.
+async fn patiently<T, E, F>(board: &Board, stop: &Stop, ask: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = std::result::Result<T, E>>,
+    E: Into<Error>,
+{
     let mut pause = FIRST_PAUSE;
     loop {
-        match identity(client).await {
-            Ok(identity) => {
+        match ask().await.map_err(Into::into) {
+            Ok(answer) => {
                 board.clear(&About::Chain);
-                return Ok(Some(identity));
+                return Ok(Some(answer));
             }
             Err(Error::Chain(error)) if !matches!(error.class(), poq_chain::Class::Fatal) => {
                 tracing::warn!(%error, "the chain has no block yet, or cannot be read");
@@ -679,6 +691,9 @@ mod tests {
         config.blobs.store = Some("s3://bucket/prefix/?region=eu".into());
         let address = store_address(&config, &identity(1));
         assert!(address.starts_with("s3://bucket/prefix/") && address.ends_with("?region=eu"), "{address}");
+        config.blobs.store = Some("s3://user:SECRET@bucket/p?aws_secret_access_key=SECRET".into());
+        let error = open_blob_store(&config, &identity(1)).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error} {error:?}");
         config.blobs.store = Some("memory:".into());
         assert_eq!(store_address(&config, &identity(1)), "memory:");
     }

@@ -52,9 +52,38 @@ impl Desk {
             }
         }
         command.current_dir(self.folder.path()).env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME");
-        command.env_remove("XDG_DATA_HOME").args(arguments);
+        // What asks before it sends is answered beforehand; `Desk::unasked` is for tests of the question itself.
+        command.env_remove("XDG_DATA_HOME").env("POQ_YES", "1").args(arguments);
         command.timeout(std::time::Duration::from_secs(120));
         command
+    }
+
+    /// `poq` without an answer given beforehand.
+    fn unasked(&self, arguments: &[&str]) -> Command {
+        let mut command = self.poq(arguments);
+        command.env_remove("POQ_YES");
+        command
+    }
+
+    /// What `poq` prints, which must succeed.
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.poq(arguments).assert().success().get_output().stdout.clone();
+        String::from_utf8(output).unwrap()
+    }
+
+    /// The error that `poq --json` writes to standard error, with its exit status.
+    fn error(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.poq(arguments).assert().failure().get_output().clone();
+        assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let last = text.lines().last().unwrap();
+        let value: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert_eq!(value["error"]["exit"].as_i64(), output.status.code().map(i64::from), "{text}");
+        (output.status.code().unwrap(), value["error"].clone())
+    }
+
+    fn address(&self, key: &str) -> String {
+        self.json(&["keys", "inspect", key, "--json"])["address"].as_str().unwrap().to_owned()
     }
 
     /// Runs `poq`, which must succeed, and reads the JSON that it prints.
@@ -104,8 +133,12 @@ impl Chain {
     }
 
     fn at(address: SocketAddr) -> Chain {
+        Chain::with(address, SandboxConfig::default())
+    }
+
+    fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(SandboxConfig::default()).unwrap();
+        let node = SandboxNode::start(config).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
@@ -135,7 +168,11 @@ struct Network {
 
 impl Network {
     fn new() -> Network {
-        let (chain, desk) = (Chain::new(), Desk::new());
+        Network::on(Chain::new())
+    }
+
+    fn on(chain: Chain) -> Network {
+        let desk = Desk::new();
         desk.key("alice.key", "//Alice");
         desk.key("bob.key", "//Bob");
         desk.key("charlie.key", "//Charlie");
@@ -143,6 +180,24 @@ impl Network {
         let arguments = ["deploy", "--url", &url, "--key-file", "alice.key", "--artifact", &artifact];
         desk.poq(&arguments).assert().success();
         Network { chain, desk }
+    }
+
+    /// A whole small network of nodes that nobody works for: Dave answers at a price, Eve, Ferdie and Bob score.
+    fn populate(&self, price: &str) {
+        for (number, secret) in ["//Dave", "//Eve", "//Ferdie", "//Bob"].into_iter().enumerate() {
+            let key = format!("node{number}.key");
+            self.desk.key(&key, secret);
+            let (role, model, price) = match number {
+                0 => ("inference", "smollm2-135m-instruct", price),
+                _ => ("evaluator", "all-minilm-l6-v2", "0"),
+            };
+            let endpoint = "http://127.0.0.1:1";
+            let mut arguments =
+                vec!["node", "register", "--key-file", &key, "--role", role, "--model", model];
+            arguments.extend(["--operator", "charlie.key", "--endpoint", endpoint, "--stake", "20"]);
+            arguments.extend(["--price", price]);
+            self.desk.poq(&arguments).assert().success();
+        }
     }
 
     /// `poq node register` of an evaluator of Bob's.
@@ -217,12 +272,17 @@ fn a_wrong_key_file_is_refused_with_its_reason_and_without_its_content() {
     let output = desk.poq(&["keys", "inspect", "noise.key"]).assert().failure().get_output().clone();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("supposed"), "the content is not repeated");
     desk.key("broken.json", "{\"encoded\": 1}");
-    desk.refuses(&["keys", "inspect", "broken.json"], USAGE, &["broken.json", "--password-file"]);
+    desk.refuses(&["keys", "inspect", "broken.json"], FAILURE, &["broken.json", "without a secret"]);
+    let encoding = r#"{"content":["pkcs8","sr25519"],"type":["scrypt","xsalsa20-poly1305"],"version":"3"}"#;
+    let backup =
+        format!(r#"{{"encoded":"{}","encoding":{encoding},"address":"x","meta":{{}}}}"#, "A".repeat(400));
+    desk.key("backup.json", &backup);
+    desk.refuses(&["keys", "inspect", "backup.json"], USAGE, &["backup.json", "--password-file"]);
     desk.key("password", "secret");
     desk.refuses(
-        &["keys", "inspect", "broken.json", "--password-file", "password"],
+        &["keys", "inspect", "backup.json", "--password-file", "password"],
         FAILURE,
-        &["broken.json", "password is wrong"],
+        &["backup.json", "password is wrong"],
     );
     #[cfg(unix)]
     {
@@ -264,7 +324,10 @@ fn deploying_writes_a_file_that_other_commands_read() {
         serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
     assert_eq!(deployment["kinds"], serde_json::json!([1]));
     let owner = desk.json(&["owner", "show", "--json"]);
-    assert_eq!((&owner["owner"], &owner["paused"]), (&deployment["owner"], &Value::Bool(false)));
+    assert_eq!(
+        (&owner["contract_owner"], &owner["paused"]),
+        (&deployment["contract_owner"], &Value::Bool(false))
+    );
 
     let (url, artifact) = (network.chain.url(), artifact());
     let again = ["deploy", "--url", &url, "--key-file", "alice.key", "--artifact", &artifact];
@@ -336,7 +399,7 @@ fn a_node_is_registered_staked_changed_and_removed() {
 
     let bob = desk.json(&["keys", "inspect", "bob.key", "--json"])["address"].as_str().unwrap().to_owned();
     let balance = desk.json(&["balance", &bob, "--json"]);
-    assert_eq!((&balance["staked"], &balance["claimable"]), (&"12500000000000".into(), &"0".into()));
+    assert_eq!((&balance["free_stake"], &balance["claimable"]), (&"12500000000000".into(), &"0".into()));
     desk.poq(&["balance", &bob]).assert().success().stdout(contains("12.5 UNIT"));
 
     desk.refuses(&["node", "deregister", "1", "--key-file", "bob.key"], REFUSED, &["deregister was refused"]);
@@ -393,8 +456,77 @@ fn a_registration_that_cannot_work_is_refused() {
     refuses(&["--model", "gpt-17"], USAGE, &["gpt-17", "--model-digest"]);
     refuses(&["--model-digest", "0x12"], USAGE, &["64 hexadecimal"]);
     refuses(&["--operator", "nobody"], USAGE, &["nobody"]);
-    refuses(&["--endpoint", &"x".repeat(257)], REFUSED, &["256 bytes"]);
+    refuses(&["--endpoint", &format!("http://h.net/{}", "x".repeat(257))], USAGE, &["--endpoint", "256"]);
+    refuses(&["--endpoint", "0.0.0.0:9955"], USAGE, &["--endpoint", "no scheme", "http://"]);
     refuses(&["--key-file", "alice.key"], USAGE, &["cannot be used multiple times"]);
+}
+
+/// Somebody who answers every request at an address of this machine with the same JSON.
+fn answering(body: String) -> SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    address
+}
+
+/// Addresses are looked at, and asked, before anything is paid for.
+#[test]
+fn an_address_is_checked_and_asked_before_money_moves() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let deployment: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
+    let contract = poq_chain::signer::parse_account(deployment["contract"].as_str().unwrap()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let health = |contract: &str| {
+        answering(format!(r#"{{"status":"ok","contract":"{contract}","time":{now}}}"#)).to_string()
+    };
+    let register = |endpoint: &str, more: &[&str]| {
+        let start = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+        let rest = ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", endpoint];
+        desk.poq(&[&start[..], &rest, more].concat())
+    };
+    // A worker of this contract, of another one, and none: told, and no reason to refuse.
+    let good = format!("http://{}", health(&hex::encode(contract.0)));
+    let shown = register(&good, &["--dry-run"]).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(shown).unwrap().contains("a blob server of this contract answers there"));
+    register(&good, &[]).assert().success().stderr(contains("nothing could be reached").not());
+    let other = format!("http://{}", health(&"12".repeat(32)));
+    register(&other, &[]).assert().success().stderr(contains("another contract"));
+    register("http://127.0.0.1:1", &[]).assert().success().stderr(contains("Is the worker running"));
+    // `poq check` asks through the registered address.
+    worker_config(&network, "charlie.key", "");
+    let check = ["check", "--contract", "deployment.json"];
+    desk.poq(&check).assert().failure().stdout(contains("a blob server of this contract answers there"));
+
+    let configure = ["node", "configure", "1", "--key-file", "bob.key", "--endpoint"];
+    desk.refuses(&[&configure[..], &["ftp://h.net"]].concat(), USAGE, &["--endpoint", "ftp"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key"];
+    desk.refuses(&[&ask[..], &["--blob-url", "h.net:80"]].concat(), USAGE, &["--blob-url", "no scheme"]);
+    desk.refuses(&[&ask[..], &["--listen", "localhost:80"]].concat(), USAGE, &["127.0.0.1:80"]);
+}
+
+/// What only this machine can reach is warned about on a development chain, and refused on others.
+#[test]
+fn an_address_of_this_machine_is_refused_on_a_public_chain() {
+    let config = SandboxConfig { chain_type: "Live", ..SandboxConfig::default() };
+    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), config));
+    let desk = &network.desk;
+    let register = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
+    let rest =
+        ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", "http://127.0.0.1:1"];
+    desk.refuses(&[&register[..], &rest].concat(), USAGE, &["loopback", "public name"]);
+    let ask = ["task", "request", "--question", "Why?", "--key-file", "alice.key", "--listen", "127.0.0.1:0"];
+    desk.refuses(&ask, USAGE, &["loopback", "--blob-url"]);
+    assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));
 }
 
 // -------------------------------------------------------------------------------------------------------------- tasks
@@ -425,6 +557,13 @@ fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
     refuses(&["--file", "odd.json"], USAGE, &["odd.json"]);
     refuses(&["--question", &"x".repeat(100_000)], USAGE, &["65536"]);
     refuses(&[&question[..], &["--reference", "absent.txt"]].concat(), FAILURE, &["absent.txt"]);
+    // Nothing could be compared with these: every answer would score 0.
+    for (text, says) in [("A", "score 0"), ("\u{feff}…", "score 0"), ("肖特", "spaces")] {
+        desk.write("nothing.txt", text);
+        refuses(&[&question[..], &["--reference", "nothing.txt"]].concat(), USAGE, &["nothing.txt", says]);
+    }
+    // The kind's rubric was calibrated for English.
+    refuses(&["--question", "谁在擒杀中领先全队？"], REFUSED, &["question", "Mandarin", "English"]);
     for command in ["show", "wait", "answers"] {
         let mut arguments = vec!["task", command, "1"];
         arguments.extend((command == "answers").then_some(["--key-file", "alice.key"]).into_iter().flatten());
@@ -444,29 +583,7 @@ fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
 fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
     let network = Network::new();
     let desk = &network.desk;
-    for (number, secret) in ["//Dave", "//Eve", "//Ferdie", "//Bob"].into_iter().enumerate() {
-        let key = format!("node{number}.key");
-        desk.key(&key, secret);
-        let role = if number == 0 { "inference" } else { "evaluator" };
-        let model = if number == 0 { "smollm2-135m-instruct" } else { "all-minilm-l6-v2" };
-        let arguments = [
-            "node",
-            "register",
-            "--key-file",
-            &key,
-            "--role",
-            role,
-            "--operator",
-            "charlie.key",
-            "--model",
-            model,
-            "--endpoint",
-            "http://127.0.0.1:1",
-            "--stake",
-            "20",
-        ];
-        desk.poq(&arguments).assert().success();
-    }
+    network.populate("0");
     let arguments = [
         "task",
         "request",
@@ -501,6 +618,13 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
     desk.poq(&["explain", "1"]).assert().success();
     let collected = desk.json(&["task", "collect", "--all", "--key-file", "alice.key", "--json"]);
     assert_eq!(collected["refunds"], requested["fee_paid"]);
+    // The contract has forgotten the task, and blocks have gone by since: the chain has not.
+    for _ in 0..30 {
+        network.chain.node.advance_ms(1_000).unwrap();
+    }
+    desk.refuses(&["task", "show", "1"], REFUSED, &["there is no task 1"]);
+    assert_eq!(desk.json(&["explain", "1", "--json"]), explained, "after its collection too");
+    desk.refuses(&["explain", "2"], REFUSED, &["no task of that number (2)", "newest one is 1"]);
     // The missed duty cost the node, and the treasury has it.
     let treasury = desk.json(&["treasury", "show", "--json"]);
     assert_ne!(treasury["liabilities"]["treasury"], "0");
@@ -582,7 +706,7 @@ fn ownership_and_pause_are_the_owners() {
     desk.refuses(&["owner", "accept", "--key-file", "bob.key"], REFUSED, &["not been proposed"]);
     desk.poq(&["owner", "propose", &bob, "--key-file", "alice.key"]).assert().success();
     desk.poq(&["owner", "accept", "--key-file", "bob.key"]).assert().success();
-    assert_eq!(desk.json(&["owner", "show", "--json"])["owner"], bob);
+    assert_eq!(desk.json(&["owner", "show", "--json"])["contract_owner"], bob);
     desk.refuses(&["owner", "pause", "--key-file", "alice.key"], REFUSED, &["contract's owner"]);
     desk.poq(&["owner", "pause", "--key-file", "bob.key"]).assert().success();
     let request =
@@ -731,4 +855,448 @@ fn the_demonstration_says_what_it_lacks() {
     desk.write("work", "");
     desk.refuses(&["demo", "--artifact", &artifact, "--work-dir", "."], FAILURE, &["not empty"]);
     desk.refuses(&["demo", "--url", "ws://h:1", "--node"], USAGE, &["cannot be used with"]);
+}
+
+// ------------------------------------------------------------------------------------------------- files and formats
+
+/// Every table, number and text as any TOML editor has it, and nothing else: a snapshot of the text itself, made by this build,
+/// in which other crates turn on serde_json's `arbitrary_precision`.
+#[test]
+fn parameters_are_written_as_plain_toml_that_a_person_can_edit() {
+    let desk = Desk::new();
+    let text = desk.text(&["params", "show", "--defaults"]);
+    let expected = include_str!("snapshots/params.toml");
+    assert_eq!(text, expected, "tests/snapshots/params.toml is what `poq params show --defaults` wrote");
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let plain = match line.split_once(" = ") {
+            None => line.starts_with('[') && line.ends_with(']') && !line.contains('"'),
+            Some((_, value)) => value.starts_with('"') || value.parse::<f64>().is_ok(),
+        };
+        assert!(plain, "{line}");
+    }
+    assert!(text.contains("\naudit_ms = 60000\n") && text.contains("\ntolerance = 0.01\n"));
+
+    // One number changed by hand, as a person would.
+    let network = Network::new();
+    let desk = &network.desk;
+    let shown = desk.text(&["params", "show"]);
+    assert!(shown.contains("\naudit_ms = 60000\n"), "{shown}");
+    desk.write("kinds.toml", &shown.replace("audit_ms = 60000", "audit_ms = 120_000"));
+    let set = ["params", "set", "kinds.toml", "--key-file", "alice.key"];
+    desk.poq(&set).assert().success().stdout(contains("audit_ms: 60000 -> 120000"));
+    assert!(desk.text(&["params", "show"]).contains("\naudit_ms = 120000\n"));
+    // What is written as JSON is read as JSON.
+    desk.write("kinds.json", &desk.text(&["params", "show", "--json"]).replace("120000", "90000"));
+    desk.poq(&["params", "set", "kinds.json", "--key-file", "alice.key"]).assert().success();
+    assert_eq!(desk.json(&["params", "show", "--json"])["kinds"]["1"]["audit_ms"], 90_000);
+}
+
+/// Every command that writes JSON writes plain JSON, which reads back as what it was.
+#[test]
+fn whatever_is_written_as_json_is_plain() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.populate("0.5");
+    let alice = desk.address("alice.key");
+    let request = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
+    desk.poq(&[&request[..], &["--key-file", "alice.key"]].concat()).assert().success();
+    network.chain.node.advance_ms(30 * 60 * 1_000).unwrap();
+    desk.poq(&["advance", "--key-file", "bob.key"]).assert().success();
+    for arguments in [
+        &["balance", &alice][..],
+        &["explain", "1"],
+        &["node", "list"],
+        &["node", "show", "1"],
+        &["task", "list"],
+        &["task", "show", "1"],
+        &["treasury", "show"],
+        &["owner", "show"],
+        &["params", "show"],
+        &["rubric", "list"],
+        &["rubric", "show", "qa"],
+        &["keys", "inspect", "alice.key"],
+        &["node", "stake", "4", "1", "--dry-run", "--key-file", "bob.key"],
+        &["task", "collect", "1", "--key-file", "alice.key"],
+    ] {
+        let text = desk.text(&[arguments, &["--json"]].concat());
+        plain_json(&text, &arguments.join(" "));
+    }
+    let file = std::fs::read_to_string(desk.path("deployment.json")).unwrap();
+    plain_json(&file, "deployment.json");
+}
+
+fn plain_json(text: &str, what: &str) {
+    assert!(!text.contains("serde_json"), "{what}: {text}");
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{what}: {e}: {text}"));
+    let again: Value = serde_json::from_str(&value.to_string()).unwrap();
+    assert_eq!(value, again, "{what}");
+}
+
+#[test]
+fn what_the_simulator_writes_is_plain() {
+    let desk = Desk::new();
+    let quick = ["--rounds", "30", "--replications", "2"];
+    let run = ["simulate", "run", "--json", "run.json"];
+    desk.poq(&[&run[..], &quick].concat()).assert().success();
+    let text = std::fs::read_to_string(desk.path("run.json")).unwrap();
+    plain_json(&text, "run.json");
+    let run: Value = serde_json::from_str(&text).unwrap();
+    assert!(run["rounds"] == 30 && run["metrics"].as_object().unwrap().len() > 3, "{run}");
+
+    let sweep = ["simulate", "sweep", "--out", "sweep.csv", "--attacks", "boosting=0.4", "--ratios", "0.2"];
+    let narrow = ["--panels", "3", "--worlds", "wide", "--aggregations", "median", "--merits", "information"];
+    desk.poq(&[&sweep[..], &narrow, &["--trusts", "relative-merit", "--gold", "0"], &quick].concat())
+        .assert()
+        .success();
+    let text = std::fs::read_to_string(desk.path("sweep.csv")).unwrap();
+    assert!(!text.contains("serde_json") && !text.contains('{'), "{text}");
+    let mut table = csv::Reader::from_reader(text.as_bytes());
+    let header = table.headers().unwrap().clone();
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    assert!(!rows.is_empty(), "{text}");
+    for row in &rows {
+        let numbers = row.iter().filter(|cell| cell.parse::<f64>().is_ok()).count();
+        assert!(numbers * 2 > header.len(), "mostly numbers: {row:?}");
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------- the market
+
+fn request<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let start = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
+    [&start[..], &["--key-file", "alice.key"], more].concat()
+}
+
+#[test]
+fn the_default_fee_is_the_least_at_which_enough_nodes_can_be_drawn() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.populate("0.5");
+    let shown = desk.json(&request(&["--dry-run", "--json"]));
+    let fee: u128 = shown["amount"].as_str().unwrap().parse().unwrap();
+    assert_eq!(shown["dry_run"], true);
+    // A unit less is refused, and the refusal names the fee that would do.
+    let less = format!("{}u", fee - 1);
+    let (status, error) = desk.error(&request(&["--fee", &less, "--json"]));
+    assert_eq!((status, &error["code"]), (REFUSED, &"too_few_nodes".into()));
+    assert_eq!(error["details"]["inference"]["filtered"]["price"], 1);
+    let unit = format!("{}.{:012}", fee / 1_000_000_000_000, fee % 1_000_000_000_000);
+    assert!(error["message"].as_str().unwrap().contains(unit.trim_end_matches('0')), "{unit}: {error}");
+    let requested = desk.json(&request(&["--json"]));
+    assert_eq!(requested["fee_paid"], fee.to_string());
+    assert_eq!(requested["nodes"], serde_json::json!([1]));
+}
+
+#[test]
+fn a_draw_that_cannot_be_filled_says_what_filters_how_many() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.populate("0");
+    desk.poq(&["node", "drain", "2", "--key-file", "node1.key"]).assert().success();
+    desk.poq(&["node", "unstake", "3", "--all", "--key-file", "node2.key"]).assert().success();
+    let (_, error) = desk.error(&request(&["--json"]));
+    assert_eq!(error["code"], "too_few_nodes");
+    let evaluators = &error["details"]["evaluators"];
+    assert_eq!((&evaluators["registered"], &evaluators["can_be_drawn"]), (&3.into(), &1.into()));
+    assert_eq!(
+        (&evaluators["filtered"]["draining"], &evaluators["filtered"]["stake"]),
+        (&1.into(), &1.into())
+    );
+    let says =
+        ["evaluator: 3 wanted, 3 registered, 1 can be drawn", "1 draining", "1 with less stake than 10 UNIT"];
+    desk.refuses(&request(&[]), REFUSED, &says);
+    // One's own nodes do not answer one's own questions.
+    let own = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
+    desk.refuses(&[&own[..], &["--key-file", "node0.key"]].concat(), REFUSED, &["1 your own"]);
+    assert_eq!(desk.json(&["task", "list", "--json"]), Value::Array(vec![]), "nothing was paid for");
+}
+
+// ------------------------------------------------------------------------------------------------------------- money
+
+#[test]
+fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
+    let (chain, desk) = (Chain::new(), Desk::new());
+    desk.key("poor.key", "//Nobody//Has//Money");
+    let (url, artifact) = (chain.url(), artifact());
+    let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--key-file", "poor.key"];
+    desk.refuses(&deploy, FAILURE, &["at least 0.", "can spend 0 UNIT", "0.001 UNIT must remain"]);
+    let (_, error) = desk.error(&[&deploy[..], &["--json"]].concat());
+    assert_eq!(error["code"], "insufficient_funds");
+    let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
+    assert!(needed > 200_000_000_000, "the code's deposit is counted: {error}");
+
+    let network = Network::new();
+    let desk = &network.desk;
+    desk.key("poor.key", "//Nobody//Has//Money");
+    // Enough for the amount, not for the fee and the deposit on top of it.
+    desk.poq(&["transfer", "poor.key", "5", "--key-file", "alice.key"]).assert().success();
+    let register = ["node", "register", "--key-file", "poor.key", "--role", "evaluator", "--stake", "4.99"];
+    let rest =
+        ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", "http://127.0.0.1:1"];
+    let says = [
+        "4.99 UNIT to send or put down",
+        "of transaction fees",
+        "of storage deposits",
+        "can spend 4.999 UNIT",
+    ];
+    desk.refuses(&[&register[..], &rest].concat(), FAILURE, &says);
+    desk.refuses(&["node", "list", "--account", "nobody.key"], USAGE, &["nobody.key"]);
+    assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));
+}
+
+#[test]
+fn what_is_held_is_shown_apart_from_what_can_be_spent() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let amount = |value: &Value, name: &str| value[name].as_str().unwrap().parse::<u128>().unwrap();
+    // Alice uploaded the contract's code: its deposit is held on her account, and is not hers to spend.
+    let alice = desk.json(&["balance", "alice.key", "--json"]);
+    assert!(amount(&alice, "held") > 0, "the code's deposit: {alice}");
+    let held: u128 = alice["holds"].as_array().unwrap().iter().map(|hold| amount(hold, "amount")).sum();
+    assert_eq!(held, amount(&alice, "held"));
+    let existential = amount(&alice, "existential_deposit");
+    assert_eq!(amount(&alice, "total"), amount(&alice, "held") + amount(&alice, "spendable") + existential);
+    network.register("5");
+    assert_eq!(amount(&desk.json(&["balance", "bob.key", "--json"]), "free_stake"), 5_000_000_000_000);
+    let text = desk.text(&["balance", "alice.key"]);
+    for name in ["spendable", "held", "frozen", "free stake", "escrow", "pending", "rewards", "refunds"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+    }
+}
+
+#[test]
+fn unstaking_again_says_that_the_first_part_waits_again() {
+    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), SandboxConfig::live()));
+    let desk = &network.desk;
+    network.register("100");
+    let unstake = |amount: &'static str, more: &[&'static str]| {
+        let start = ["node", "unstake", "1", amount, "--key-file", "bob.key"];
+        desk.text(&[&start[..], more].concat())
+    };
+    assert!(!unstake("5", &["--dry-run"]).contains("again"));
+    unstake("5", &[]);
+    let warned = unstake("7", &["--dry-run"]);
+    assert!(warned.contains("5 UNIT that already waits") && warned.contains("would wait again"), "{warned}");
+    assert!(unstake("7", &[]).contains("12 UNIT"), "all of it is told");
+    desk.refuses(
+        &["node", "withdraw", "1", "--key-file", "bob.key"],
+        REFUSED,
+        &["unbonding period of 12 UNIT"],
+    );
+    // With a period that is over at once: what can be had is not to be thrown in again.
+    desk.write("short.toml", "[global]\nunbonding_ms = 1\narchive_ms = 1000\n");
+    desk.poq(&["params", "set", "short.toml", "--key-file", "alice.key"]).assert().success();
+    unstake("1", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let warned = unstake("1", &["--dry-run"]);
+    assert!(
+        warned.contains("13 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
+        "{warned}"
+    );
+}
+
+#[test]
+fn stake_is_not_given_away_by_mistake() {
+    let network = Network::new();
+    network.register("10");
+    let stake = ["node", "stake", "1", "5", "--key-file", "alice.key"];
+    network.desk.refuses(&stake, REFUSED, &["node 1 belongs to", "only the node's owner gets stake back"]);
+}
+
+#[test]
+fn a_new_key_gets_its_money_from_a_development_key() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let generated = desk.text(&["keys", "generate", "new.key"]);
+    assert!(generated.contains("poq transfer new.key") && generated.contains("poq keys dev"), "{generated}");
+    let dev = desk.text(&["keys", "dev", "rich.key", "--name", "Eve"]);
+    assert!(dev.contains("Everybody knows this key"), "{dev}");
+    assert_eq!(std::fs::read_to_string(desk.path("rich.key")).unwrap().trim(), "//Eve");
+    let sent = desk.json(&["transfer", "new.key", "12.5", "--key-file", "rich.key", "--json"]);
+    assert_eq!(sent["amount"], "12500000000000");
+    assert_eq!(desk.json(&["balance", "new.key", "--json"])["total"], "12500000000000");
+    desk.key("other.key", "//Nobody//Has//Money");
+    let (status, error) = desk.error(&["transfer", "other.key", "1u", "--key-file", "rich.key", "--json"]);
+    assert_eq!((status, &error["code"]), (REFUSED, &"below_existential_deposit".into()));
+    let back = ["transfer", &desk.address("rich.key"), "12.5", "--key-file", "new.key"];
+    desk.refuses(&back, FAILURE, &["cannot pay", "of transaction fees", "can spend 12.499 UNIT"]);
+}
+
+// ---------------------------------------------------------------------------------------------------- before it is sent
+
+/// Every command that sends, in a state in which it would do something.
+fn sending() -> Vec<Vec<&'static str>> {
+    [
+        "node stake 4 1 --key-file bob.key",
+        "node unstake 4 1 --key-file bob.key",
+        "node drain 4 --key-file bob.key",
+        "node configure 4 --endpoint http://127.0.0.1:2 --key-file bob.key",
+        "node register --key-file bob.key --role evaluator --operator charlie.key --model all-minilm-l6-v2 \
+         --endpoint http://127.0.0.1:1 --stake 10",
+        "task request --question Why? --blob-url http://127.0.0.1:1 --key-file alice.key",
+        "transfer bob.key 1 --key-file alice.key",
+        "audit appoint bob.key --key-file alice.key",
+        "owner propose bob.key --key-file alice.key",
+        "owner pause --key-file alice.key",
+        "params set new.toml --key-file alice.key",
+    ]
+    .into_iter()
+    .map(|line| line.split_whitespace().collect())
+    .collect()
+}
+
+/// All that an account has, and how often it has sent anything.
+fn standing(desk: &Desk) -> Value {
+    let accounts = ["alice.key", "bob.key"].map(|key| desk.json(&["balance", key, "--json"]));
+    let mut accounts = accounts.to_vec();
+    for account in &mut accounts {
+        account["block"] = Value::Null;
+    }
+    serde_json::json!({
+        "accounts": accounts,
+        "nodes": desk.json(&["node", "list", "--json"]),
+        "owner": desk.json(&["owner", "show", "--json"]),
+        "kinds": desk.json(&["params", "show", "--json"]),
+    })
+}
+
+#[test]
+fn nothing_is_sent_unasked() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.populate("0");
+    desk.write("new.toml", "[kinds.1]\ntolerance = 0.02\n");
+    let before = standing(desk);
+    for arguments in sending() {
+        let line = arguments.join(" ");
+        // Without a terminal and without --yes: at once, in one line that says what to do.
+        let output = desk.unasked(&arguments).assert().failure().code(USAGE).get_output().clone();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("--yes") && text.contains("POQ_YES=1") && text.lines().count() == 1,
+            "{line}: {text}"
+        );
+        // --dry-run shows what it does and costs, whether --yes is there or not.
+        for command in [desk.unasked(&arguments), desk.poq(&arguments)] {
+            let mut command = command;
+            let output = command.arg("--dry-run").assert().success().get_output().stdout.clone();
+            let text = String::from_utf8(output).unwrap();
+            for says in ["signed by", "transaction fee", "spendable"] {
+                assert!(text.contains(says), "{line}: {text}");
+            }
+        }
+        let shown = desk.json(&[&arguments[..], &["--dry-run", "--json"]].concat());
+        assert_eq!(shown["dry_run"], true, "{line}");
+        let fee: u128 = shown["fee_max"].as_str().unwrap().parse().unwrap();
+        assert!(fee > 0 && shown["action"].as_str().unwrap().len() > 4, "{line}: {shown}");
+    }
+    assert_eq!(standing(desk), before);
+    // And what is shown is what it costs: no more than that, and exactly the deposit.
+    let stake = ["node", "stake", "4", "1", "--key-file", "bob.key", "--json"];
+    let shown = desk.json(&[&stake[..], &["--dry-run"]].concat());
+    let sent = desk.json(&stake);
+    let number = |value: &Value| value.as_str().unwrap().parse::<u128>().unwrap();
+    assert!(number(&sent["fee"]) <= number(&shown["fee_max"]), "{shown} {sent}");
+    assert_eq!(sent["deposit"], shown["deposit"]);
+}
+
+/// The question on a terminal: a pseudoterminal, on which somebody types.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_is_asked() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.register("10");
+    let stake = || desk.json(&["node", "show", "1", "--json"])["node"]["free"].as_str().unwrap().to_owned();
+    for (typed, status, then) in [("n\n", FAILURE, "10000000000000"), ("y\n", 0, "12000000000000")] {
+        let arguments = ["node", "stake", "1", "2", "--key-file", "bob.key"];
+        let (code, shown) = on_a_terminal(desk, &arguments, typed);
+        for says in ["stake 2 UNIT on node 1", "transaction fee", "Send it? [y/N]"] {
+            assert!(shown.contains(says), "{says}: {shown}");
+        }
+        assert_eq!((code, stake()), (status, then.to_owned()), "{shown}");
+    }
+}
+
+/// Runs `poq` with a pseudoterminal as its input and error output, and types `typed` once it asks. Returns the exit status and
+/// what the terminal showed.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(desk: &Desk, arguments: &[&str], typed: &str) -> (i32, String) {
+    use std::io::{Read, Write};
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let (mut master, mut slave) = (0, 0);
+    // SAFETY: both places outlive the call; names, settings and sizes may be null.
+    let opened = unsafe {
+        libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
+    };
+    assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: openpty returned two descriptors that nobody else owns.
+    let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    let mut master = std::fs::File::from(master);
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("poq"));
+    command.args(arguments).current_dir(desk.folder.path()).env("HOME", desk.folder.path());
+    command
+        .env_remove("POQ_YES")
+        .stdin(slave.try_clone().unwrap())
+        .stderr(slave)
+        .stdout(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // The command holds the terminal's other end; without this the reading below would never end.
+    drop(command);
+    let (mut shown, mut answered) = (Vec::new(), false);
+    let mut buffer = [0; 4096];
+    // Reading from a terminal whose other end is closed is an error: the end.
+    while let Ok(read @ 1..) = master.read(&mut buffer) {
+        shown.extend(&buffer[..read]);
+        if !answered && String::from_utf8_lossy(&shown).contains("[y/N]") {
+            answered = true;
+            master.write_all(typed.as_bytes()).unwrap();
+        }
+    }
+    (child.wait().unwrap().code().unwrap(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn errors_are_json_where_results_are() {
+    let network = Network::new();
+    let desk = &network.desk;
+    let code = |arguments: &[&str]| {
+        let (status, error) = desk.error(&[arguments, &["--json"]].concat());
+        assert!(!error["message"].as_str().unwrap().is_empty());
+        (status, error["code"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(code(&["node", "show", "7"]), (REFUSED, "refused".into()));
+    assert_eq!(code(&["node", "drain", "7", "--key-file", "bob.key"]), (REFUSED, "no_node".into()));
+    assert_eq!(code(&["node", "show", "seven"]), (USAGE, "usage".into()));
+    assert_eq!(code(&["node", "list", "--contract", "nowhere.json"]), (USAGE, "usage".into()));
+    assert_eq!(code(&["explain", "1", "--block", "1"]), (FAILURE, "no_final_event".into()));
+    let far = ["node", "list", "--url", "ws://127.0.0.1:1", "--connect-timeout", "1s"];
+    assert_eq!(code(&far), (UNREACHABLE, "unreachable".into()));
+    desk.write("bad.toml", "[kinds.1]\ntolerence = 0.1");
+    let set = ["params", "set", "bad.toml", "--key-file", "alice.key"];
+    assert_eq!(code(&set), (USAGE, "parameter_file".into()));
+    let output = desk.unasked(&["node", "drain", "1", "--key-file", "bob.key", "--json"]).output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "confirmation_required");
+}
+
+// ------------------------------------------------------------------------------------------------ shells and manuals
+
+#[test]
+fn shells_complete_and_man_knows_every_command() {
+    let desk = Desk::new();
+    for (shell, says) in [("bash", "complete -F"), ("zsh", "#compdef poq"), ("fish", "complete -c poq")] {
+        let text = desk.text(&["completions", shell]);
+        assert!(text.contains(says) && text.contains("unstake"), "{shell}");
+    }
+    desk.refuses(&["completions", "cmd.exe"], USAGE, &["cmd.exe"]);
+    desk.poq(&["man", "pages"]).assert().success();
+    for (page, says) in [
+        ("poq.1", "Exit status"),
+        ("poq-node-unstake.1", "unbonding period"),
+        ("poq-task-request.1", "dry\\-run"),
+    ] {
+        let text = std::fs::read_to_string(desk.path("pages").join(page)).unwrap();
+        assert!(text.contains(".TH") && text.contains(says), "{page}: {text}");
+    }
 }

@@ -52,6 +52,9 @@ impl Bert {
         let fail = |e: &dyn std::fmt::Display| Error::model(&entry.name, e);
         let path = model.file("config.json")?;
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let raw: serde_json::Value =
+            serde_json::from_slice(&config).map_err(|e| fail(&format!("config.json: {e}")))?;
+        refuse_others(&raw).map_err(|e| fail(&format!("config.json: {e}")))?;
         let config: Config =
             serde_json::from_slice(&config).map_err(|e| fail(&format!("config.json: {e}")))?;
         if entry.context_tokens > config.max_position_embeddings {
@@ -113,6 +116,32 @@ impl Bert {
             Network::Candle(network) => run_on_candle(network, &encodings, self.hidden, head),
         }
         .map_err(|e| self.fail(e))
+        .and_then(|outputs| {
+            // A vector with NaN is like nothing, so that every score would be 0 without a word.
+            match outputs.iter().flatten().all(|value| value.is_finite()) {
+                true => Ok(outputs),
+                false => Err(self.fail("its output has numbers that are not finite: its weights are broken")),
+            }
+        })
+    }
+}
+
+/// Refuses networks whose configuration looks like a BERT's and is not: RoBERTa counts positions from 2, others add relative
+/// positions or more. Loaded as a BERT they would give vectors, quietly wrong ones.
+fn refuse_others(config: &serde_json::Value) -> std::result::Result<(), String> {
+    match config["model_type"].as_str() {
+        None | Some("bert") => {}
+        Some(other) => return Err(format!("the model is of type `{other}`, and only `bert` is supported")),
+    }
+    match config["position_embedding_type"].as_str() {
+        None | Some("absolute") => {}
+        Some(other) => {
+            return Err(format!("`position_embedding_type` is `{other}`, and only `absolute` is supported"))
+        }
+    }
+    match config["hidden_act"].as_str() {
+        None | Some("gelu" | "relu") => Ok(()),
+        Some(other) => Err(format!("`hidden_act` is `{other}`, which is not supported")),
     }
 }
 
@@ -350,5 +379,26 @@ impl CrossEncoder for BertCrossEncoder {
             pairs.iter().map(|(a, b)| (bounded(a), bounded(b)).into()).collect();
         let logits = self.bert.run(&inputs, true, &|tokens| self.logit(tokens))?;
         Ok(logits.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_bert_is_refused_by_name() {
+        use serde_json::json;
+        refuse_others(&json!({ "model_type": "bert", "position_embedding_type": "absolute" })).unwrap();
+        refuse_others(&json!({})).unwrap();
+        for (config, name) in [
+            (json!({ "model_type": "roberta" }), "`roberta`"),
+            (json!({ "model_type": "xlm-roberta" }), "`xlm-roberta`"),
+            (json!({ "model_type": "bert", "position_embedding_type": "relative_key" }), "`relative_key`"),
+            (json!({ "hidden_act": "silu" }), "`silu`"),
+        ] {
+            let error = refuse_others(&config).unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

@@ -94,7 +94,7 @@ impl CandleGenerator {
             let mut position = 0;
             let mut logits = None;
             for chunk in prompt.chunks(PROMPT_CHUNK) {
-                logits = Some(self.decoder.forward(chunk, position, &device)?);
+                logits = Some(finite(self.decoder.forward(chunk, position, &device)?)?);
                 position += chunk.len();
             }
             let prompt_time = started.elapsed();
@@ -105,7 +105,7 @@ impl CandleGenerator {
                 let token = argmax(&current) as u32;
                 tokens.push(token);
                 if tokens.len() < count {
-                    logits = Some(self.decoder.forward(&[token], position, &device)?);
+                    logits = Some(finite(self.decoder.forward(&[token], position, &device)?)?);
                     position += 1;
                 }
             }
@@ -138,6 +138,17 @@ fn interrupted(request: &GenerateRequest) -> Option<FinishReason> {
         Some(FinishReason::Deadline)
     } else {
         None
+    }
+}
+
+/// Logits of which one is no number tell nothing, and the likeliest of them would be any token.
+fn finite(logits: Vec<f32>) -> candle_core::Result<Vec<f32>> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(logits),
+        Some(at) => candle_core::bail!(
+            "the logit of token {at} is {}: its weights or its arithmetic are broken (a precision that is too small for it?)",
+            logits[at]
+        ),
     }
 }
 
@@ -193,7 +204,8 @@ impl Generator for CandleGenerator {
             if finish.is_some() {
                 break;
             }
-            logits = Some(self.decoder.forward(chunk, position, &device).map_err(|e| self.fail(e))?);
+            let next = self.decoder.forward(chunk, position, &device).and_then(finite);
+            logits = Some(next.map_err(|e| self.fail(e))?);
             position += chunk.len();
         }
         let prompt_ms = started.elapsed().as_millis() as u64;
@@ -226,8 +238,8 @@ impl Generator for CandleGenerator {
                 interrupted(request)
             };
             if finish.is_none() {
-                let next = self.decoder.forward(&[token], position, &device).map_err(|e| self.fail(e))?;
-                logits = Some(next);
+                let next = self.decoder.forward(&[token], position, &device).and_then(finite);
+                logits = Some(next.map_err(|e| self.fail(e))?);
                 position += 1;
             }
         }
@@ -246,5 +258,19 @@ impl Generator for CandleGenerator {
             decode_ms: decoding.elapsed().as_millis() as u64,
             finish_reason: finish.unwrap_or(FinishReason::Length),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_that_are_no_numbers_are_an_error() {
+        assert_eq!(finite(vec![1.0, -2.0]).unwrap(), [1.0, -2.0]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = finite(vec![1.0, bad]).unwrap_err().to_string();
+            assert!(error.contains("token 1"), "{error}");
+        }
     }
 }

@@ -12,6 +12,10 @@ use super::cpu::{
     pool::Pool,
     quant::{Format, Isa, QuantMatrix},
 };
+use super::{
+    gguf_tokenizer::whole,
+    rope::{self, Scaling},
+};
 use crate::convert::gguf::{is_slow, to_q8_0};
 use candle_core::{
     quantized::{gguf_file::Content, QMatMul, QTensor},
@@ -76,7 +80,7 @@ enum Rope {
 }
 
 /// What a file says about its network.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Hyper {
     rope: Rope,
     layers: usize,
@@ -86,11 +90,64 @@ struct Hyper {
     head_dim: usize,
     epsilon: f32,
     rope_base: f32,
+    scaling: Scaling,
 }
 
+/// Keys of an architecture's own namespace that are honoured, or that change nothing in the values that are checked.
+const KNOWN_KEYS: [&str; 24] = [
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.layer_norm_rms_epsilon",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.causal",
+    "attention.sliding_window",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "expert_count",
+    "expert_used_count",
+];
+
+/// Tensors of a layer.
+const LAYER_TENSORS: [&str; 16] = [
+    "attn_norm.weight",
+    "ffn_norm.weight",
+    "attn_q.weight",
+    "attn_k.weight",
+    "attn_v.weight",
+    "attn_output.weight",
+    "ffn_gate.weight",
+    "ffn_up.weight",
+    "ffn_down.weight",
+    "attn_q.bias",
+    "attn_k.bias",
+    "attn_v.bias",
+    "attn_output.bias",
+    "ffn_gate.bias",
+    "ffn_up.bias",
+    "ffn_down.bias",
+];
+
+/// The divisors of frequencies, where a file has them.
+const ROPE_TENSORS: [&str; 3] =
+    ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+
 impl Hyper {
-    /// Reads it; positions up to `context` are to be seen.
-    fn read(gguf: &Content, context: usize) -> candle_core::Result<Self> {
+    /// Reads it; positions up to `context` are to be seen. What would change the computation and is not known is refused.
+    fn read<R: Read + Seek>(gguf: &Content, reader: &mut R, context: usize) -> candle_core::Result<Self> {
         let architecture = match gguf.metadata.get("general.architecture") {
             Some(value) => value.to_string()?.clone(),
             None => candle_core::bail!("the file names no architecture"),
@@ -100,25 +157,70 @@ impl Hyper {
             "qwen2" => Rope::Halves,
             other => candle_core::bail!("architecture `{other}` is not one of llama, qwen2"),
         };
-        let get = |key: &str| {
-            let key = format!("{architecture}.{key}");
-            match gguf.metadata.get(&key) {
-                Some(value) => Ok(value),
-                None => candle_core::bail!("the file has no `{key}`"),
+        if gguf.metadata.get("split.count").and_then(whole).is_some_and(|parts| parts > 1) {
+            candle_core::bail!("the file is one part of several: join them first (llama-gguf-split --merge)")
+        }
+        let namespace = format!("{architecture}.");
+        for key in gguf.metadata.keys().filter_map(|key| key.strip_prefix(&namespace)) {
+            if !KNOWN_KEYS.contains(&key) {
+                candle_core::bail!("the file has `{architecture}.{key}`, which is not supported: to pass over it would give other answers")
+            }
+        }
+        let optional = |key: &str| gguf.metadata.get(&format!("{namespace}{key}"));
+        let get = |key: &str| match optional(key) {
+            Some(value) => Ok(value),
+            None => candle_core::bail!("the file has no `{architecture}.{key}`"),
+        };
+        let float = |key: &str| optional(key).map(|v| v.to_f32()).transpose();
+        let count = |key: &str| -> candle_core::Result<Option<usize>> {
+            match optional(key) {
+                None => Ok(None),
+                Some(value) => match whole(value).and_then(|v| usize::try_from(v).ok()) {
+                    Some(value) => Ok(Some(value)),
+                    // Some files have a number per layer.
+                    None => candle_core::bail!("`{architecture}.{key}` is no number: {value:?}"),
+                },
             }
         };
-        if get("expert_count").and_then(|v| v.to_u32()).unwrap_or(0) > 1 {
+        let number = |key: &str| match count(key)? {
+            Some(value) => Ok(value),
+            None => candle_core::bail!("the file has no `{architecture}.{key}`"),
+        };
+        if count("expert_count")?.unwrap_or(0) > 1 {
             candle_core::bail!("mixtures of experts are not supported")
         }
-        if get("rope.scaling.type").and_then(|v| v.to_string().cloned()).is_ok_and(|t| t != "none") {
-            candle_core::bail!("scaled rotary embeddings are not supported")
+        if optional("attention.causal").is_some_and(|v| matches!(v.to_bool(), Ok(false))) {
+            candle_core::bail!(
+                "`{architecture}.attention.causal` is false: the model sees ahead, so it writes no text"
+            )
         }
-        let number = |key: &str| get(key).and_then(|v| v.to_u32()).map(|v| v as usize);
+        if let Some(window) =
+            count("attention.sliding_window")?.filter(|window| *window > 0 && *window < context)
+        {
+            candle_core::bail!(
+                "it sees {window} tokens back (`{architecture}.attention.sliding_window`) and is given {context} tokens of context: \
+                 give it at most {window}"
+            )
+        }
         let heads = number("attention.head_count")?;
-        let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+        let kv_heads = count("attention.head_count_kv")?.unwrap_or(heads);
         let hidden = number("embedding_length")?;
-        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) || !hidden.is_multiple_of(heads) {
-            candle_core::bail!("{heads} heads, {kv_heads} for keys, {hidden} wide: these do not fit together")
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            candle_core::bail!("{heads} heads, {kv_heads} for keys: these do not fit together")
+        }
+        let head_dim = match count("attention.key_length")? {
+            Some(width) => width,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => candle_core::bail!("{heads} heads, {hidden} wide: these do not fit together"),
+        };
+        if let Some(width) = count("attention.value_length")?.filter(|width| *width != head_dim) {
+            candle_core::bail!("keys are {head_dim} wide and values {width}: this is not supported")
+        }
+        if head_dim == 0 || head_dim % 2 != 0 {
+            candle_core::bail!("heads are {head_dim} wide: an even number is needed")
+        }
+        if let Some(turned) = count("rope.dimension_count")?.filter(|turned| *turned != head_dim) {
+            candle_core::bail!("{turned} of a head's {head_dim} components turn with the position: all or nothing is supported")
         }
         let trained = number("context_length")?;
         if context > trained {
@@ -126,15 +228,76 @@ impl Hyper {
                 "the manifest gives it {context} tokens of context, it was trained for {trained}"
             )
         }
+        let layers = number("block_count")?;
+        refuse_unknown_tensors(gguf, layers)?;
+
+        let original = count("rope.scaling.original_context_length")?;
+        let factor = float("rope.scaling.factor")?.filter(|factor| *factor > 0.0);
+        let kind = match optional("rope.scaling.type") {
+            Some(value) => value.to_string()?.as_str(),
+            None => "none",
+        };
+        let mut divisors = |name: &str| -> candle_core::Result<Vec<f32>> {
+            gguf.tensor(reader, name, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()
+        };
+        let has = |name: &str| gguf.tensor_infos.contains_key(name);
+        let scaling = match kind {
+            "longrope" => {
+                let Some(original) = original else {
+                    candle_core::bail!("longrope without `{architecture}.rope.scaling.original_context_length`")
+                };
+                let name = if context > original { ROPE_TENSORS[1] } else { ROPE_TENSORS[2] };
+                if !has(name) {
+                    candle_core::bail!("longrope without the tensor `{name}`")
+                }
+                let magnitude = match float("rope.scaling.attn_factor")? {
+                    Some(factor) => factor,
+                    None => Scaling::long_magnitude(original as f32, trained as f32),
+                };
+                Scaling::Divisors { divisors: divisors(name)?, magnitude }
+            }
+            "yarn" => Scaling::Yarn {
+                factor: factor.unwrap_or(1.0),
+                original: original.unwrap_or(trained) as f32,
+                beta_fast: float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                attention: float("rope.scaling.attn_factor")?
+                    .map(|own| own * (1.0 + 0.1 * factor.unwrap_or(1.0).max(1.0).ln())),
+                truncate: true,
+            },
+            // Llama 3.1 and later: the divisors are in a tensor.
+            "none" | "linear" | "llama3" if has(ROPE_TENSORS[0]) => {
+                if kind == "linear" && factor.is_some_and(|factor| factor != 1.0) {
+                    candle_core::bail!("its positions are scaled twice: by a factor and by `rope_freqs.weight`")
+                }
+                Scaling::Divisors { divisors: divisors(ROPE_TENSORS[0])?, magnitude: 1.0 }
+            }
+            "linear" => match factor.or(float("rope.scale_linear")?) {
+                Some(factor) => Scaling::Linear(factor),
+                None => candle_core::bail!("linear scaling without `{architecture}.rope.scaling.factor`"),
+            },
+            "none" => match float("rope.scale_linear")? {
+                Some(factor) if factor != 1.0 && factor != 0.0 => Scaling::Linear(factor),
+                _ => Scaling::None,
+            },
+            other => candle_core::bail!("`{architecture}.rope.scaling.type` is `{other}`: supported are none, linear, yarn, longrope and `rope_freqs.weight`"),
+        };
+        if kind != "longrope" && (has(ROPE_TENSORS[1]) || has(ROPE_TENSORS[2])) {
+            candle_core::bail!("it has divisors for long contexts, and its scaling is `{kind}`, not longrope")
+        }
+        if kind != "none" && kind != "linear" && kind != "llama3" && has(ROPE_TENSORS[0]) {
+            candle_core::bail!("its positions are scaled twice: by {kind} and by `rope_freqs.weight`")
+        }
         Ok(Self {
             rope,
-            layers: number("block_count")?,
+            layers,
             hidden,
             heads,
             kv_heads,
-            head_dim: hidden / heads,
+            head_dim,
             epsilon: get("attention.layer_norm_rms_epsilon")?.to_f32()?,
-            rope_base: get("rope.freq_base").and_then(|v| v.to_f32()).unwrap_or(10_000.0),
+            rope_base: float("rope.freq_base")?.unwrap_or(10_000.0),
+            scaling,
         })
     }
 
@@ -147,6 +310,39 @@ impl Hyper {
             hidden: self.hidden,
             epsilon: self.epsilon,
         }
+    }
+
+    /// Cosines and sines of the rotary embedding, (positions, d/2) each.
+    fn rotations(&self, positions: usize, device: &Device) -> candle_core::Result<(Tensor, Tensor)> {
+        let (frequencies, magnitude) = rope::scaled(self.head_dim, self.rope_base, &self.scaling)
+            .map_err(|reason| candle_core::Error::Msg(format!("its rotary embedding has {reason}")))?;
+        let frequencies = Tensor::new(frequencies, device)?.unsqueeze(0)?;
+        let positions = Tensor::arange(0, positions as u32, device)?.to_dtype(DType::F32)?.unsqueeze(1)?;
+        let angles = positions.matmul(&frequencies)?;
+        let magnitude = f64::from(magnitude);
+        Ok(((angles.cos()? * magnitude)?, (angles.sin()? * magnitude)?))
+    }
+}
+
+/// A tensor that nothing here uses does something in the network that wrote it.
+fn refuse_unknown_tensors(gguf: &Content, layers: usize) -> candle_core::Result<()> {
+    let known = |name: &str| {
+        if let Some((index, tensor)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+            return index.parse::<usize>().is_ok_and(|index| index < layers)
+                && LAYER_TENSORS.contains(&tensor);
+        }
+        matches!(name, "token_embd.weight" | "output_norm.weight" | "output.weight")
+            || ROPE_TENSORS.contains(&name)
+    };
+    let mut unknown: Vec<&str> =
+        gguf.tensor_infos.keys().map(String::as_str).filter(|name| !known(name)).collect();
+    unknown.sort_unstable();
+    match unknown.first() {
+        None => Ok(()),
+        Some(first) => candle_core::bail!(
+            "the file has {} tensors that are not supported, such as `{first}`: to pass over them would give other answers",
+            unknown.len()
+        ),
     }
 }
 
@@ -171,8 +367,10 @@ fn load_own<R: Read + Seek>(
     reader: &mut R,
     context: usize,
 ) -> candle_core::Result<Option<CpuDecoder>> {
-    let hyper = Hyper::read(gguf, context)?;
-    let is_matrix = |name: &str| name.ends_with(".weight") && !name.ends_with("norm.weight");
+    let hyper = Hyper::read(gguf, reader, context)?;
+    let is_matrix = |name: &str| {
+        name.ends_with(".weight") && !name.ends_with("norm.weight") && !ROPE_TENSORS.contains(&name)
+    };
     let unknown = gguf.tensor_infos.iter().find(|(name, info)| {
         is_matrix(name) && Format::of(info.ggml_dtype).is_none_or(|f| !f.fits(info.shape.dims()))
     });
@@ -235,7 +433,7 @@ fn load_own<R: Read + Seek>(
     }
     let head =
         gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
-    let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, &Device::Cpu)?;
+    let (cos, sin) = hyper.rotations(context, &Device::Cpu)?;
     CpuDecoder::new(
         hyper.shape(),
         matrix("token_embd.weight")?,
@@ -269,8 +467,8 @@ impl GgufDecoder {
         context: usize,
         device: &Device,
     ) -> candle_core::Result<Self> {
-        let hyper = Hyper::read(gguf, context)?;
-        let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, device)?;
+        let hyper = Hyper::read(gguf, reader, context)?;
+        let (cos, sin) = hyper.rotations(context, device)?;
         let mut tensor = |name: &str| gguf.tensor(reader, name, device);
         let embedding = Linear::new(tensor("token_embd.weight")?, None)?;
         let norm = tensor("output_norm.weight")?.dequantize(device)?;
@@ -321,7 +519,7 @@ impl GgufDecoder {
         let mut x = self.embedding.rows(&ids)?;
         let cos = self.cos.narrow(0, position, count)?;
         let sin = self.sin.narrow(0, position, count)?;
-        let hyper = self.hyper;
+        let hyper = &self.hyper;
         let mask = causal_mask(count, position, &self.device)?;
         for layer in &mut self.layers {
             let normed = ops::rms_norm(&x, &layer.attention_norm, hyper.epsilon)?;
@@ -342,9 +540,9 @@ impl Layer {
         mask: Option<&Tensor>,
         cos: &Tensor,
         sin: &Tensor,
-        hyper: Hyper,
+        hyper: &Hyper,
     ) -> candle_core::Result<Tensor> {
-        let Hyper { rope, heads, kv_heads, head_dim, .. } = hyper;
+        let Hyper { rope, heads, kv_heads, head_dim, .. } = *hyper;
         let count = x.dim(0)?;
         // (tokens, heads · d) → (heads, tokens, d)
         let split =
@@ -384,21 +582,6 @@ impl Layer {
     }
 }
 
-/// Cosines and sines of the rotary embedding, (positions, d/2) each.
-fn rotations(
-    head_dim: usize,
-    base: f32,
-    positions: usize,
-    device: &Device,
-) -> candle_core::Result<(Tensor, Tensor)> {
-    let frequencies: Vec<f32> =
-        (0..head_dim).step_by(2).map(|i| base.powf(i as f32 / head_dim as f32).recip()).collect();
-    let frequencies = Tensor::new(frequencies, device)?.unsqueeze(0)?;
-    let positions = Tensor::arange(0, positions as u32, device)?.to_dtype(DType::F32)?.unsqueeze(1)?;
-    let angles = positions.matmul(&frequencies)?;
-    Ok((angles.cos()?, angles.sin()?))
-}
-
 /// What is added to the scores: nothing where a token may look, −∞ where it would look ahead. One token looks everywhere.
 fn causal_mask(count: usize, position: usize, device: &Device) -> candle_core::Result<Option<Tensor>> {
     if count == 1 {
@@ -417,9 +600,12 @@ fn causal_mask(count: usize, position: usize, device: &Device) -> candle_core::R
 mod tests {
     use super::*;
     use crate::{encode::cosine, ModelStore};
-    use candle_core::Tensor;
+    use candle_core::{
+        quantized::{gguf_file::Value, GgmlDType},
+        Tensor,
+    };
     use candle_transformers::models::quantized_llama;
-    use std::fs::File;
+    use std::{collections::BTreeMap, fs::File};
 
     fn unit(logits: &Tensor) -> Vec<f32> {
         let norm = logits.sqr().unwrap().sum_all().unwrap().sqrt().unwrap();
@@ -432,6 +618,204 @@ mod tests {
         let best = (0..theirs.len()).max_by(|a, b| theirs[*a].total_cmp(&theirs[*b])).unwrap();
         let better = ours.iter().filter(|logit| **logit > ours[best]).count();
         assert!(better < 5, "their likeliest token is our number {better}");
+    }
+
+    /// A tiny network with weights out of a formula, and what `change` does to its metadata and tensors.
+    fn tiny(
+        change: impl FnOnce(&mut BTreeMap<String, Value>, &mut BTreeMap<String, QTensor>),
+    ) -> std::io::Cursor<Vec<u8>> {
+        const HIDDEN: usize = 64;
+        let mut state = 1u32;
+        let mut values = |count: usize| -> Vec<f32> {
+            let next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+            };
+            std::iter::repeat_with(next).take(count).collect()
+        };
+        let mut tensors = BTreeMap::new();
+        let mut matrix = |name: &str, rows: usize, columns: usize| {
+            let tensor = Tensor::from_vec(values(rows * columns), (rows, columns), &Device::Cpu).unwrap();
+            tensors.insert(name.to_string(), QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap());
+        };
+        matrix("token_embd.weight", 32, HIDDEN);
+        for (name, rows, columns) in [
+            ("attn_q", HIDDEN, HIDDEN),
+            ("attn_k", HIDDEN / 2, HIDDEN),
+            ("attn_v", HIDDEN / 2, HIDDEN),
+            ("attn_output", HIDDEN, HIDDEN),
+            ("ffn_gate", 96, HIDDEN),
+            ("ffn_up", 96, HIDDEN),
+            ("ffn_down", HIDDEN, 96),
+        ] {
+            matrix(&format!("blk.0.{name}.weight"), rows, columns);
+        }
+        for name in ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"] {
+            tensors.insert(name.to_string(), vector(&[1.0; HIDDEN]));
+        }
+        let mut metadata: BTreeMap<String, Value> = [
+            ("context_length", 64),
+            ("embedding_length", HIDDEN as u32),
+            ("block_count", 1),
+            ("feed_forward_length", 96),
+            ("attention.head_count", 2),
+            ("attention.head_count_kv", 1),
+        ]
+        .map(|(key, value)| (format!("llama.{key}"), Value::U32(value)))
+        .into();
+        metadata.insert("general.architecture".into(), Value::String("llama".into()));
+        metadata.insert("llama.attention.layer_norm_rms_epsilon".into(), Value::F32(1e-5));
+        change(&mut metadata, &mut tensors);
+        let mut out = std::io::Cursor::new(Vec::new());
+        let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        candle_core::quantized::gguf_file::write(&mut out, &metadata, &tensors).unwrap();
+        out
+    }
+
+    fn vector(values: &[f32]) -> QTensor {
+        let tensor = Tensor::new(values, &Device::Cpu).unwrap();
+        QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
+    }
+
+    /// The logits after six tokens, by candle and by our own code on each instruction set; they agree.
+    fn logits(mut file: std::io::Cursor<Vec<u8>>) -> candle_core::Result<Vec<f32>> {
+        file.set_position(0);
+        let gguf = Content::read(&mut file)?;
+        let tokens = [3, 1, 4, 1, 5, 9];
+        let mut on_candle = GgufDecoder::load(&gguf, &mut file, 32, &Device::Cpu)?;
+        on_candle.reset(8);
+        let found = on_candle.forward(&tokens, 0)?;
+        if let Some(mut own) = load_own(&gguf, &mut file, 32)? {
+            for isa in Isa::available() {
+                own.set_isa(*isa);
+                own.reset(8);
+                assert_agree(&Tensor::new(own.forward(&tokens, 0)?, &Device::Cpu)?, &found);
+            }
+        }
+        found.to_vec1()
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn what_a_file_says_of_positions_is_done() {
+        let plain = logits(tiny(|_, _| {})).unwrap();
+        let ones = logits(tiny(|_, tensors| {
+            tensors.insert("rope_freqs.weight".into(), vector(&[1.0; 16]));
+        }));
+        assert!(distance(&plain, &ones.unwrap()) < 1e-6);
+        let scaled = |kind: &'static str, factor: f32| {
+            logits(tiny(move |metadata, _| {
+                metadata.insert("llama.rope.scaling.type".into(), Value::String(kind.into()));
+                metadata.insert("llama.rope.scaling.factor".into(), Value::F32(factor));
+            }))
+            .unwrap()
+        };
+        assert!(distance(&plain, &scaled("linear", 1.0)) < 1e-6);
+        assert!(distance(&plain, &scaled("none", 8.0)) < 1e-6);
+        let linear = scaled("linear", 8.0);
+        assert!(distance(&plain, &linear) > 1e-3 && distance(&linear, &scaled("yarn", 8.0)) > 1e-3);
+        // Divisors that are all the same are a linear scaling.
+        let same = logits(tiny(|_, tensors| {
+            tensors.insert("rope_freqs.weight".into(), vector(&[8.0; 16]));
+        }));
+        assert!(distance(&linear, &same.unwrap()) < 1e-5);
+        // As Llama 3.2 has them: only slow frequencies are divided.
+        let some = logits(tiny(|_, tensors| {
+            let divisors: Vec<f32> = (0..16).map(|i| if i < 4 { 1.0 } else { 32.0 }).collect();
+            tensors.insert("rope_freqs.weight".into(), vector(&divisors));
+        }))
+        .unwrap();
+        assert!(distance(&plain, &some) > 1e-3 && distance(&linear, &some) > 1e-3);
+    }
+
+    #[test]
+    fn heads_are_as_wide_as_the_file_says() {
+        // Two heads of 64 in a network 64 wide.
+        let wide = logits(tiny(|metadata, tensors| {
+            for key in ["key_length", "value_length"] {
+                metadata.insert(format!("llama.attention.{key}"), Value::U32(64));
+            }
+            for (name, rows, columns) in
+                [("attn_q", 128, 64), ("attn_k", 64, 64), ("attn_v", 64, 64), ("attn_output", 64, 128)]
+            {
+                let values: Vec<f32> = (0..rows * columns).map(|i| (i as f32 * 0.7).sin() * 0.3).collect();
+                let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap();
+                let tensor = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
+                tensors.insert(format!("blk.0.{name}.weight"), tensor);
+            }
+        }));
+        assert!(wide.unwrap().iter().all(|logit| logit.is_finite()));
+        // The same heads with matrices of another width do not load.
+        let narrow = tiny(|metadata, _| {
+            metadata.insert("llama.attention.key_length".into(), Value::U32(64));
+            metadata.insert("llama.attention.value_length".into(), Value::U32(64));
+        });
+        assert!(logits(narrow).is_err());
+    }
+
+    #[test]
+    fn what_would_change_the_computation_is_refused_by_name() {
+        let refused =
+            |name: &str, change: fn(&mut BTreeMap<String, Value>, &mut BTreeMap<String, QTensor>)| {
+                let error = logits(tiny(change)).unwrap_err().to_string();
+                assert!(error.contains(name), "{name}: {error}");
+            };
+        refused("`gemma9`", |m, _| {
+            m.insert("general.architecture".into(), Value::String("gemma9".into()));
+        });
+        refused("`llama.attn_logit_softcapping`", |m, _| {
+            m.insert("llama.attn_logit_softcapping".into(), Value::F32(50.0));
+        });
+        refused("`llama.logit_scale`", |m, _| {
+            m.insert("llama.logit_scale".into(), Value::F32(8.0));
+        });
+        refused("values 16", |m, _| {
+            m.insert("llama.attention.value_length".into(), Value::U32(16));
+        });
+        refused("16 of a head's 32", |m, _| {
+            m.insert("llama.rope.dimension_count".into(), Value::U32(16));
+        });
+        refused("sliding_window", |m, _| {
+            m.insert("llama.attention.sliding_window".into(), Value::U32(16));
+        });
+        refused("`su`", |m, _| {
+            m.insert("llama.rope.scaling.type".into(), Value::String("su".into()));
+        });
+        refused("experts", |m, _| {
+            m.insert("llama.expert_count".into(), Value::U32(8));
+        });
+        refused("head_count_kv", |m, _| {
+            m.insert("llama.attention.head_count_kv".into(), Value::Array(vec![Value::U32(1); 1]));
+        });
+        refused("join them", |m, _| {
+            m.insert("split.count".into(), Value::U16(2));
+        });
+        refused("`blk.0.attn_q_norm.weight`", |_, t| {
+            t.insert("blk.0.attn_q_norm.weight".into(), vector(&[1.0; 32]));
+        });
+        refused("`blk.1.attn_norm.weight`", |_, t| {
+            t.insert("blk.1.attn_norm.weight".into(), vector(&[1.0; 64]));
+        });
+        refused("8 divisors for 16", |_, t| {
+            t.insert("rope_freqs.weight".into(), vector(&[1.0; 8]));
+        });
+        refused("not positive", |_, t| {
+            t.insert("rope_freqs.weight".into(), vector(&[0.0; 16]));
+        });
+        refused("longrope", |_, t| {
+            t.insert("rope_factors_long.weight".into(), vector(&[1.0; 16]));
+        });
+        refused("twice", |m, t| {
+            m.insert("llama.rope.scaling.type".into(), Value::String("yarn".into()));
+            t.insert("rope_freqs.weight".into(), vector(&[1.0; 16]));
+        });
+        refused("sees ahead", |m, _| {
+            m.insert("llama.attention.causal".into(), Value::Bool(false));
+        });
     }
 
     /// Same weights, other code: the logits agree but for the rounding of activations to eight bits.

@@ -6,6 +6,8 @@ mod cpu;
 mod decoder;
 mod generator;
 mod gguf;
+mod gguf_tokenizer;
+mod rope;
 mod tokenizer;
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use super::{
     semantic::{outputs, said},
-    structure::words,
     support::contained,
+    text::{index, terms},
     Case, Dimension, Family, SharedCrossEncoder, SharedEncoder,
 };
 use crate::{
@@ -98,8 +98,8 @@ fn softmax(values: &[f64], temperature: f64) -> Vec<f64> {
 /// How much of each answer stands in the sentences that answer the question: the share of its words that a sentence has,
 /// averaged over the sentences by how relevant they are to the question.
 fn evidence(case: &Case<'_>, sentences: &[String], relevance: &[f64]) -> Vec<Option<f64>> {
-    let known: Vec<HashSet<String>> = sentences.iter().map(|s| words(s).into_iter().collect()).collect();
-    let asked: HashSet<String> = words(&case.query.question).into_iter().collect();
+    let known: Vec<HashSet<String>> = sentences.iter().map(|s| index(s)).collect();
+    let asked: HashSet<String> = terms(&case.query.question).into_iter().collect();
     let score = |output: &super::Output| {
         let share: f64 =
             known.iter().zip(relevance).map(|(k, weight)| weight * contained(&output.text, k, &asked)).sum();

@@ -2,14 +2,14 @@
 //!
 //! A judge is a reference signal for experiments and, slowly and dearly, an evaluator. What it reads was written by those who
 //! want its favour, so: an output that is no answer by its structure is not shown to it; what is shown stands between marks
-//! that its author could not know; a chat template's control tokens in it stay text; and a reply that is not a number from 0
-//! to 10 counts as no verdict. None of this makes a small model hard to persuade: `docs/experiments.md` measures how far one is.
+//! that its author could not know; a chat template's control tokens in it stay text; and a reply that is not one grade is
+//! no verdict. None of this makes a small model hard to persuade: `docs/experiments.md` measures how far one is.
 
 use super::{structure, Query};
 use crate::{
     data::TaskKind,
     error::{Error, Result},
-    generate::{ChatRole, GenerateRequest, Generator, Message, Prompt},
+    generate::{ChatRole, FinishReason, GenerateRequest, Generator, Message, Prompt},
 };
 use blake2::{
     digest::{consts::U8, Digest},
@@ -20,14 +20,20 @@ use std::time::Instant;
 
 #[cfg(feature = "judge")]
 mod endpoint;
+mod grade;
 #[cfg(feature = "judge")]
 pub use endpoint::{EndpointJudge, EndpointOptions, Prices};
+pub use grade::parse_reply;
 
 /// What a judge said of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// In [0, 1]: a tenth of what it said. `None` where it gave no number from 0 to 10.
+    /// In [0, 1]: what it said, as a share of the scale that it said it on; of 10 where it named none. `None` where it gave no
+    /// grade, or more than one.
     pub score: Option<f64>,
+    /// Why there is no score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// What it said, cut off after 200 characters.
     pub reply: String,
     /// Milliseconds it took, tries that failed included.
@@ -62,12 +68,16 @@ const SHOWN_OUTPUT: usize = 2_000;
 const SHOWN_CONTEXT: usize = 6_000;
 
 /// Tokens a reply may have: a number with some words around it.
-const REPLY_TOKENS: usize = 12;
+const REPLY_TOKENS: usize = 24;
+
+/// Tokens that a model may have which thinks before it replies.
+const THINKING_TOKENS: usize = 2_048;
 
 /// The verdict on what need not be shown to a judge.
 fn at_once(query: &Query, output: &str) -> Option<Verdict> {
     (structure(query, output) < LEAST_STRUCTURE).then(|| Verdict {
         score: Some(0.0),
+        problem: None,
         reply: "(not asked: the output is no answer by its structure)".to_string(),
         wall_ms: 0.0,
         attempts: 0,
@@ -112,24 +122,6 @@ pub fn prompt(kind: TaskKind, query: &Query, output: &str) -> Vec<Message> {
     vec![Message::new(ChatRole::System, system), Message::new(ChatRole::User, user)]
 }
 
-/// The grade in a reply, in [0, 1]: its first number, which must be from 0 to 10.
-pub fn parse_reply(reply: &str) -> Option<f64> {
-    let start = reply.find(|c: char| c.is_ascii_digit())?;
-    if reply[..start].ends_with(['-', '−', '.']) {
-        return None;
-    }
-    let rest = &reply[start..];
-    let mut end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    if let Some(fraction) = rest[end..].strip_prefix('.') {
-        let digits = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
-        if digits > 0 {
-            end += 1 + digits;
-        }
-    }
-    let grade: f64 = rest[..end].parse().ok()?;
-    (0.0..=10.0).contains(&grade).then_some(grade / 10.0)
-}
-
 fn cut(reply: &str) -> String {
     reply.chars().take(200).collect()
 }
@@ -157,25 +149,48 @@ impl Judge for LocalJudge {
             return Ok(verdict);
         }
         let started = Instant::now();
-        let request =
-            GenerateRequest::new(Prompt::Chat(prompt(kind, query, output))).with_max_tokens(REPLY_TOKENS);
-        let verdict = |score, reply, prompt_tokens: usize, completion_tokens: usize| Verdict {
-            score,
-            reply,
-            wall_ms: started.elapsed().as_secs_f64() * 1e3,
-            attempts: 1,
-            prompt_tokens: prompt_tokens as u64,
-            completion_tokens: completion_tokens as u64,
+        let messages = prompt(kind, query, output);
+        let mut verdict = Verdict {
+            score: None,
+            problem: None,
+            reply: String::new(),
+            wall_ms: 0.0,
+            attempts: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
             cost: None,
         };
-        match self.model.generate(&request) {
-            Ok(g) => Ok(verdict(parse_reply(&g.text), cut(&g.text), g.prompt_tokens, g.completion_tokens)),
-            // Too many tokens for this model: it has no opinion.
-            Err(error @ (Error::PromptTooLong { .. } | Error::PromptTooLarge { .. })) => {
-                Ok(verdict(None, cut(&error.to_string()), 0, 0))
+        // A model that thinks first is asked once more, with room for it.
+        for tokens in [REPLY_TOKENS, THINKING_TOKENS.min(self.model.context_tokens() / 2)] {
+            let request = GenerateRequest::new(Prompt::Chat(messages.clone())).with_max_tokens(tokens);
+            verdict.attempts += 1;
+            match self.model.generate(&request) {
+                Ok(generation) => {
+                    verdict.prompt_tokens += generation.prompt_tokens as u64;
+                    verdict.completion_tokens += generation.completion_tokens as u64;
+                    verdict.reply = cut(&generation.text);
+                    match parse_reply(&generation.text) {
+                        Ok(score) => verdict.score = Some(score),
+                        Err(why) => verdict.problem = Some(why.to_string()),
+                    }
+                    let thinks = grade::without_thoughts(&generation.text).is_none();
+                    if verdict.score.is_none() && thinks && generation.finish_reason == FinishReason::Length {
+                        continue;
+                    }
+                }
+                // Too many tokens for this model: it has no opinion.
+                Err(error @ (Error::PromptTooLong { .. } | Error::PromptTooLarge { .. })) => {
+                    verdict.problem = Some(error.to_string());
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+            break;
         }
+        if verdict.score.is_some() {
+            verdict.problem = None;
+        }
+        verdict.wall_ms = started.elapsed().as_secs_f64() * 1e3;
+        Ok(verdict)
     }
 }
 
@@ -183,25 +198,46 @@ impl Judge for LocalJudge {
 mod tests {
     use super::*;
 
-    #[test]
-    fn grades_are_numbers_from_0_to_10() {
-        for (reply, grade) in [
-            ("7", Some(0.7)),
-            (" 10", Some(1.0)),
-            ("Score: 8/10", Some(0.8)),
-            ("6.5", Some(0.65)),
-            ("7.", Some(0.7)),
-            (r#"{"score": 3}"#, Some(0.3)),
-            ("0 out of 10", Some(0.0)),
-            ("11", None),
-            ("100", None),
-            ("-3", None),
-            ("ten", None),
-            ("", None),
-            ("99999999999999999999999999", None),
-        ] {
-            assert_eq!(parse_reply(reply), grade, "{reply}");
+    /// Thinks for as long as it is let, and then grades with a 7.
+    struct Thinker;
+
+    impl Generator for Thinker {
+        fn name(&self) -> &str {
+            "thinker"
         }
+
+        fn digest(&self) -> crate::ModelDigest {
+            crate::ModelDigest([7; 32])
+        }
+
+        fn context_tokens(&self) -> usize {
+            4096
+        }
+
+        fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
+            Ok(prompt.bytes())
+        }
+
+        fn generate(&mut self, request: &GenerateRequest) -> Result<crate::Generation> {
+            let thought = "<think>It may be a 3.";
+            let done = request.max_tokens > 100;
+            Ok(crate::Generation {
+                text: if done { format!("{thought}</think>\n7") } else { thought.to_string() },
+                prompt_tokens: 10,
+                completion_tokens: 5,
+                prompt_ms: 0,
+                decode_ms: 0,
+                finish_reason: if done { FinishReason::Stop } else { FinishReason::Length },
+            })
+        }
+    }
+
+    #[test]
+    fn a_model_that_thinks_is_given_the_room() {
+        let query = Query { context: "c".into(), question: "q".into() };
+        let verdict = LocalJudge::new(Box::new(Thinker)).judge(TaskKind::Qa, &query, "an answer").unwrap();
+        assert_eq!((verdict.score, verdict.problem, verdict.attempts), (Some(0.7), None, 2));
+        assert_eq!(verdict.completion_tokens, 10);
     }
 
     #[test]

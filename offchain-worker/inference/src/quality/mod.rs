@@ -16,6 +16,7 @@ pub mod composite;
 mod dimension;
 mod embed;
 pub mod judge;
+mod language;
 pub mod priors;
 pub mod reference;
 pub mod rubric;
@@ -24,6 +25,7 @@ mod single;
 pub mod structure;
 mod suite;
 pub mod support;
+mod text;
 
 pub use dimension::{Case, Dimension, Family};
 pub use embed::{SharedCrossEncoder, SharedEncoder};
@@ -86,6 +88,14 @@ pub trait QualityScorer: Send {
     fn rubric_hash(&self) -> Option<RubricHash> {
         None
     }
+
+    /// Whether its scores mean something for this prompt: to be asked before a task is taken on.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedLanguage`](crate::Error::UnsupportedLanguage).
+    fn supports(&self, _query: &Query) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<S: QualityScorer + ?Sized> QualityScorer for Box<S> {
@@ -107,6 +117,10 @@ impl<S: QualityScorer + ?Sized> QualityScorer for Box<S> {
 
     fn rubric_hash(&self) -> Option<RubricHash> {
         (**self).rubric_hash()
+    }
+
+    fn supports(&self, query: &Query) -> Result<()> {
+        (**self).supports(query)
     }
 }
 

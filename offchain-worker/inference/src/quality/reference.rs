@@ -3,7 +3,13 @@
 //! Both are the field's own definitions, to the letter, so that numbers can be compared: token F1 as SQuAD's official
 //! `evaluate-v1.1.py` computes it, ROUGE-L as Google's `rouge_score` does without stemming. `scripts/check-scores.sh`
 //! compares them with those programs.
+//!
+//! Those programs know words between spaces and ASCII punctuation. Words of other scripts than Latin and Greek are compared
+//! without any punctuation, and where a script has no spaces (or, in Korean, writes endings on to words) character by
+//! character, as the evaluation of MLQA does (arXiv 1910.07475).
 
+use super::text::{is_unspaced, is_western, words};
+use crate::error::{Error, Result};
 use std::collections::HashMap;
 
 /// Words in [0, 1]: the best token F1 of `output` against any of `references`; 0 where there are none.
@@ -25,7 +31,8 @@ pub fn exact_match(output: &str, references: &[String]) -> bool {
 /// In [0, 1]: the best ROUGE-L F-measure of `output` against any of `references`; 0 where there are none.
 ///
 /// F = 2PR / (P + R), with P and R the length of the longest common subsequence over the words of the output and of the
-/// reference. Words are runs of `a`–`z` and `0`–`9` in lower case, not stemmed. Source: Lin, "ROUGE: A Package for Automatic
+/// reference. Words are runs of `a`–`z` and `0`–`9` in lower case, not stemmed; letters of other scripts than Latin and Greek,
+/// which `rouge_score` drops, are words as [`normalise`] has them. Source: Lin, "ROUGE: A Package for Automatic
 /// Evaluation of Summaries" (2004), with β = 1 as in `rouge_score`.
 pub fn rouge_l(output: &str, references: &[String]) -> f64 {
     let output = rouge_words(output);
@@ -35,7 +42,8 @@ pub fn rouge_l(output: &str, references: &[String]) -> f64 {
     })
 }
 
-/// The words of an answer as SQuAD compares them: lower case, without ASCII punctuation and without `a`, `an`, `the`.
+/// The words of an answer as SQuAD compares them: lower case, without ASCII punctuation and without `a`, `an`, `the`. Words of
+/// other scripts are split and stripped as the module says.
 pub fn normalise(text: &str) -> Vec<String> {
     let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
     // The script replaces `\b(a|an|the)\b` by a space: an article between a dash and a space goes, too.
@@ -48,7 +56,50 @@ pub fn normalise(text: &str) -> Vec<String> {
         kept.push_str(if matches!(run, "a" | "an" | "the") { " " } else { run });
         rest = later;
     }
-    kept.split(is_python_space).filter(|word| !word.is_empty()).map(str::to_string).collect()
+    let mut normal = Vec::new();
+    for word in kept.split(is_python_space).filter(|word| !word.is_empty()) {
+        if word.chars().any(is_of_another_script) {
+            normal.extend(words(word));
+        } else {
+            normal.push(word.to_string());
+        }
+    }
+    normal
+}
+
+fn is_of_another_script(c: char) -> bool {
+    c.is_alphabetic() && !is_western(c)
+}
+
+/// Whether a reference answer says anything: it has a letter or a digit outside of `a`, `an` and `the`. Beside one that says
+/// nothing every output scores 0.
+pub fn says_something(reference: &str) -> bool {
+    normalise(reference).iter().any(|word| word.chars().any(char::is_alphanumeric))
+}
+
+/// Checks a reference answer before anybody commits to it: whether outputs could be compared with it on chain.
+///
+/// The contract compares words between spaces, without ASCII punctuation and articles.
+///
+/// # Errors
+/// [`Error::Reference`] where it has no word at all, so that every output would score 0 and honest nodes lose trust; and where
+/// it is in a script that does not part words by spaces, so that only an output that is equal to the letter would score.
+pub fn check_reference(reference: &str) -> Result<()> {
+    let refuse = |reason: &str| {
+        let shown: String = reference.trim().chars().take(80).collect();
+        Err(Error::Reference { reference: shown, reason: reason.to_string() })
+    };
+    if !says_something(reference) {
+        return refuse(
+            "articles and punctuation do not count in the comparison and nothing else is there, so every answer would score 0",
+        );
+    }
+    if reference.chars().any(|c| c.is_alphanumeric() && is_unspaced(c)) {
+        return refuse(
+            "the contract compares words between spaces, which this script does not write: a right answer in other words would score 0",
+        );
+    }
+    Ok(())
 }
 
 /// White space as Python's `str.split` sees it.
@@ -85,10 +136,19 @@ fn best(references: &[String], score: impl Fn(&str) -> f64) -> f64 {
 }
 
 fn rouge_words(text: &str) -> Vec<String> {
-    text.to_lowercase()
-        .split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))
+    let kept = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let lower = text.to_lowercase();
+    if !lower.chars().any(is_of_another_script) {
+        return lower.split(|c| !kept(c)).filter(|word| !word.is_empty()).map(str::to_string).collect();
+    }
+    // Latin letters as above, other scripts' words as they are.
+    words(&lower)
+        .iter()
+        .flat_map(|word| {
+            let other = word.chars().any(is_of_another_script);
+            word.split(move |c| !other && !kept(c)).map(str::to_string).collect::<Vec<_>>()
+        })
         .filter(|word| !word.is_empty())
-        .map(str::to_string)
         .collect()
 }
 
@@ -144,6 +204,42 @@ mod tests {
         assert_eq!(normalise("–the–"), ["–", "–"]);
         assert_eq!(normalise("theatre an"), ["theatre"]);
         assert_eq!(normalise("x\u{1c}y"), ["x", "y"]);
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_compared_by_character() {
+        assert_eq!(normalise("丹佛野马队。"), ["丹", "佛", "野", "马", "队"]);
+        assert_eq!(normalise("iPhone手机 the 3.5万"), ["iphone", "手", "机", "35", "万"]);
+        assert!((f1("丹佛野马队", "丹佛野马") - 8.0 / 9.0).abs() < 1e-12);
+        assert_eq!(f1("「肖特」", "肖特"), 1.0);
+        assert_eq!(f1("米勒", "肖特"), 0.0);
+        assert!(f1("กรุงเทพมหานคร", "กรุงเทพ") > 0.6);
+        assert!((f1("파리는", "파리") - 0.8).abs() < 1e-12);
+        assert_eq!(f1("«Париж».", "париж"), 1.0);
+        assert_eq!(f1("दिल्ली।", "दिल्ली"), 1.0);
+        assert_eq!(f1("باريس؟", "باريس"), 1.0);
+        assert!(exact_match("肖特。", &["肖特".to_string()]));
+        assert!((rouge("肖特领先", "肖特领先全队") - 0.8).abs() < 1e-12);
+        assert_eq!(rouge("Париж!", "париж"), 1.0);
+    }
+
+    #[test]
+    fn a_reference_that_nothing_can_match_is_refused() {
+        for nothing in
+            ["A", "the", "An.", "…", "?!", " ", "", "“”", "—", "the a an", "。", "٪", "\u{200B}", "🦀"]
+        {
+            let error = check_reference(nothing).unwrap_err().to_string();
+            assert!(error.contains("score 0"), "{nothing}: {error}");
+            assert!(!says_something(nothing), "{nothing}");
+        }
+        for good in ["A4", "The Who", "0", "42%", "é", "Париж", "U.S.", "5½", "π"] {
+            check_reference(good).unwrap();
+        }
+        for unspaced in ["肖特", "กรุงเทพ", "파리"] {
+            let error = check_reference(unspaced).unwrap_err().to_string();
+            assert!(error.contains("spaces") && error.contains(unspaced), "{error}");
+            assert!(says_something(unspaced));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     alignment::{Evidence, Relevance, RelevantEvidence},
     calibration::Calibration,
     composite::composite,
+    language,
     priors::{Prior, PriorTable},
     semantic::{ToPeers, ToQuery},
     structure::{structure, Length, Structure, UsualLength},
@@ -16,7 +17,7 @@ use super::{
     unit, Case, Dimension, Output, QualityScorer, Query, SharedCrossEncoder, SharedEncoder, Suite,
 };
 use crate::{
-    data::TaskKind,
+    data::{read_text, TaskKind},
     encode::{CrossEncoder, Encoder},
     error::{Error, Result},
     manifest::ModelDigest,
@@ -162,6 +163,10 @@ pub struct Rubric {
     pub name: String,
     /// What kind of answer it is for.
     pub task: TaskKind,
+    /// The languages it was calibrated for, as ISO 639-3 has them; English where the file does not say. A prompt in another
+    /// one is not scored.
+    #[serde(default = "english", skip_serializing_if = "is_english")]
+    pub languages: Vec<String>,
     /// What it was calibrated on, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub origin: String,
@@ -178,6 +183,14 @@ pub struct Rubric {
     pub profile: Vec<Profile>,
 }
 
+fn english() -> Vec<String> {
+    vec![language::ENGLISH.to_string()]
+}
+
+fn is_english(languages: &[String]) -> bool {
+    languages == [language::ENGLISH]
+}
+
 impl Rubric {
     /// An empty rubric of the present form; it needs profiles.
     pub fn new(name: impl Into<String>, task: TaskKind) -> Self {
@@ -185,6 +198,7 @@ impl Rubric {
             format: FORMAT.to_string(),
             name: name.into(),
             task,
+            languages: english(),
             origin: String::new(),
             gate: 0.5,
             usual_length: None,
@@ -206,12 +220,25 @@ impl Rubric {
         }
     }
 
+    /// The rubric that ships with this build and has this hash, if one has: what a task kind on chain names.
+    pub fn builtin_with_hash(hash: RubricHash) -> Option<Self> {
+        TaskKind::ALL.into_iter().map(Self::builtin).find(|rubric| rubric.hash().is_ok_and(|own| own == hash))
+    }
+
+    /// Whether scores by it mean something for this prompt: to be asked before a task is paid for, and before it is scored.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedLanguage`], which names the language of the question or the context.
+    pub fn supports(&self, query: &Query) -> Result<()> {
+        language::check(&self.name, query, &self.languages)
+    }
+
     /// Reads a rubric and checks it.
     ///
     /// # Errors
     /// When the file cannot be read, is no TOML of this form, or could not be scored by.
     pub fn from_path(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = read_text(path)?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -286,6 +313,12 @@ impl Rubric {
         }
         if !(self.gate > 0.0 && self.gate <= 1.0) {
             return Some(format!("gate is {}, it must be in (0, 1]", self.gate));
+        }
+        if let Some(unknown) = self.languages.iter().find(|code| !language::is_known(code)) {
+            return Some(format!("languages: `{unknown}` is no language of ISO 639-3 that can be told"));
+        }
+        if self.languages.is_empty() {
+            return Some("languages is empty, so it could score nothing".to_string());
         }
         if let Some(UsualLength { low, high }) = self.usual_length {
             if !(low >= 1.0 && high >= low && high.is_finite()) {
@@ -465,6 +498,10 @@ impl QualityScorer for RubricScorer {
     fn rubric_hash(&self) -> Option<RubricHash> {
         Some(self.hash)
     }
+
+    fn supports(&self, query: &Query) -> Result<()> {
+        self.rubric.supports(query)
+    }
 }
 
 /// Loads an evaluator's model as a scorer by a rubric.
@@ -572,6 +609,30 @@ mod tests {
             "01".repeat(32)
         );
         assert_eq!(String::from_utf8(rubric.canonical_bytes().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_prompt_in_another_language_is_refused_by_name() {
+        let foreign = Query { context: String::new(), question: "法国的首都是哪里？".into() };
+        let native = Query { context: String::new(), question: "What is the capital of France?".into() };
+        let shipped = Rubric::builtin(TaskKind::Qa);
+        assert_eq!(Rubric::builtin_with_hash(shipped.hash().unwrap()).unwrap(), shipped);
+        assert!(Rubric::builtin_with_hash(RubricHash([9; 32])).is_none());
+        shipped.supports(&native).unwrap();
+        let error = shipped.supports(&foreign).unwrap_err();
+        assert!(error.is_bad_request());
+        let error = error.to_string();
+        assert!(["question", "Mandarin", "qa", "English"].iter().all(|w| error.contains(w)), "{error}");
+        let scorer = RubricScorer::new(Arc::new(rubric()), letters()).unwrap();
+        assert!(scorer.supports(&native).is_ok() && scorer.supports(&foreign).is_err());
+
+        let chinese = Rubric { languages: vec!["cmn".into()], ..rubric() };
+        chinese.supports(&foreign).unwrap();
+        // What a rubric is for is part of its hash; files from before say nothing and are for English.
+        assert_ne!(chinese.hash().unwrap(), rubric().hash().unwrap());
+        assert_eq!(Rubric::parse(&chinese.to_toml().unwrap(), "x").unwrap(), chinese);
+        let unknown = Rubric { languages: vec!["klingon".into()], ..rubric() };
+        assert!(unknown.to_toml().unwrap_err().to_string().contains("klingon"));
     }
 
     #[test]

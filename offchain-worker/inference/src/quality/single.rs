@@ -1,6 +1,7 @@
-//! Scorers on one encoder, without a rubric: what a node runs where its kind prescribes none.
+//! Scorers on one encoder, without a rubric: what a node runs where its kind prescribes none. For English prompts: a node that
+//! scores other languages needs a rubric that was calibrated for them.
 
-use super::{alignment::RELEVANCE_SPREAD, structure, unit, QualityScorer, Query};
+use super::{alignment::RELEVANCE_SPREAD, language, structure, unit, QualityScorer, Query};
 use crate::{
     encode::{cosine, sigmoid, CrossEncoder, Encoder},
     error::Result,
@@ -48,6 +49,10 @@ impl QualityScorer for BiEncoderScorer {
         });
         Ok(scores.collect())
     }
+
+    fn supports(&self, query: &Query) -> Result<()> {
+        language::check(self.name(), query, &[language::ENGLISH.to_string()])
+    }
 }
 
 /// Scores by relevance of the output to the question.
@@ -78,5 +83,9 @@ impl QualityScorer for CrossEncoderScorer {
             unit(sigmoid(logit / RELEVANCE_SPREAD) * structure(query, output))
         };
         Ok(outputs.iter().zip(logits).map(score).collect())
+    }
+
+    fn supports(&self, query: &Query) -> Result<()> {
+        language::check(self.name(), query, &[language::ENGLISH.to_string()])
     }
 }

@@ -1,6 +1,6 @@
 //! How an output is written: what needs no model, and what no model sees.
 
-use super::{unit, Case, Dimension, Family, Query};
+use super::{text::words, unit, Case, Dimension, Family, Query};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -100,11 +100,6 @@ pub fn structure(query: &Query, output: &str) -> f64 {
             * echo_factor(query, &words)
             * readable_factor(&head),
     )
-}
-
-/// Lower-case words: runs of letters and digits.
-pub(crate) fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
 }
 
 /// 1 up to [`GENEROUS_WORDS`], then falling with the length; counts all of the text.

@@ -1,28 +1,50 @@
 //! `poq advance`: a keeper's work, once.
 
-use crate::cli::args::AdvanceArgs;
+use crate::cli::args::SendArgs;
 use crate::cli::output::table;
+use clap::Args;
 use poq_chain::types::{Step, TaskId, MAX_BATCH};
 use poq_chain::{messages, ContractError};
 use serde_json::json;
 
+/// `poq advance`.
+#[derive(Args, Debug)]
+pub(crate) struct AdvanceArgs {
+    /// The tasks' numbers; where none is given, every task that has a step due.
+    tasks: Vec<TaskId>,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
 /// Runs `poq advance`.
 pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
-    let session = args.connection.contract().await?;
-    let submitter = session.submitter(&args.signer)?;
+    let desk = args.send.contract().await?;
     let tasks: Vec<TaskId> = if args.tasks.is_empty() {
-        let all = session.client.view().await?.all_tasks(1).await?;
+        let all = desk.session.client.view().await?.all_tasks(1).await?;
         all.into_iter().filter(|view| is_due(&view.step)).map(|view| view.id).collect()
     } else {
         args.tasks
     };
 
+    let batches: Vec<_> =
+        tasks.chunks(MAX_BATCH).map(|batch| (batch, messages::advance(batch.to_vec()))).collect();
+    if !batches.is_empty() {
+        let mut order = desk.order(format!("move {} on", count(tasks.len())));
+        for (batch, message) in &batches {
+            for (task, step) in batch.iter().zip(order.add(message).await?.unwrap_or_default()) {
+                order.effect(format!("task {task}"), outcome(&step));
+            }
+        }
+        if !order.agreed().await? {
+            return Ok(());
+        }
+    }
     let mut done: Vec<(TaskId, Result<Step, ContractError>)> = Vec::new();
-    for batch in tasks.chunks(MAX_BATCH) {
-        let receipt = submitter.send(messages::advance(batch.to_vec())).await?;
+    for (batch, message) in batches {
+        let receipt = desk.submitter.send(message).await?;
         done.extend(batch.iter().copied().zip(receipt.value));
     }
-    args.output.printer().print(
+    desk.printer.print(
         || {
             let steps: Vec<_> = done
                 .iter()
@@ -39,13 +61,22 @@ pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
             }
             let mut rows = table(["task", "step"], &[0]);
             for (task, step) in &done {
-                let what =
-                    step.as_ref().map_or_else(|e| format!("nothing: {e}"), |s| step_name(s).to_owned());
-                rows.add_row([task.to_string(), what]);
+                rows.add_row([task.to_string(), outcome(step)]);
             }
             rows.to_string()
         },
     )
+}
+
+fn count(tasks: usize) -> String {
+    match tasks {
+        1 => "one task".into(),
+        more => format!("{more} tasks"),
+    }
+}
+
+fn outcome(step: &Result<Step, ContractError>) -> String {
+    step.as_ref().map_or_else(|error| format!("nothing: {error}"), |step| step_name(step).to_owned())
 }
 
 fn is_due(step: &Step) -> bool {

@@ -1,23 +1,47 @@
 //! `poq check`: what a worker needs before it starts.
 
 use crate::cli::amount::Unit;
-use crate::cli::args::CheckArgs;
+use crate::cli::args::{duration, Output};
 use crate::cli::connect::load_keys;
 use crate::cli::deploy::{artifact, find_upwards};
 use crate::cli::output::table;
 use crate::cli::worker::chain_overrides;
+use clap::Args;
 use poq_chain::signer::ss58;
 use poq_chain::types::{KindId, NodeStatus, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
 use poq_inference::quality::Rubric;
 use poq_inference::{Manifest, ModelStore};
 use poq_worker::config::{self, NodeConfig, RoleName};
+use poq_worker::endpoint::{self, Audience};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// `poq check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The worker's configuration file, found as `poq worker run` finds it. Without one only the chain is checked.
+    #[arg(long, short, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The chain node's websocket address; overrides the configuration.
+    #[arg(long, env = "POQ_URL", hide_env_values = true, value_name = "URL[,URL…]")]
+    pub(crate) url: Option<String>,
+    /// The contract: its address, or the path of a deployment file; overrides the configuration.
+    #[arg(long, env = "POQ_CONTRACT", hide_env_values = true, value_name = "ADDRESS|FILE")]
+    pub(crate) contract: Option<String>,
+    /// The built contract that the one on chain should be, to compare their code hashes.
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
+    pub(crate) artifact: Option<PathBuf>,
+    /// How long to try to reach the node before giving up.
+    #[arg(long, env = "POQ_CONNECT_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub(crate) connect_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
 
 /// A block from further in the future than this means that this machine's clock is slow, or the chain's is fast.
 const SKEW_MAX: Duration = Duration::from_secs(10);
@@ -228,13 +252,12 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
 }
 
 async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
-    let urls = config.chain.urls.join(",");
     let contract = match config.chain.contract.as_deref().map(poq_chain::signer::parse_account).transpose() {
         Ok(contract) => contract,
         Err(error) => return findings.bad("contract", error.into()),
     };
     let options = Options { connect_timeout: args.connect_timeout, ..Options::default() };
-    let client = match Client::connect(&urls, contract, options).await {
+    let client = match Client::connect_to(config.chain.urls.clone(), contract, options).await {
         Ok(client) => client,
         Err(error) => return findings.bad("node", error.into()),
     };
@@ -339,6 +362,46 @@ async fn rubric(findings: &mut Findings, view: &View, node: &NodeConfig, kind: K
     Ok(())
 }
 
+/// Whether others can fetch what the node gives: its registered address, and what answers there.
+async fn endpoint(
+    findings: &mut Findings,
+    client: &Client,
+    config: &WorkerConfig,
+    node: &NodeConfig,
+    registered: &str,
+) -> anyhow::Result<()> {
+    let what = format!("node {}: endpoint", node.id);
+    let audience = Audience::of(client.chain().is_development());
+    let configured = config.blobs.public_url.as_deref().map(|url| endpoint::check(url, audience)).transpose();
+    if let Err(error) = &configured {
+        findings.add(Mark::Bad, "blobs.public_url", error.to_string());
+    }
+    let configured = configured.ok().flatten();
+    let checked = match endpoint::check(registered, audience) {
+        Ok(checked) => checked,
+        Err(error) => {
+            let advice = format!("{error}; `poq node configure {} --endpoint URL`", node.id);
+            findings.add(Mark::Bad, what, advice);
+            return Ok(());
+        }
+    };
+    if let Some(url) = configured.map(|c| c.endpoint).filter(|url| *url != checked.endpoint) {
+        let text = format!(
+            "registered as {registered}, configured as {url}; `poq node configure {} --endpoint {url}`",
+            node.id
+        );
+        findings.add(Mark::Warning, what.clone(), text);
+    }
+    if let Some(warning) = checked.warning {
+        findings.add(Mark::Warning, what.clone(), warning);
+    }
+    let probe = endpoint::probe(&checked.endpoint, Some(&client.contract()?.0)).await;
+    // Before its worker runs nothing answers there: worth knowing, and no reason not to start it.
+    let mark = if probe.is_good() { Mark::Good } else { Mark::Warning };
+    findings.add(mark, what, format!("{}: {probe}", checked.endpoint));
+    Ok(())
+}
+
 async fn registration(
     findings: &mut Findings,
     client: &Client,
@@ -383,18 +446,7 @@ async fn registration(
         rubric(findings, &view, node, found.node.kind).await?;
     }
 
-    let endpoint = &found.info.endpoint;
-    match &config.blobs.public_url {
-        Some(url) if url != endpoint => findings.add(
-            Mark::Warning,
-            what("endpoint"),
-            format!(
-                "registered as {endpoint}, configured as {url}; `poq node configure {} --endpoint {url}`",
-                node.id
-            ),
-        ),
-        _ => findings.good(what("endpoint"), endpoint.clone()),
-    }
+    endpoint(findings, client, config, node, &found.info.endpoint).await?;
 
     let minimum = view.kind(found.node.kind).await?.map_or(0, |kind| kind.params.stake_min);
     let bonded = found.node.bonded();

@@ -1,12 +1,14 @@
 //! From flags to a connected client of the contract.
 
 use crate::cli::amount::{Amount, Unit};
-use crate::cli::args::{Confirm, Connection, Signer, DEFAULT_URL};
+use crate::cli::args::{Confirm, Connection, ReadArgs, Who, DEFAULT_URL};
 use crate::cli::deployment::{Deployment, Target};
 use crate::cli::exit::Usage;
+use crate::cli::output::Printer;
 use anyhow::Context;
 use poq_chain::signer::{ss58, Keys};
-use poq_chain::{AccountId32, At, Client, Options, Submitter};
+use poq_chain::{AccountId32, At, Client, Options};
+use poq_worker::endpoint::{self, Audience, Checked, Endpoint, Probe};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -29,9 +31,14 @@ impl Connection {
         Options { confirm, connect_timeout: self.connect_timeout, ..Options::default() }
     }
 
-    /// Connects to the chain alone.
+    /// Connects to the chain alone: that of the deployment file where no other is named.
     pub(crate) async fn chain(&self) -> anyhow::Result<Session> {
-        let url = self.url.as_deref().unwrap_or(DEFAULT_URL);
+        let target = match &self.contract {
+            Some(contract) => Target::resolve(Some(contract))?,
+            // A file that is there by chance and is none must not keep anybody from deploying.
+            None => Target::resolve(None).unwrap_or(Target::Nothing),
+        };
+        let url = self.url.as_deref().or(target.url()).unwrap_or(DEFAULT_URL);
         Ok(Session::new(Client::connect(url, None, self.options()).await?))
     }
 
@@ -52,6 +59,28 @@ impl Connection {
         }
         client.code_hash().await?;
         Ok(Session::new(client))
+    }
+}
+
+impl ReadArgs {
+    /// Connects to the contract.
+    pub(crate) async fn contract(&self) -> anyhow::Result<Session> {
+        self.connection.contract().await
+    }
+
+    /// Where results go.
+    pub(crate) fn printer(&self) -> Printer {
+        self.output.printer()
+    }
+}
+
+impl Who {
+    /// The account; a key file that is encrypted needs its password.
+    pub(crate) fn account(&self, password_file: Option<&Path>) -> anyhow::Result<AccountId32> {
+        match self {
+            Who::Address(account) => Ok(*account),
+            Who::File(path) => Ok(load_keys(path, password_file)?.account()),
+        }
     }
 }
 
@@ -92,14 +121,20 @@ impl Session {
         Session { client, unit }
     }
 
-    /// A sender that signs with the key.
-    pub(crate) fn submitter(&self, signer: &Signer) -> anyhow::Result<Submitter> {
-        Ok(self.client.submitter(load_keys(&signer.key_file, signer.password_file.as_deref())?))
-    }
-
     /// An amount in the smallest unit.
     pub(crate) fn raw(&self, amount: &Amount) -> anyhow::Result<u128> {
         amount.resolve(self.unit.decimals).map_err(|e| Usage(e.to_string()).into())
+    }
+
+    /// An address under which others are to reach a blob server, as `flag` gives it.
+    pub(crate) fn endpoint(&self, flag: &str, text: &str) -> anyhow::Result<Checked> {
+        let audience = Audience::of(self.client.chain().is_development());
+        Ok(endpoint::check(text, audience).with_context(|| flag.to_owned())?)
+    }
+
+    /// What answers there, for whoever is about to pay for its registration.
+    pub(crate) async fn probe(&self, endpoint: &Endpoint) -> anyhow::Result<Probe> {
+        Ok(endpoint::probe(endpoint, Some(&self.client.contract()?.0)).await)
     }
 
     /// An address as this chain writes it.

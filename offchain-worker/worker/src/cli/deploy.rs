@@ -1,29 +1,74 @@
 //! `poq deploy`: puts the contract on a chain.
 
-use crate::cli::args::DeployArgs;
+use crate::cli::args::{SendArgs, DEPLOYMENT_FILE};
 use crate::cli::connect::Session;
 use crate::cli::deployment::Deployment;
 use crate::cli::exit::Usage;
 use crate::cli::output::pairs;
-use crate::cli::params::{defaults, global_for_chain, Plan, DEFAULT_KIND};
+use crate::cli::params::{defaults, Plan, DEFAULT_KIND};
 use crate::cli::params_file::ParamsFile;
 use anyhow::Context;
-use poq_chain::deploy::{deploy, find_or_deploy, Artifact};
+use clap::Args;
+use poq_chain::deploy::{address_of, deploy, find_or_deploy, Artifact};
 use poq_chain::types::GlobalParams;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Where the repository keeps the built contract.
 const ARTIFACT: &str = "contracts/artifacts/poq.contract";
+/// Where it keeps the built pool contract.
+pub(crate) const POOL_ARTIFACT: &str = "contracts/artifacts/pool.contract";
+
+/// `poq deploy`.
+#[derive(Args, Debug)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    send: SendArgs,
+    /// The built contract: a .contract bundle, or the .wasm file. Where it is not given, contracts/artifacts/poq.contract
+    /// is looked for in the current folder and the folders above it.
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
+    artifact: Option<PathBuf>,
+    /// A file with the global parameters and the task kinds to set (see `poq params show --defaults`). Where it is not
+    /// given, kind 1 is set with the shipped defaults: questions, scored by the rubric for them.
+    #[arg(long, env = "POQ_PARAMS_FILE", hide_env_values = true, value_name = "FILE")]
+    params: Option<PathBuf>,
+    /// Sets the defaults for a network that has no auditors: trust follows from agreeing scores instead of opened references,
+    /// and no task waits for an opening.
+    #[arg(long, env = "POQ_WITHOUT_AUDITORS", hide_env_values = true, conflicts_with = "params")]
+    without_auditors: bool,
+    /// Milliseconds from unstaking to withdrawal; overrides the file.
+    #[arg(long, env = "POQ_UNBONDING_MS", hide_env_values = true, value_name = "MS")]
+    unbonding_ms: Option<u64>,
+    /// Milliseconds from a task's end until anyone may collect it for its requester; overrides the file.
+    #[arg(long, env = "POQ_ARCHIVE_MS", hide_env_values = true, value_name = "MS")]
+    archive_ms: Option<u64>,
+    /// A text that tells several deployments of the same code by the same account apart.
+    #[arg(long, env = "POQ_SALT", hide_env_values = true, value_name = "TEXT", default_value = "")]
+    salt: String,
+    /// Takes the contract that is already there when the same account has deployed the same code with the same salt.
+    #[arg(long, env = "POQ_REUSE", hide_env_values = true)]
+    reuse: bool,
+    /// Where to write the deployment file.
+    #[arg(long, env = "POQ_DEPLOYMENT", hide_env_values = true, value_name = "FILE", default_value = DEPLOYMENT_FILE)]
+    out: PathBuf,
+    /// Replaces the deployment file if it is there.
+    #[arg(long)]
+    force: bool,
+}
 
 /// The built contract: the file that was named, or the repository's from the current folder upwards.
 pub(crate) fn artifact(named: Option<&Path>) -> anyhow::Result<Artifact> {
+    find_artifact(named, ARTIFACT, "--artifact")
+}
+
+/// A built contract: the file that was named with `flag`, or the repository's from the current folder upwards.
+pub(crate) fn find_artifact(named: Option<&Path>, usual: &str, flag: &str) -> anyhow::Result<Artifact> {
     let path = match named {
         Some(path) => path.to_owned(),
-        None => find_upwards(Path::new(ARTIFACT)).ok_or_else(|| {
+        None => find_upwards(Path::new(usual)).ok_or_else(|| {
             Usage(format!(
-                "the built contract was not found: there is no {ARTIFACT} in this folder or above it; build it with \
-                 scripts/build-contract.sh, or name the file with --artifact"
+                "the built contract was not found: there is no {usual} in this folder or above it; build it with \
+                 scripts/build-contract.sh, or name the file with {flag}"
             ))
         })?,
     };
@@ -47,50 +92,86 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
     }
     let artifact = artifact(args.artifact.as_deref())?;
     let from_file = args.params.as_deref().map(ParamsFile::read).transpose()?;
-    let session = args.connection.chain().await?;
-    let submitter = session.submitter(&args.signer)?;
+    let desk = args.send.chain().await?;
+    let unit = &desk.session.unit;
     let file = match from_file {
         Some(file) => file,
-        None => defaults(DEFAULT_KIND, !args.without_auditors, &session.unit)?,
+        None => defaults(DEFAULT_KIND, !args.without_auditors, unit)?,
     };
     let mut global = match &file.global {
-        Some(global) => global_for_chain(global, &session.unit)?,
+        Some(global) => global.params(unit)?,
         None => GlobalParams::default(),
     };
     global.unbonding_ms = args.unbonding_ms.unwrap_or(global.unbonding_ms);
     global.archive_ms = args.archive_ms.unwrap_or(global.archive_ms);
     // Everything that can be wrong with the file is found before anything is paid for.
     for kind in file.kinds.keys() {
-        file.kind(*kind, &Default::default(), &session.unit)?;
+        file.kind(*kind, &Default::default(), unit)?;
     }
 
     let salt = args.salt.as_bytes();
-    let deployed = if args.reuse {
-        find_or_deploy(&submitter, &artifact, global, salt).await?
+    let there = address_of(&desk.account(), artifact.code_hash, global, salt);
+    let reused = args.reuse && desk.session.client.code_hash_of(&there).await?.is_some();
+    let chain = desk.session.client.chain();
+    let mut order = desk.order(if reused {
+        format!("set the task kinds of the contract {}", desk.session.address(&there))
     } else {
-        deploy(&submitter, &artifact, global, salt).await?
+        format!("deploy the contract on {}", chain.name)
+    });
+    let kinds: Vec<String> = file.kinds.keys().map(ToString::to_string).collect();
+    order.effect("code", format!("{:?}, {} bytes", artifact.code_hash, artifact.code.len()));
+    order.effect("contract", desk.session.address(&there));
+    order.effect("contract owner", desk.session.address(&desk.account()));
+    order.effect("task kinds", kinds.join(", "));
+    let kinds_only = ParamsFile { global: None, kinds: file.kinds };
+    if reused {
+        let session = Session::new(desk.session.client.with_contract(there));
+        Plan::new(&session, &kinds_only).await?.add_to(&mut order, unit).await?;
+    } else {
+        order.add_cost(desk.submitter.quote_deploy(&artifact, global, salt).await).await?;
+        order.note(
+            "the task kinds are set afterwards, in one transaction each, with a fee and a deposit of its own",
+        );
+    }
+    if !order.agreed().await? {
+        return Ok(());
+    }
+    let deployed = if args.reuse {
+        find_or_deploy(&desk.submitter, &artifact, global, salt).await?
+    } else {
+        deploy(&desk.submitter, &artifact, global, salt).await?
     };
-    let session = Session::new(session.client.with_contract(deployed.address));
-    let submitter = session.submitter(&args.signer)?;
+    let session = Session::new(desk.session.client.with_contract(deployed.address));
+    let submitter = session.client.submitter(desk.submitter.keys().clone());
     // Written before the kinds are set: should that fail, the contract is not lost.
     let mut deployment = Deployment {
         contract: session.address(&deployed.address),
         code_hash: format!("{:?}", deployed.code_hash),
-        owner: session.address(&submitter.account()),
+        contract_owner: session.address(&submitter.account()),
         kinds: Vec::new(),
-        url: session.client.endpoint(),
+        url: (!session.client.endpoint_has_secret()).then(|| session.client.endpoint()),
         chain: session.client.chain().name.clone(),
         genesis: format!("{:?}", session.client.chain().genesis_hash),
         block: deployed.block.number,
         block_hash: format!("{:?}", deployed.block.hash),
     };
     deployment.write(&args.out, args.force)?;
-    let kinds_only = ParamsFile { global: None, kinds: file.kinds };
-    Plan::new(&session, &kinds_only).await?.send(&submitter).await?;
+    Plan::new(&session, &kinds_only).await?.send(&submitter).await.with_context(|| {
+        format!(
+            "the contract is there and {} says where, but its task kinds are not set (`poq params set`)",
+            args.out.display()
+        )
+    })?;
     deployment.kinds = session.client.view().await?.kinds().await?;
     deployment.write(&args.out, true)?;
 
-    args.output.printer().print(
+    let secret = match deployment.url {
+        Some(_) => "",
+        None => {
+            "\nThe node's address has a key in it and was not written down: give --url (or POQ_URL) to later commands."
+        }
+    };
+    desk.printer.print(
         || {
             let mut value = json!(deployment);
             value["created"] = json!(deployed.created);
@@ -103,11 +184,11 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
             pairs(&[
                 ("contract", format!("{} ({made})", deployment.contract)),
                 ("code hash", deployment.code_hash.clone()),
-                ("owner", deployment.owner.clone()),
+                ("contract owner", deployment.contract_owner.clone()),
                 ("task kinds", kinds.join(", ")),
-                ("chain", format!("{} at {}", deployment.chain, deployment.url)),
+                ("chain", format!("{} at {}", deployment.chain, session.client.endpoint())),
                 ("written to", args.out.display().to_string()),
-            ])
+            ]) + secret
         },
     )
 }

@@ -18,11 +18,12 @@ pub(crate) struct Deployment {
     /// The hash of its code, 0x-hex.
     pub(crate) code_hash: String,
     /// The account that deployed it and owns it until it hands it over.
-    pub(crate) owner: String,
+    pub(crate) contract_owner: String,
     /// The task kinds that were set.
     pub(crate) kinds: Vec<u16>,
-    /// The node that it was deployed through.
-    pub(crate) url: String,
+    /// The node that it was deployed through; not written down where its address has a key in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
     /// The chain's name.
     pub(crate) chain: String,
     /// The hash of the chain's first block, 0x-hex.
@@ -115,8 +116,37 @@ impl Target {
     /// The node that the deployment file names.
     pub(crate) fn url(&self) -> Option<&str> {
         match self {
-            Target::File(_, deployment) => Some(&deployment.url),
+            Target::File(_, deployment) => deployment.url.as_deref(),
             Target::Address(_) | Target::Nothing => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deployment.json");
+        let deployment = Deployment {
+            contract: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".into(),
+            code_hash: "0x12".into(),
+            contract_owner: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".into(),
+            kinds: vec![1, 65_535],
+            url: Some("ws://127.0.0.1:9944".into()),
+            chain: "Development".into(),
+            genesis: "0x34".into(),
+            block: u32::MAX,
+            block_hash: "0x56".into(),
+        };
+        deployment.write(&path, false).unwrap();
+        assert_eq!(Deployment::read(&path).unwrap(), deployment);
+        // Another program's view of the same file: plain numbers, whatever this build's serde_json is like inside.
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"block\": 4294967295") && text.contains("65535"), "{text}");
+        assert!(deployment.write(&path, false).is_err(), "it is not replaced unasked");
     }
 }

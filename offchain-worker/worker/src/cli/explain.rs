@@ -1,21 +1,36 @@
 //! `poq explain`: every number of every reward of a task, computed again and compared with what the chain paid.
 
 use crate::cli::amount::Unit;
-use crate::cli::args::ExplainArgs;
+use crate::cli::args::ReadArgs;
 use crate::cli::exit::Difference;
+use crate::cli::history;
 use crate::cli::output::{pairs, table, time};
-use poq_chain::explain::{explain, explain_at, Ending, Explanation, Found, NodeLine};
-use poq_chain::types::{Conduct, Score};
+use clap::Args;
+use poq_chain::explain::{explain_at, Ending, Explanation, Found, NodeLine};
+use poq_chain::types::{Conduct, Score, TaskId};
 use serde_json::json;
+
+/// `poq explain`.
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// The task's number; of a task that has been collected too, as long as the node has the blocks of its time.
+    task: TaskId,
+    /// The block in which the task ended, where it is known: it need not be looked for then.
+    #[arg(long, value_name = "BLOCK")]
+    block: Option<u32>,
+    #[command(flatten)]
+    read: ReadArgs,
+}
 
 /// Runs `poq explain`.
 pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
-    let session = args.connection.contract().await?;
-    let explanation = match args.block {
-        Some(block) => explain_at(&session.client, args.task, block).await?,
-        None => explain(&session.client, args.task).await?,
+    let session = args.read.contract().await?;
+    let block = match args.block {
+        Some(block) => block,
+        None => history::end_of(&session, args.task).await?,
     };
-    args.output.printer().print(
+    let explanation = explain_at(&session.client, args.task, block).await?;
+    args.read.printer().print(
         || {
             let mut value = json!(explanation);
             value["agrees"] = json!(explanation.agrees());

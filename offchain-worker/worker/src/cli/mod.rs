@@ -1,4 +1,5 @@
-//! The command line: what is parsed here, one module per command.
+//! The command line: one module per command, with its flags and what it does. `args` has the root and what commands share,
+//! `order` what is asked before anything is sent.
 
 mod advance;
 mod amount;
@@ -7,6 +8,7 @@ mod audit;
 mod balance;
 mod check;
 mod claim;
+mod completions;
 mod connect;
 mod demo;
 mod deploy;
@@ -15,23 +17,26 @@ mod deployment;
 mod devnet;
 mod exit;
 mod explain;
+mod history;
 mod host;
 mod keys;
 mod logging;
 mod node;
+mod order;
 mod output;
 mod owner;
 mod params;
 mod params_file;
+mod pool;
 mod rubric;
-mod send;
 mod signal;
 mod task;
+mod transfer;
 mod treasury;
 mod worker;
 
 pub(crate) use args::{Cli, Command};
-pub(crate) use exit::{exit_code, report};
+pub(crate) use exit::{exit_code, report, report_json, usage_json};
 pub(crate) use logging::logging;
 
 /// Runs the command.
@@ -42,11 +47,13 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Deploy(args) => deploy::run(args).await,
         Command::Node(command) => node::run(command).await,
+        Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Task(command) => task::run(command).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Balance(args) => balance::run(args).await,
+        Command::Transfer(args) => transfer::run(args).await,
         Command::Claim(args) => claim::run(args).await,
         Command::Params(command) => params::run(command).await,
         Command::Treasury(command) => treasury::run(command).await,
@@ -64,5 +71,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || poq_simulator::cli::run(args)).await?.map_err(Into::into)
         }
         Command::Demo(args) => demo::run(args).await,
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     }
 }

@@ -1,21 +1,61 @@
 //! `poq params`: the contract's parameters.
 
-use crate::cli::amount::{Amount, Unit};
-use crate::cli::args::{ParamsCommand, ParamsSetArgs, ParamsShowArgs};
+use crate::cli::amount::Unit;
+use crate::cli::args::{ReadArgs, SendArgs};
 use crate::cli::connect::Session;
 use crate::cli::exit::Refused;
+use crate::cli::order::Order;
 use crate::cli::output::write_out;
-use crate::cli::params_file::{show as kind_for_people, GlobalFile, ParamsFile, ParamsFileError};
+use crate::cli::params_file::{GlobalFile, KindFile, ParamsFile};
 use anyhow::Context;
+use clap::{Args, Subcommand};
 use poq_chain::types::{GlobalParams, KindId, KindParams};
 use poq_chain::{messages, Submitter};
 use poq_inference::quality::Rubric;
 use poq_inference::TaskKind;
 use serde_json::json;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// The kind that `poq deploy` and `poq params show --defaults` set where nothing else is said.
 pub(crate) const DEFAULT_KIND: KindId = 1;
+
+/// `poq params …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParamsCommand {
+    /// Writes parameters as a file that `poq params set` and `poq deploy` read.
+    Show(ParamsShowArgs),
+    /// Sets global parameters and task kinds from a file; running tasks keep theirs. Only the contract's owner may.
+    Set(ParamsSetArgs),
+}
+
+/// `poq params show`.
+#[derive(Args, Debug)]
+pub(crate) struct ParamsShowArgs {
+    /// Shows this task kind only.
+    #[arg(long, value_name = "N")]
+    kind: Option<u16>,
+    /// Shows this version of the kind's parameters; the newest where it is not given.
+    #[arg(long, value_name = "VERSION", requires = "kind")]
+    version: Option<u32>,
+    /// Shows the shipped defaults instead of what is on chain; needs no chain.
+    #[arg(long, conflicts_with_all = ["version"])]
+    defaults: bool,
+    /// With --defaults: those for a network that has no auditors.
+    #[arg(long, requires = "defaults")]
+    without_auditors: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+/// `poq params set`.
+#[derive(Args, Debug)]
+pub(crate) struct ParamsSetArgs {
+    /// The file: TOML, or JSON if its name ends in .json. What it leaves out stays as it is.
+    file: PathBuf,
+    #[command(flatten)]
+    send: SendArgs,
+}
 
 /// Runs `poq params`.
 pub(crate) async fn run(command: ParamsCommand) -> anyhow::Result<()> {
@@ -33,43 +73,26 @@ pub(crate) fn defaults(kind: KindId, audited: bool, unit: &Unit) -> anyhow::Resu
     let mut params = if audited { KindParams::default() } else { KindParams::without_auditors() };
     params.rubric_hash = Rubric::builtin(TaskKind::Qa).hash()?.0;
     Ok(ParamsFile {
-        global: Some(global_for_people(GlobalParams::default(), unit)),
-        kinds: [(kind, kind_for_people(&params, unit))].into(),
+        global: Some(GlobalFile::of(&GlobalParams::default(), unit)),
+        kinds: [(kind, KindFile::of(&params, unit))].into(),
     })
 }
 
-fn global_for_people(params: GlobalParams, unit: &Unit) -> GlobalFile {
-    GlobalFile {
-        unbonding_ms: params.unbonding_ms,
-        archive_ms: params.archive_ms,
-        audit_bond: Some(unit.number(params.audit_bond)),
-    }
-}
-
-/// The contract's form of the file's.
-pub(crate) fn global_for_chain(file: &GlobalFile, unit: &Unit) -> Result<GlobalParams, ParamsFileError> {
-    let refused = |source| ParamsFileError::NotAnAmount { name: "global.audit_bond".into(), source };
-    let audit_bond = match &file.audit_bond {
-        Some(amount) => amount.parse::<Amount>().and_then(|a| a.resolve(unit.decimals)).map_err(refused)?,
-        None => GlobalParams::default().audit_bond,
-    };
-    Ok(GlobalParams { unbonding_ms: file.unbonding_ms, archive_ms: file.archive_ms, audit_bond })
-}
-
 async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
+    let json = args.read.output.json;
     if args.defaults {
         let file = defaults(args.kind.unwrap_or(DEFAULT_KIND), !args.without_auditors, &Unit::default())?;
-        return print(&file, args.output.json, "");
+        return print(&file, json, "");
     }
-    let session = args.connection.contract().await?;
+    let session = args.read.contract().await?;
     let view = session.client.view().await?;
-    let mut file = ParamsFile { global: None, kinds: Default::default() };
+    let mut file = ParamsFile::default();
     let mut notes = String::new();
     let kinds = match args.kind {
         Some(kind) => vec![kind],
         None => {
             let overview = view.overview().await?;
-            file.global = Some(global_for_people(overview.global, &session.unit));
+            file.global = Some(GlobalFile::of(&overview.global, &session.unit));
             overview.kinds
         }
     };
@@ -90,9 +113,9 @@ async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
             notes,
             "# kind {kind}, version {version}; smallest fee for one answer and {panel} evaluators: {fee}"
         )?;
-        file.kinds.insert(kind, kind_for_people(&params, &session.unit));
+        file.kinds.insert(kind, KindFile::of(&params, &session.unit));
     }
-    print(&file, args.output.json, &notes)
+    print(&file, json, &notes)
 }
 
 fn print(file: &ParamsFile, json: bool, notes: &str) -> anyhow::Result<()> {
@@ -100,15 +123,16 @@ fn print(file: &ParamsFile, json: bool, notes: &str) -> anyhow::Result<()> {
         return write_out(&serde_json::to_string_pretty(file)?);
     }
     let header =
-        "# Ratios are numbers between 0 and 1, amounts are in the chain's unit, times are in milliseconds.\n";
-    write_out(&format!("{header}{notes}\n{}", toml::to_string_pretty(file)?))
+        "# Ratios are numbers between 0 and 1, amounts are in the chain's unit, times are in milliseconds.\n\
+                  # What is left out of a file stays as it is on chain: `poq params set FILE`.\n";
+    write_out(&format!("{header}{notes}\n{}", file.toml()?))
 }
 
 /// What a file changes on chain.
 pub(crate) struct Plan {
     /// The new global parameters, where they differ from the present ones.
     global: Option<GlobalParams>,
-    /// New parameters per kind, where they differ, with how many single values do.
+    /// New parameters per kind, where they differ, with the values that do.
     kinds: Vec<(KindId, KindParams, Vec<String>)>,
 }
 
@@ -116,8 +140,7 @@ impl Plan {
     /// Compares the file with the chain. Nothing is sent.
     pub(crate) async fn new(session: &Session, file: &ParamsFile) -> anyhow::Result<Plan> {
         let view = session.client.view().await?;
-        let global =
-            file.global.as_ref().map(|global| global_for_chain(global, &session.unit)).transpose()?;
+        let global = file.global.as_ref().map(|global| global.params(&session.unit)).transpose()?;
         let global = match global {
             Some(new) if view.global_params().await? != new => Some(new),
             _ => None,
@@ -129,13 +152,35 @@ impl Plan {
             let new = file.kind(*kind, &base, &session.unit)?;
             if present.as_ref() != Some(&new) {
                 let changes = match present {
-                    Some(present) => changes(&present, &new, &session.unit),
+                    Some(present) => {
+                        KindFile::of(&present, &session.unit).changes(&KindFile::of(&new, &session.unit))
+                    }
                     None => vec!["a new kind".into()],
                 };
                 kinds.push((*kind, new, changes));
             }
         }
         Ok(Plan { global, kinds })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.global.is_none() && self.kinds.is_empty()
+    }
+
+    /// What it does and costs.
+    pub(crate) async fn add_to(&self, order: &mut Order<'_>, unit: &Unit) -> anyhow::Result<()> {
+        for (kind, params, changes) in &self.kinds {
+            order
+                .add(&messages::set_kind(*kind, params.clone()))
+                .await
+                .with_context(|| format!("kind {kind}"))?;
+            order.effect(format!("kind {kind}"), changes.join("\n"));
+        }
+        if let Some(global) = self.global {
+            order.add(&messages::set_global(global)).await.context("global")?;
+            order.effect("global", describe(&global, unit));
+        }
+        Ok(())
     }
 
     /// Sends it: the kinds first, so that a file that the contract refuses leaves the global parameters alone. Returns the
@@ -153,25 +198,29 @@ impl Plan {
     }
 }
 
-/// Every value that differs, as a line.
-fn changes(old: &KindParams, new: &KindParams, unit: &Unit) -> Vec<String> {
-    let new = kind_for_people(new, unit);
-    kind_for_people(old, unit)
-        .into_iter()
-        .filter_map(|(name, old)| {
-            let new = new.get(&name)?;
-            (*new != old).then(|| format!("{name}: {old} -> {new}"))
-        })
-        .collect()
+fn describe(global: &GlobalParams, unit: &Unit) -> String {
+    format!(
+        "unbonding_ms = {}, archive_ms = {}, audit_bond = {}",
+        global.unbonding_ms,
+        global.archive_ms,
+        unit.show(global.audit_bond)
+    )
 }
 
 async fn set(args: ParamsSetArgs) -> anyhow::Result<()> {
     let file = ParamsFile::read(&args.file)?;
-    let session = args.connection.contract().await?;
-    let submitter = session.submitter(&args.signer)?;
-    let plan = Plan::new(&session, &file).await?;
-    let versions = if args.dry_run { Vec::new() } else { plan.send(&submitter).await? };
-    args.output.printer().print(
+    let desk = args.send.contract().await?;
+    let unit = &desk.session.unit;
+    let plan = Plan::new(&desk.session, &file).await?;
+    if !plan.is_empty() {
+        let mut order = desk.order(format!("set the parameters of {}", args.file.display()));
+        plan.add_to(&mut order, unit).await?;
+        if !order.agreed().await? {
+            return Ok(());
+        }
+    }
+    let versions = plan.send(&desk.submitter).await?;
+    desk.printer.print(
         || {
             let kinds: Vec<_> = plan
                 .kinds
@@ -181,24 +230,15 @@ async fn set(args: ParamsSetArgs) -> anyhow::Result<()> {
                     json!({ "kind": kind, "version": version, "changes": changes })
                 })
                 .collect();
-            json!({ "sent": !args.dry_run, "global": plan.global.is_some(), "kinds": kinds })
+            json!({ "global": plan.global.is_some(), "kinds": kinds })
         },
         || {
             let mut lines = Vec::new();
-            for (kind, _, changes) in &plan.kinds {
-                let version = versions.iter().find(|(k, _)| k == kind);
-                let version =
-                    version.map_or_else(|| "would change".into(), |(_, v)| format!("now at version {v}"));
-                lines.push(format!("kind {kind} {version}:\n  {}", changes.join("\n  ")));
+            for ((kind, _, changes), (_, version)) in plan.kinds.iter().zip(&versions) {
+                lines.push(format!("kind {kind} now at version {version}:\n  {}", changes.join("\n  ")));
             }
             if let Some(global) = plan.global {
-                let verb = if args.dry_run { "would be" } else { "are" };
-                lines.push(format!(
-                    "global parameters {verb} unbonding_ms = {}, archive_ms = {}, audit_bond = {}",
-                    global.unbonding_ms,
-                    global.archive_ms,
-                    session.unit.show(global.audit_bond)
-                ));
+                lines.push(format!("global parameters are {}", describe(&global, unit)));
             }
             if lines.is_empty() {
                 lines.push("nothing differs from what is on chain".into());

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [global]
-//! unbonding_ms = 86400000
+//! unbonding_ms = 86_400_000
 //!
 //! [kinds.1]
 //! tolerance = 0.01
@@ -10,54 +10,23 @@
 //! aggregation = "median"
 //! ```
 //! A kind may leave parameters out: they stay what they are on chain, or are the shipped defaults for a new kind.
+//!
+//! Every parameter has a type of its own here, and is read and written by it. A detour by `serde_json::Value` would do the same
+//! with less code and would not work: as soon as any crate of a build turns on serde_json's `arbitrary_precision`, its numbers
+//! are maps to every other format.
 
 use crate::cli::amount::{Amount, AmountError, Unit};
+use poq_core::aggregate::Aggregation;
+use poq_core::cost::LatencyRange;
 use poq_core::params::KindParams;
-use poq_core::units::{KindId, Ratio};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use poq_core::reward::RewardWeights;
+use poq_core::units::{KindId, Millis, Ratio, ONE};
+use poq_core::{MeritRule, TrustRule};
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
-
-/// Parameters that are ratios, wherever they stand. The test `every_parameter_is_known` fails when the protocol gets one
-/// that is missing here.
-const RATIOS: &[&str] = &[
-    "trust_initial",
-    "trust_floor",
-    "tolerance",
-    "outlier_bound",
-    "alpha",
-    "beta",
-    "latency_weight",
-    "price_weight",
-    "protocol_fee",
-    "inference_share",
-    "missed_penalty",
-    "unrevealed_penalty",
-    "outlier_penalty",
-    "quorum",
-    "trim",
-    "step",
-    "floor",
-    "eta",
-    "up",
-    "down",
-    "rate",
-];
-/// Parameters that are money.
-const MONEY: &[&str] = &[
-    "price_cap",
-    "inference_slot_min",
-    "evaluator_slot_min",
-    "stake_min",
-    "stake_cap",
-    "inference_at_risk",
-    "evaluator_at_risk",
-];
-/// Parameters that are one of several alternatives: a new value replaces the old one as a whole.
-const ALTERNATIVES: &[&str] = &["aggregation", "merit", "trust"];
-/// Parameters that are hashes.
-const HASHES: &[&str] = &["rubric_hash"];
 
 /// Why a parameter file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +39,8 @@ pub(crate) enum ParamsFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// Neither TOML nor JSON.
-    #[error("{path} is not valid {format}: {message}")]
+    /// Neither TOML nor JSON, or not these parameters.
+    #[error("{path} is not valid {format}: {message}\n`poq params show --defaults` lists all parameters")]
     Syntax {
         /// The file.
         path: String,
@@ -80,40 +49,13 @@ pub(crate) enum ParamsFileError {
         /// The parser's words, with the line.
         message: String,
     },
-    /// Not a parameter.
-    #[error("there is no parameter `{0}`; `poq params show --defaults` lists them all")]
-    Unknown(String),
-    /// A ratio outside its range, or not a number.
-    #[error("{name} = {value}: a ratio is a number between 0 and 1 with at most 9 digits after the point, for example 0.05")]
-    NotARatio {
-        /// The parameter.
-        name: String,
-        /// What was written.
-        value: String,
-    },
-    /// An amount that cannot be read.
+    /// An amount that is none on this chain.
     #[error("{name}: {source}")]
     NotAnAmount {
         /// The parameter.
         name: String,
         /// Why.
         source: AmountError,
-    },
-    /// A hash that cannot be read.
-    #[error("{name} = {value}: a hash is 64 hexadecimal digits, with or without 0x")]
-    NotAHash {
-        /// The parameter.
-        name: String,
-        /// What was written.
-        value: String,
-    },
-    /// A value of another type.
-    #[error("kinds.{kind}: {message}")]
-    Shape {
-        /// The kind.
-        kind: KindId,
-        /// What is wrong.
-        message: String,
     },
     /// Refused by the protocol's own rules.
     #[error("kinds.{kind}: {source}")]
@@ -128,6 +70,337 @@ pub(crate) enum ParamsFileError {
     Empty(String),
 }
 
+// ---------------------------------------------------------------------------------------------------- single values
+
+/// How a parameter of the contract stands in a file.
+trait Form<T>: Sized {
+    /// The form of a value.
+    fn show(value: &T, unit: &Unit) -> Self;
+    /// Puts what the file says over what there is; `name` is for the error.
+    fn put(&self, slot: &mut T, name: &str, unit: &Unit) -> Result<(), ParamsFileError>;
+}
+
+/// A ratio: a number in [0, 1] with at most nine digits after the point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share(Ratio);
+
+impl Form<Ratio> for Share {
+    fn show(value: &Ratio, _: &Unit) -> Share {
+        Share(*value)
+    }
+
+    fn put(&self, slot: &mut Ratio, _: &str, _: &Unit) -> Result<(), ParamsFileError> {
+        *slot = self.0;
+        Ok(())
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The nearest double of a decimal of nine digits; its shortest decimal form is that decimal again.
+        serializer.serialize_f64(f64::from(self.0.ppb()) / f64::from(ONE))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        // Asked for by its type: what serde_json hands out for "any" number depends on its features.
+        let text =
+            deserializer.deserialize_f64(NumberText("a ratio, a number between 0 and 1 such as 0.05"))?;
+        let refused = || {
+            D::Error::custom(format!(
+                "{text}: a ratio is a number between 0 and 1 with at most 9 digits after the point, for example 0.05"
+            ))
+        };
+        ratio(&text).map(Share).ok_or_else(refused)
+    }
+}
+
+/// An amount of money: text in the chain's unit (`"1.5"`) or in its smallest one (`"1500u"`); in TOML a number will do too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Money(Amount);
+
+impl Form<u128> for Money {
+    fn show(value: &u128, unit: &Unit) -> Money {
+        // What the unit shows is an amount; the fallback is one too.
+        Money(unit.number(*value).parse().unwrap_or(Amount::Raw(*value)))
+    }
+
+    fn put(&self, slot: &mut u128, name: &str, unit: &Unit) -> Result<(), ParamsFileError> {
+        *slot = self
+            .0
+            .resolve(unit.decimals)
+            .map_err(|source| ParamsFileError::NotAnAmount { name: name.into(), source })?;
+        Ok(())
+    }
+}
+
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+        let text = deserializer.deserialize_str(NumberText("an amount such as \"1.5\""))?;
+        text.parse().map(Money).map_err(D::Error::custom)
+    }
+}
+
+/// A number or a text as it was written.
+struct NumberText(&'static str);
+
+impl Visitor<'_> for NumberText {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<String, E> {
+        // Rust's own formatting of a float is its shortest decimal form and never has an exponent.
+        Ok(value.to_string())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<String, E> {
+        Ok(value.to_owned())
+    }
+}
+
+/// A hash: 64 hexadecimal digits, with or without 0x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hash([u8; 32]);
+
+impl Form<[u8; 32]> for Hash {
+    fn show(value: &[u8; 32], _: &Unit) -> Hash {
+        Hash(*value)
+    }
+
+    fn put(&self, slot: &mut [u8; 32], _: &str, _: &Unit) -> Result<(), ParamsFileError> {
+        *slot = self.0;
+        Ok(())
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("0x{}", hex::encode(self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::cli::args::hash(&text).map(Hash).map_err(|e| D::Error::custom(format!("{text}: {e}")))
+    }
+}
+
+/// Values that stand in a file as they are.
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl Form<$type> for $type {
+            fn show(value: &$type, _: &Unit) -> $type {
+                *value
+            }
+
+            fn put(&self, slot: &mut $type, _: &str, _: &Unit) -> Result<(), ParamsFileError> {
+                *slot = *self;
+                Ok(())
+            }
+        }
+    )*};
+}
+
+plain!(Millis, u8);
+
+// ------------------------------------------------------------------------------------------------- one of several
+
+/// One of several rules, with its own numbers: what the file says replaces the old rule as a whole.
+macro_rules! alternatives {
+    ($(#[$doc:meta])* $file:ident for $rule:ident {
+        $($variant:ident $({ $($field:ident),* })?),* $(,)?
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case", deny_unknown_fields)]
+        pub(crate) enum $file {
+            $(#[allow(missing_docs)] $variant $({ $($field: Share),* })?),*
+        }
+
+        impl Form<$rule> for $file {
+            fn show(value: &$rule, _: &Unit) -> $file {
+                match *value {
+                    $($rule::$variant $({ $($field),* })? => {
+                        $file::$variant $({ $($field: Share($field)),* })?
+                    })*
+                }
+            }
+
+            fn put(&self, slot: &mut $rule, _: &str, _: &Unit) -> Result<(), ParamsFileError> {
+                *slot = match *self {
+                    $($file::$variant $({ $($field),* })? => {
+                        $rule::$variant $({ $($field: $field.0),* })?
+                    })*
+                };
+                Ok(())
+            }
+        }
+    };
+}
+
+alternatives! {
+    /// How scores become a consensus.
+    AggregationFile for Aggregation { Mean, Median, TrimmedMean { trim }, TrustWeightedMean, TrustWeightedMedian }
+}
+alternatives! {
+    /// How merit is measured.
+    MeritFile for MeritRule { Closeness, Information { step, floor } }
+}
+alternatives! {
+    /// How trust moves.
+    TrustFile for TrustRule {
+        Multiplicative { eta }, Centred { up, down }, RelativeMerit { rate }, Anchored { rate }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- tables of values
+
+/// A struct of parameters, each of which a file may leave out, with a sentence on each for whoever edits the file. What the
+/// protocol gets and this lacks does not compile.
+macro_rules! table_of {
+    ($(#[$doc:meta])* $file:ident for $params:ident { $($name:ident: $form:ty = $about:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct $file {
+            $(#[serde(default, skip_serializing_if = "Option::is_none")] $name: Option<$form>),*
+        }
+
+        impl Form<$params> for $file {
+            fn show(value: &$params, unit: &Unit) -> $file {
+                let $params { $($name),* } = value;
+                $file { $($name: Some(Form::show($name, unit))),* }
+            }
+
+            fn put(&self, slot: &mut $params, path: &str, unit: &Unit) -> Result<(), ParamsFileError> {
+                $(if let Some(value) = &self.$name {
+                    value.put(&mut slot.$name, &format!("{path}.{}", stringify!($name)), unit)?;
+                })*
+                Ok(())
+            }
+        }
+
+        impl $file {
+            /// Name and meaning of each.
+            const ABOUT: &'static [(&'static str, &'static str)] = &[$((stringify!($name), $about)),*];
+        }
+    };
+}
+
+table_of! {
+    /// α and β of a role.
+    WeightsFile for RewardWeights {
+        alpha: Share = "what quality counts",
+        beta: Share = "what cost counts",
+    }
+}
+table_of! {
+    /// Latencies that cost nothing and all.
+    LatencyFile for LatencyRange {
+        min_ms: Millis = "up to this latency the latency part of the cost is 0",
+        max_ms: Millis = "from this latency on it is 1",
+    }
+}
+table_of! {
+    /// A task kind.
+    KindFile for KindParams {
+        outputs_max: u8 = "the most inference nodes of one task",
+        panel_min: u8 = "the fewest evaluators of one task",
+        panel_max: u8 = "the most evaluators of one task",
+        quorum: Share = "share of the panel that must reveal for a settlement",
+        inference_ms: Millis = "from request to the last answer",
+        draw_ms: Millis = "from there until a panel must have been drawn",
+        commit_ms: Millis = "from the draw to the last score commitment",
+        reveal_ms: Millis = "from there to the last reveal",
+        audit_ms: Millis = "from there until a task is settled without an opened reference; 0 without auditors",
+        protocol_fee: Share = "share of a settled task's fee for the treasury",
+        inference_share: Share = "share of the rest for the inference nodes; the evaluators get what remains",
+        inference_slot_min: Money = "the least that a fee must offer each inference node",
+        evaluator_slot_min: Money = "the least that a fee must offer each evaluator",
+        price_cap: Money = "the asked price at which the price part of the cost is 1",
+        price_weight: Share = "share of the asked price in an inference node's cost",
+        latency_weight: Share = "share of latency in an inference node's cost",
+        stake_min: Money = "a node with less stake is not drawn",
+        stake_cap: Money = "stake above this adds no chance to be drawn",
+        inference_at_risk: Money = "stake that an inference node has at risk per task",
+        evaluator_at_risk: Money = "stake that an evaluator has at risk per task",
+        missed_penalty: Share = "share of the stake at risk that a missed duty costs",
+        unrevealed_penalty: Share = "share that a commitment costs which is not revealed or does not match",
+        outlier_penalty: Share = "share that a deviation beyond outlier_bound costs",
+        outlier_bound: Share = "a mean deviation from the consensus above this is punished",
+        tolerance: Share = "deviations up to this are none",
+        trust_initial: Share = "the trust of a new evaluator",
+        trust_floor: Share = "trust never falls below this",
+        rubric_hash: Hash = "what evaluators score by (`poq rubric list`); all zero for anything",
+        aggregation: AggregationFile = "mean, median, trust_weighted_mean, trust_weighted_median, or { trimmed_mean = { trim = 0.2 } }",
+        merit: MeritFile = "\"closeness\", or { information = { step = …, floor = … } }",
+        trust: TrustFile = "{ anchored = { rate = … } } with auditors, { relative_merit = { rate = … } } without",
+        inference_weights: WeightsFile = "R = alpha * quality - beta * cost, of inference nodes",
+        evaluator_weights: WeightsFile = "the same, of evaluators (merit for quality)",
+        inference_latency: LatencyFile = "of an answer, from the request",
+        evaluator_latency: LatencyFile = "of a score, from the draw of the panel",
+    }
+}
+
+impl KindFile {
+    /// A kind's parameters in the file's form.
+    pub(crate) fn of(params: &KindParams, unit: &Unit) -> KindFile {
+        Form::show(params, unit)
+    }
+
+    /// Its parameters as lines, by name.
+    fn lines(&self) -> Vec<(String, String)> {
+        let text = toml::to_string(self).unwrap_or_default();
+        let mut lines = Vec::new();
+        let mut section = String::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                section = format!("{name}.");
+            } else if let Some((name, value)) = line.split_once(" = ") {
+                lines.push((format!("{section}{name}"), value.to_owned()));
+            }
+        }
+        lines
+    }
+
+    /// Every value that differs, as a line.
+    pub(crate) fn changes(&self, new: &KindFile) -> Vec<String> {
+        let (old, new) = (self.lines(), new.lines());
+        let find = |lines: &[(String, String)], name: &str| {
+            lines.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
+        };
+        let gone = old.iter().filter(|(name, _)| find(&new, name).is_none());
+        let mut changes: Vec<String> = gone.map(|(name, value)| format!("{name}: {value} -> none")).collect();
+        for (name, value) in &new {
+            match find(&old, name) {
+                Some(before) if before == *value => {}
+                Some(before) => changes.push(format!("{name}: {before} -> {value}")),
+                None => changes.push(format!("{name}: none -> {value}")),
+            }
+        }
+        changes
+    }
+}
+
 /// The contract's global parameters, in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,11 +411,52 @@ pub(crate) struct GlobalFile {
     pub(crate) archive_ms: u64,
     /// What an auditor must have bonded, in the chain's unit; the shipped default where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) audit_bond: Option<String>,
+    pub(crate) audit_bond: Option<Money>,
+}
+
+/// Names and meanings of the global parameters.
+const ABOUT_GLOBAL: &[(&str, &str)] = &[
+    ("unbonding_ms", "from unstaking to withdrawal"),
+    ("archive_ms", "from a task's end until anyone may collect it for its requester"),
+    ("audit_bond", "what an auditor must have bonded"),
+];
+/// Names and meanings of what stands in the rules' own tables.
+const ABOUT_RULES: &[(&str, &str)] = &[
+    ("trim", "share of the scores dropped at either end"),
+    ("step", "how fast the reference gain follows the population's median"),
+    ("floor", "the reference gain never falls below this"),
+    ("eta", "the rate of the papers' rule"),
+    ("up", "the rate upwards"),
+    ("down", "the rate downwards"),
+    ("rate", "the rate of the moving averages"),
+];
+
+impl GlobalFile {
+    /// The global parameters in the file's form.
+    pub(crate) fn of(params: &poq_chain::types::GlobalParams, unit: &Unit) -> GlobalFile {
+        GlobalFile {
+            unbonding_ms: params.unbonding_ms,
+            archive_ms: params.archive_ms,
+            audit_bond: Some(Form::show(&params.audit_bond, unit)),
+        }
+    }
+
+    /// The contract's form of the file's.
+    pub(crate) fn params(&self, unit: &Unit) -> Result<poq_chain::types::GlobalParams, ParamsFileError> {
+        let mut params = poq_chain::types::GlobalParams {
+            unbonding_ms: self.unbonding_ms,
+            archive_ms: self.archive_ms,
+            ..Default::default()
+        };
+        if let Some(bond) = &self.audit_bond {
+            bond.put(&mut params.audit_bond, "global.audit_bond", unit)?;
+        }
+        Ok(params)
+    }
 }
 
 /// A whole parameter file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ParamsFile {
     /// The contract's global parameters.
@@ -150,7 +464,7 @@ pub(crate) struct ParamsFile {
     pub(crate) global: Option<GlobalFile>,
     /// Per kind, what it sets.
     #[serde(default)]
-    pub(crate) kinds: BTreeMap<KindId, Map<String, Value>>,
+    pub(crate) kinds: BTreeMap<KindId, KindFile>,
 }
 
 impl ParamsFile {
@@ -160,10 +474,13 @@ impl ParamsFile {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ParamsFileError::Read { path: name.clone(), source })?;
         let json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-        let file = Self::parse(&text, json).map_err(|message| ParamsFileError::Syntax {
-            path: name.clone(),
-            format: if json { "JSON" } else { "TOML" },
-            message,
+        // Editors of some systems put a mark before the text that is no part of it.
+        let file = Self::parse(text.trim_start_matches('\u{feff}'), json).map_err(|message| {
+            ParamsFileError::Syntax {
+                path: name.clone(),
+                format: if json { "JSON" } else { "TOML" },
+                message,
+            }
         })?;
         if file.global.is_none() && file.kinds.is_empty() {
             return Err(ParamsFileError::Empty(name));
@@ -180,6 +497,20 @@ impl ParamsFile {
         }
     }
 
+    /// As TOML that a person can edit: every number plain, with what it means above it.
+    pub(crate) fn toml(&self) -> anyhow::Result<String> {
+        let mut out = String::new();
+        for line in toml::to_string(self)?.lines() {
+            let name = line.split_once(" = ").map(|(name, _)| name);
+            if let Some(about) = name.and_then(about) {
+                out.push_str(&format!("# {about}\n"));
+            }
+            out.push_str(line);
+            out.push('\n');
+        }
+        Ok(out)
+    }
+
     /// The kind's parameters: what the file says, over `base` where it says nothing; checked by the protocol's rules.
     pub(crate) fn kind(
         &self,
@@ -187,107 +518,22 @@ impl ParamsFile {
         base: &KindParams,
         unit: &Unit,
     ) -> Result<KindParams, ParamsFileError> {
-        let mut whole = raw(base);
-        if let Some(patch) = self.kinds.get(&kind) {
-            overlay(&mut whole, patch, &format!("kinds.{kind}"), unit)?;
+        let mut params = base.clone();
+        if let Some(file) = self.kinds.get(&kind) {
+            file.put(&mut params, &format!("kinds.{kind}"), unit)?;
         }
-        let params: KindParams = serde_json::from_value(Value::Object(whole))
-            .map_err(|e| ParamsFileError::Shape { kind, message: e.to_string() })?;
         params.validate().map_err(|source| ParamsFileError::Invalid { kind, source })?;
         Ok(params)
     }
 }
 
-/// A kind's parameters in the file's form.
-pub(crate) fn show(params: &KindParams, unit: &Unit) -> Map<String, Value> {
-    raw(params).into_iter().map(|(name, value)| (name.clone(), for_people(&name, value, unit))).collect()
-}
-
-fn raw(params: &KindParams) -> Map<String, Value> {
-    match serde_json::to_value(params) {
-        Ok(Value::Object(fields)) => fields,
-        // A plain struct of numbers, strings and arrays always serialises to an object.
-        _ => Map::new(),
-    }
-}
-
-fn for_people(name: &str, value: Value, unit: &Unit) -> Value {
-    match value {
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().map(|(n, v)| (n.clone(), for_people(&n, v, unit))).collect())
-        }
-        Value::Number(ppb) if RATIOS.contains(&name) => {
-            Value::from(ppb.as_f64().unwrap_or_default() / f64::from(poq_core::units::ONE))
-        }
-        Value::String(amount) if MONEY.contains(&name) => match amount.parse() {
-            Ok(amount) => Value::from(unit.number(amount)),
-            Err(_) => Value::from(amount),
-        },
-        Value::Array(bytes) if HASHES.contains(&name) => {
-            let bytes: Vec<u8> =
-                bytes.iter().filter_map(Value::as_u64).filter_map(|b| u8::try_from(b).ok()).collect();
-            Value::from(format!("0x{}", hex::encode(bytes)))
-        }
-        other => other,
-    }
-}
-
-fn overlay(
-    base: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
-    path: &str,
-    unit: &Unit,
-) -> Result<(), ParamsFileError> {
-    for (name, value) in patch {
-        let path = format!("{path}.{name}");
-        let slot = base.get_mut(name).ok_or_else(|| ParamsFileError::Unknown(path.clone()))?;
-        match (slot, value) {
-            (Value::Object(slot), Value::Object(value)) if !ALTERNATIVES.contains(&name.as_str()) => {
-                overlay(slot, value, &path, unit)?;
-            }
-            (slot, value) => *slot = for_chain(name, value, &path, unit)?,
-        }
-    }
-    Ok(())
-}
-
-fn for_chain(name: &str, value: &Value, path: &str, unit: &Unit) -> Result<Value, ParamsFileError> {
-    if RATIOS.contains(&name) {
-        let refused = || ParamsFileError::NotARatio { name: path.into(), value: value.to_string() };
-        return Ok(Value::from(ratio(&plain(value)).ok_or_else(refused)?.ppb()));
-    }
-    if MONEY.contains(&name) {
-        let refused = |source| ParamsFileError::NotAnAmount { name: path.into(), source };
-        let amount: Amount = plain(value).parse().map_err(refused)?;
-        return Ok(Value::from(amount.resolve(unit.decimals).map_err(refused)?.to_string()));
-    }
-    if HASHES.contains(&name) {
-        let text = plain(value);
-        let bytes = hex::decode(text.trim_start_matches("0x")).ok().filter(|b| b.len() == 32);
-        let refused = || ParamsFileError::NotAHash { name: path.into(), value: value.to_string() };
-        return Ok(Value::from(bytes.ok_or_else(refused)?));
-    }
-    Ok(match value {
-        Value::Object(fields) => Value::Object(
-            fields
-                .iter()
-                .map(|(name, value)| {
-                    Ok((name.clone(), for_chain(name, value, &format!("{path}.{name}"), unit)?))
-                })
-                .collect::<Result<_, ParamsFileError>>()?,
-        ),
-        other => other.clone(),
-    })
-}
-
-/// A number or a string as the text that was written.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        // Rust's own formatting of a float is its shortest decimal form and never has an exponent.
-        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
-        other => other.to_string(),
-    }
+/// What a parameter of that name means.
+fn about(name: &str) -> Option<&'static str> {
+    [ABOUT_GLOBAL, KindFile::ABOUT, WeightsFile::ABOUT, LatencyFile::ABOUT, ABOUT_RULES]
+        .into_iter()
+        .flatten()
+        .find(|(known, _)| *known == name)
+        .map(|(_, about)| *about)
 }
 
 /// A ratio from decimal digits, exactly: no floating point, so that what is written is what the chain gets.
@@ -309,8 +555,7 @@ pub(crate) fn ratio(text: &str) -> Option<Ratio> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use poq_core::aggregate::Aggregation;
-    use poq_core::{MeritRule, TrustRule};
+    use poq_chain::types::GlobalParams;
 
     fn parse(toml: &str) -> Result<KindParams, ParamsFileError> {
         let file = ParamsFile::parse(toml, false).map_err(|message| ParamsFileError::Syntax {
@@ -321,54 +566,65 @@ mod tests {
         file.kind(1, &KindParams::default(), &Unit::default())
     }
 
-    /// Every leaf is known as a ratio, money or hash, or is a time or a count by its name.
-    #[test]
-    fn every_parameter_is_known() {
-        fn walk(name: &str, value: &Value) {
-            match value {
-                Value::Object(fields) => fields.iter().for_each(|(n, v)| walk(n, v)),
-                _ if RATIOS.contains(&name) || MONEY.contains(&name) || HASHES.contains(&name) => {}
-                _ => assert!(
-                    name.ends_with("_ms")
-                        || ["outputs_max", "panel_min", "panel_max", "aggregation"].contains(&name),
-                    "say in params_file.rs what kind of number `{name}` is"
-                ),
-            }
+    fn file(params: &KindParams) -> ParamsFile {
+        let unit = Unit::default();
+        ParamsFile {
+            global: Some(GlobalFile::of(&GlobalParams::default(), &unit)),
+            kinds: [(1, KindFile::of(params, &unit))].into(),
         }
+    }
+
+    /// Parameters in which every rule that has numbers of its own is some kind's.
+    fn various() -> Vec<KindParams> {
         let with =
             |merit, trust, aggregation| KindParams { merit, trust, aggregation, ..KindParams::default() };
-        let r = Ratio::ONE;
-        for params in [
-            KindParams::default(),
+        let r = Ratio::from_ppb(123_456_789);
+        vec![
+            KindParams { rubric_hash: [7; 32], tolerance: Ratio::from_ppb(1), ..KindParams::default() },
+            KindParams::without_auditors(),
             with(
                 MeritRule::Closeness,
                 TrustRule::Multiplicative { eta: r },
-                Aggregation::TrimmedMean { trim: Ratio::ZERO },
+                Aggregation::TrimmedMean { trim: r },
             ),
-            with(MeritRule::Closeness, TrustRule::Centred { up: r, down: r }, Aggregation::Mean),
-        ] {
-            for (name, value) in raw(&params) {
-                if !(ALTERNATIVES.contains(&name.as_str()) && value.is_string()) {
-                    walk(&name, &value);
-                }
-            }
-        }
+            with(
+                MeritRule::Information { step: r, floor: r },
+                TrustRule::Centred { up: r, down: r },
+                Aggregation::Mean,
+            ),
+            with(MeritRule::Closeness, TrustRule::Anchored { rate: r }, Aggregation::TrustWeightedMean),
+            with(MeritRule::Closeness, TrustRule::Anchored { rate: r }, Aggregation::TrustWeightedMedian),
+        ]
     }
 
     #[test]
     fn what_is_shown_can_be_read_back() {
-        let unit = Unit::default();
-        let params =
-            KindParams { rubric_hash: [7; 32], tolerance: Ratio::from_ppb(1), ..KindParams::default() };
-        let file = ParamsFile { global: None, kinds: [(1, show(&params, &unit))].into() };
-        for json in [true, false] {
-            let text = if json {
-                serde_json::to_string(&file).unwrap()
-            } else {
-                toml::to_string_pretty(&file).unwrap()
-            };
-            let read = ParamsFile::parse(&text, json).unwrap();
-            assert_eq!(read.kind(1, &KindParams::default(), &unit).unwrap(), params, "{text}");
+        for params in various() {
+            let written = file(&params);
+            for json in [true, false] {
+                let text =
+                    if json { serde_json::to_string(&written).unwrap() } else { written.toml().unwrap() };
+                assert!(!text.contains("serde_json"), "{text}");
+                let read = ParamsFile::parse(&text, json).unwrap();
+                assert_eq!(read, written, "{text}");
+                assert_eq!(read.kind(1, &KindParams::default(), &Unit::default()).unwrap(), params, "{text}");
+                let global = read.global.unwrap().params(&Unit::default()).unwrap();
+                assert_eq!(global, GlobalParams::default());
+            }
+        }
+    }
+
+    /// Whatever is shown is explained: no line with a value stands without a comment above it.
+    #[test]
+    fn every_parameter_is_explained() {
+        for params in various() {
+            let text = file(&params).toml().unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (above, line) in lines.iter().zip(&lines[1..]) {
+                if line.contains(" = ") && !line.starts_with('#') {
+                    assert!(above.starts_with("# "), "{line} of\n{text}");
+                }
+            }
         }
     }
 
@@ -376,34 +632,59 @@ mod tests {
     fn a_kind_may_leave_parameters_out() {
         let params = parse(
             "[kinds.1]\ntolerance = 0.05\nstake_min = \"12.5\"\nquorum = 1\nmerit = \"closeness\"\n\
-             inference_weights.beta = 0.25\naggregation = { trimmed_mean = { trim = 0.2 } }",
+             inference_weights.beta = 0.25\naudit_ms = 120_000\nstake_cap = 2000\nprice_cap = 0.5\n\
+             aggregation = { trimmed_mean = { trim = 0.2 } }",
         )
         .unwrap();
         let default = KindParams::default();
         assert_eq!(params.tolerance, Ratio::from_permille(50));
         assert_eq!(params.stake_min, 12_500_000_000_000);
+        assert_eq!(params.stake_cap, 2_000_000_000_000_000);
+        assert_eq!(params.price_cap, 500_000_000_000);
+        assert_eq!(params.audit_ms, 120_000);
         assert_eq!(params.quorum, Ratio::ONE);
         assert_eq!(params.merit, MeritRule::Closeness);
         assert_eq!(params.inference_weights.alpha, default.inference_weights.alpha);
         assert_eq!(params.inference_weights.beta, Ratio::from_permille(250));
         assert_eq!(params.aggregation, Aggregation::TrimmedMean { trim: Ratio::from_permille(200) });
-        assert_eq!(params.stake_cap, default.stake_cap);
+        assert_eq!(params.panel_min, default.panel_min);
     }
 
     #[test]
     fn wrong_parameters_are_named() {
         let message = |toml: &str| parse(toml).unwrap_err().to_string();
-        assert!(message("[kinds.1]\ntolerence = 0.05").contains("`kinds.1.tolerence`"));
+        assert!(message("[kinds.1]\ntolerence = 0.05").contains("unknown field `tolerence`"));
         assert!(message("[kinds.1]\ntolerance = 5").contains("between 0 and 1"));
         assert!(message("[kinds.1]\ntolerance = -0.1").contains("between 0 and 1"));
         assert!(message("[kinds.1]\ntolerance = 0.12345678901").contains("9 digits"));
-        assert!(message("[kinds.1]\nstake_min = \"ten\"").contains("kinds.1.stake_min"));
+        assert!(message("[kinds.1]\nstake_min = \"ten\"").contains("stake_min"));
+        assert!(message("[kinds.1]\nstake_min = \"0.0000000000001\"").contains("kinds.1.stake_min"));
         assert!(message("[kinds.1]\nrubric_hash = \"0x12\"").contains("64 hexadecimal"));
         assert!(message("[kinds.1]\nmerit = \"best\"").contains("best"));
-        assert!(message("[kinds.1]\ninference_ms = \"long\"").contains("kinds.1"));
+        assert!(message("[kinds.1]\ninference_ms = \"long\"").contains("inference_ms"));
         assert!(message("[kinds.1]\nstake_min = \"2000\"").contains("stake_min must be"));
         assert!(message("[kind.1]\n").contains("kind"));
         assert!(message("[kinds.1\n").contains("line 1"));
+        let json = |text: &str| ParamsFile::parse(text, true).unwrap_err();
+        assert!(json(r#"{"kinds": {"1": {"tolerance": 3}}}"#).contains("between 0 and 1"));
+        assert!(json(r#"{"kinds": {"1": {"stake_min": 3}}}"#).contains("an amount such as"));
+    }
+
+    #[test]
+    fn changes_are_told_by_value() {
+        let unit = Unit::default();
+        let old = KindFile::of(&KindParams::default(), &unit);
+        let new = KindParams {
+            tolerance: Ratio::from_permille(20),
+            merit: MeritRule::Closeness,
+            ..KindParams::default()
+        };
+        let changes = old.changes(&KindFile::of(&new, &unit));
+        assert!(changes.contains(&"tolerance: 0.01 -> 0.02".to_owned()), "{changes:?}");
+        assert!(changes.contains(&"merit: none -> \"closeness\"".to_owned()), "{changes:?}");
+        assert!(changes.contains(&"merit.information.step: 0.02 -> none".to_owned()), "{changes:?}");
+        assert_eq!(changes.len(), 4, "{changes:?}");
+        assert_eq!(old.changes(&old), Vec::<String>::new());
     }
 
     #[test]
@@ -414,6 +695,13 @@ mod tests {
         assert_eq!(ratio("1.0"), Some(Ratio::ONE));
         for text in ["1.000000001", "2", "", ".", "1.", ".1", "-0", "1e-3", "NaN"] {
             assert_eq!(ratio(text), None, "{text}");
+        }
+        // The shortest decimal form of the nearest double is the decimal: for these, and for a sample of all.
+        for ppb in
+            [0, 1, 3, 333_333_333, 999_999_999, 1_000_000_000].into_iter().chain((0..ONE).step_by(7_919_111))
+        {
+            let text = (f64::from(ppb) / f64::from(ONE)).to_string();
+            assert_eq!(ratio(&text).map(Ratio::ppb), Some(ppb), "{text}");
         }
     }
 }

@@ -1,12 +1,39 @@
 //! `poq rubric`: how evaluators score, and what a task kind names it by.
 
-use crate::cli::args::{RubricCommand, RubricListArgs, RubricShowArgs};
+use crate::cli::args::Output;
 use crate::cli::exit::Usage;
 use crate::cli::output::{pairs, table};
+use clap::{Args, Subcommand};
 use poq_inference::data::TaskKind;
 use poq_inference::quality::Rubric;
 use serde_json::json;
 use std::path::Path;
+
+/// `poq rubric …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RubricCommand {
+    /// Lists the rubrics that ship with this build, with the hashes that a task kind names them by.
+    List(RubricListArgs),
+    /// Checks a rubric's file and shows its hash, its profiles and its weights.
+    Show(RubricShowArgs),
+}
+
+/// `poq rubric list`.
+#[derive(Args, Debug)]
+pub(crate) struct RubricListArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `poq rubric show`.
+#[derive(Args, Debug)]
+pub(crate) struct RubricShowArgs {
+    /// The rubric's file, or `qa` or `summarisation` for one that ships with this build.
+    #[arg(value_name = "FILE|KIND")]
+    rubric: String,
+    #[command(flatten)]
+    output: Output,
+}
 
 /// Runs `poq rubric`.
 pub(crate) fn run(command: RubricCommand) -> anyhow::Result<()> {

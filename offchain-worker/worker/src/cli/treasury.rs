@@ -1,11 +1,37 @@
 //! `poq treasury`: what the protocol has earned beyond what it owes.
 
-use crate::cli::args::{ReadArgs, TreasuryCommand, WithdrawArgs};
+use crate::cli::amount::Amount;
+use crate::cli::args::{ReadArgs, SendArgs, Who};
 use crate::cli::output::pairs;
-use crate::cli::send::sent;
+use clap::{Args, Subcommand};
 use poq_chain::json::ToJson;
 use poq_chain::messages;
 use serde_json::json;
+
+/// `poq treasury …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TreasuryCommand {
+    /// Shows what the contract holds and owes.
+    Show(ReadArgs),
+    /// Withdraws from the treasury. Only the contract's owner may.
+    Withdraw(WithdrawArgs),
+}
+
+/// `poq treasury withdraw`.
+#[derive(Args, Debug)]
+pub(crate) struct WithdrawArgs {
+    /// The amount: 1.5 in the chain's unit, or 1500u in the smallest one.
+    #[arg(required_unless_present = "all")]
+    amount: Option<Amount>,
+    /// Withdraws all of the treasury.
+    #[arg(long, conflicts_with = "amount")]
+    all: bool,
+    /// The account that gets it (an address or a key file); the key's where it is not given.
+    #[arg(long, value_name = "ACCOUNT|FILE")]
+    to: Option<Who>,
+    #[command(flatten)]
+    send: SendArgs,
+}
 
 /// Runs `poq treasury`.
 pub(crate) async fn run(command: TreasuryCommand) -> anyhow::Result<()> {
@@ -16,10 +42,10 @@ pub(crate) async fn run(command: TreasuryCommand) -> anyhow::Result<()> {
 }
 
 async fn show(args: ReadArgs) -> anyhow::Result<()> {
-    let session = args.connection.contract().await?;
+    let session = args.contract().await?;
     let solvency = session.client.view().await?.solvency().await?;
     let unit = &session.unit;
-    args.output.printer().print(
+    args.printer().print(
         || solvency.to_json(),
         || {
             let owed = &solvency.liabilities;
@@ -40,15 +66,21 @@ async fn show(args: ReadArgs) -> anyhow::Result<()> {
 }
 
 async fn withdraw(args: WithdrawArgs) -> anyhow::Result<()> {
-    let session = args.connection.contract().await?;
-    let submitter = session.submitter(&args.signer)?;
+    let desk = args.send.contract().await?;
+    let session = &desk.session;
+    let treasury = session.client.view().await?.liabilities().await?.treasury;
     let amount = match &args.amount {
         Some(amount) => session.raw(amount)?,
-        None => session.client.view().await?.liabilities().await?.treasury,
+        None => treasury,
     };
-    let to = args.to.unwrap_or_else(|| submitter.account());
-    let receipt = submitter.send(messages::withdraw_treasury(&to, amount)).await?;
+    let to = args.to.as_ref().map_or_else(|| Ok(desk.account()), |who| desk.who(who))?;
     let address = session.address(&to);
+    let mut order =
+        desk.order(format!("withdraw {} from the treasury to {address}", session.unit.show(amount)));
+    order.effect("in the treasury", session.unit.show(treasury));
+    let Some(receipt) = desk.send(order, messages::withdraw_treasury(&to, amount)).await? else {
+        return Ok(());
+    };
     let text = format!("{} went from the treasury to {address}", session.unit.show(amount));
-    sent(&session, args.output, &receipt, json!({ "to": address, "amount": amount.to_string() }), text)
+    desk.done(&receipt, json!({ "to": address, "amount": amount.to_string() }), text)
 }

@@ -1,15 +1,51 @@
 //! `poq worker`: runs nodes.
 
-use crate::cli::args::{WorkerCommand, WorkerRunArgs};
 use crate::cli::deployment::Target;
 use crate::cli::exit::Usage;
 use crate::cli::output::write_out;
 use anyhow::Context;
+use clap::{Args, Subcommand};
 use poq_chain::signer::parse_account;
 use poq_chain::{Class, Client, Options};
 use poq_worker::{config, Deps, Worker, WorkerConfig};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// `poq worker …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkerCommand {
+    /// Runs the configured nodes until it is told to stop: once gracefully (SIGINT or SIGTERM), twice at once.
+    Run(WorkerRunArgs),
+    /// Writes a documented example of the configuration to standard output.
+    ExampleConfig,
+}
+
+/// `poq worker run`.
+#[derive(Args, Debug)]
+pub(crate) struct WorkerRunArgs {
+    /// The configuration file. Where it is not given, ./poq.toml, $XDG_CONFIG_HOME/poq/poq.toml and /etc/poq/poq.toml are
+    /// tried in turn. Environment variables POQ_<SECTION>__<KEY> override it, and the flags below override both.
+    #[arg(long, short, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The chain node's websocket address, or several separated by commas; overrides the configuration.
+    #[arg(long, env = "POQ_URL", hide_env_values = true, value_name = "URL[,URL…]")]
+    pub(crate) url: Option<String>,
+    /// The contract: its address, or the path of a deployment file; overrides the configuration.
+    #[arg(long, env = "POQ_CONTRACT", hide_env_values = true, value_name = "ADDRESS|FILE")]
+    pub(crate) contract: Option<String>,
+    /// The file with the operator's key; overrides the configuration.
+    #[arg(long, env = "POQ_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The file with the keystore's password; overrides the configuration.
+    #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The folder of the journal and the blobs; overrides the configuration.
+    #[arg(long, env = "POQ_DATA_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The folder of the models; overrides the configuration.
+    #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
+}
 
 /// How long to try to reach the chain before the worker is left to wait for it.
 const LOOK: Duration = Duration::from_secs(5);
@@ -35,10 +71,17 @@ async fn contract_there(config: &WorkerConfig) -> anyhow::Result<()> {
     let Some(contract) = &config.chain.contract else { return Ok(()) };
     let contract = parse_account(contract).map_err(|e| Usage(format!("chain.contract: {e}")))?;
     let options = Options { connect_timeout: LOOK, ..Options::default() };
-    match Client::connect(&config.chain.urls.join(","), Some(contract), options).await {
-        Ok(client) => client.code_hash().await.map(drop).context("the worker cannot start"),
+    match Client::connect_to(config.chain.urls.clone(), Some(contract), options).await {
+        Ok(client) => absent(client.code_hash().await.map(drop)),
+        Err(error) => absent(Err(error)),
+    }
+}
+
+/// What keeps the worker from starting: not what passes, which it waits for.
+fn absent(found: poq_chain::error::Result<()>) -> anyhow::Result<()> {
+    match found {
         Err(error) if error.class() == Class::Transient => Ok(()),
-        Err(error) => Err(error).context("the worker cannot start"),
+        found => found.context("the worker cannot start"),
     }
 }
 

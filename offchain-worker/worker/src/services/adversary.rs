@@ -30,8 +30,8 @@ pub(crate) struct Adversary {
 
 impl Adversary {
     /// Refuses on any chain that does not call itself a development chain.
-    pub(crate) async fn new(config: &AdversaryConfig, client: &Client) -> Result<Adversary> {
-        let kind = client.chain_type().await?;
+    pub(crate) fn new(config: &AdversaryConfig, client: &Client) -> Result<Adversary> {
+        let kind = &client.chain().kind;
         if kind != "Development" {
             return Err(Error::Service {
                 service: "adversary".into(),

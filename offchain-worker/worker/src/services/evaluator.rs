@@ -80,6 +80,17 @@ pub(crate) async fn score(
         }
     };
 
+    // Scores that mean nothing would hurt whoever answered rightly.
+    let asked = query.clone();
+    match model.call(move |model| model.supports(&asked)).await {
+        Ok(()) => {}
+        Err(error) if error.is_transient() => return Ok(Job::Again(error.to_string())),
+        Err(error) if error.is_bad_request() => {
+            return Ok(Job::Declined(Declined::Prompt, error.to_string()))
+        }
+        Err(error) => return Ok(Job::Declined(Declined::Model, error.to_string())),
+    }
+
     let mut texts = Vec::new();
     for (slot, fetched) in view.task.outputs.iter().zip(&outputs) {
         if let Fetched::Text(text) = fetched {

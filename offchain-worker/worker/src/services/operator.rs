@@ -20,7 +20,7 @@ use super::send::{self, Failure, Item, Ready, Sent};
 use super::{class_label, evaluator, inference, journal_error, Ctx, Served};
 use crate::config::{NodeConfig, RoleName};
 use crate::duty::{due, Due};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::hit;
 use crate::health::About;
 use crate::metrics::{self, Declined, DutyStep};
@@ -72,7 +72,10 @@ pub(crate) struct Operator {
 /// When a step may be tried again.
 #[derive(Debug)]
 struct Retry {
+    /// How often it failed.
     failures: u32,
+    /// How often it could not be done for want of a chain that answers.
+    tries: u32,
     not_before: Instant,
     /// A new block can change the answer, so that it is tried again with the next one.
     block: Option<u32>,
@@ -476,10 +479,25 @@ impl Operator {
                 }
             }
             Ok(Job::Again(text)) => self.again(memory, duty, role, &text),
+            // A chain that could not be read says nothing of the work, whatever it said: to give up would cost the stake, and
+            // to end would cost that of every other duty. The work itself looks how much time is left.
+            Err(Error::Chain(error)) => self.later(memory, duty, &error),
             Err(error) if error.is_fatal() => return Err(error),
             Err(error) => self.again(memory, duty, role, &error.to_string()),
         }
         Ok(())
+    }
+
+    /// Work that stopped at the chain is begun again, as often as there is time for.
+    fn later(&self, memory: &mut Memory, duty: Duty, error: &poq_chain::Error) {
+        metrics::call_failed("work", class_label(error));
+        let (failures, tries) =
+            memory.attempts.get(&duty).map_or((0, 0), |retry| (retry.failures, retry.tries));
+        tracing::warn!(%duty, %error, "the chain could not be read");
+        let tries = tries.saturating_add(1);
+        let retry = Retry { failures, tries, not_before: Instant::now() + pause(tries), block: None };
+        memory.wake_by(retry.not_before);
+        memory.attempts.insert(duty, retry);
     }
 
     fn again(&self, memory: &mut Memory, duty: Duty, role: RoleName, text: &str) {
@@ -491,7 +509,7 @@ impl Operator {
             self.trouble(memory, duty, format!("{duty}: given up after {failures} attempts: {text}"));
             return;
         }
-        let retry = Retry { failures, not_before: Instant::now() + pause(failures), block: None };
+        let retry = Retry { failures, tries: 0, not_before: Instant::now() + pause(failures), block: None };
         memory.attempts.insert(duty, retry);
     }
 
@@ -568,7 +586,7 @@ impl Operator {
             let block = self.report(memory, duty, step, &failure);
             memory.retries.insert(
                 (duty, step),
-                Retry { failures, not_before: Instant::now() + pause(failures), block },
+                Retry { failures, tries: 0, not_before: Instant::now() + pause(failures), block },
             );
         }
     }

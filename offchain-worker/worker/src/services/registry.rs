@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use poq_blobs::endpoint::{self, Audience};
 use poq_chain::types::{KindParams, NodeStatus, NodeView, Role};
 use poq_chain::{to_account32, View};
 
@@ -67,9 +68,13 @@ async fn look(ctx: &Ctx, operators: &[Arc<Operator>]) -> poq_chain::error::Resul
         for run in &operator.nodes {
             let id = run.config.id;
             let problem = match view.node(id).await? {
-                None => Some(format!(
-                    "node {id} is not registered at this contract; `poq node register` registers one and prints its number"
-                )),
+                None => {
+                    metrics::node_gone(id);
+                    Some(format!(
+                        "node {id} is not registered at this contract; `poq node register` registers one and prints its \
+                         number"
+                    ))
+                }
                 Some(found) => {
                     metrics::node(id, &found.node);
                     let params = params(&view, &found).await?;
@@ -103,6 +108,16 @@ fn check(
                 "node {id} is registered with the endpoint `{}`, and blobs.public_url is `{address}`: evaluators ask the \
                  former; `poq node configure {id} --endpoint {address}` changes it",
                 found.info.endpoint
+            ));
+        }
+    }
+    // Evaluators fetch outputs from there; a report is fetched by whoever doubts it.
+    if run.config.role == RoleName::Inference {
+        let audience = Audience::of(ctx.client.chain().is_development());
+        if let Err(error) = endpoint::check(&found.info.endpoint, audience) {
+            return Some(format!(
+                "node {id} is registered with an endpoint that others cannot fetch from: {error} (`poq node configure {id} \
+                 --endpoint ADDRESS`)"
             ));
         }
     }

@@ -33,7 +33,7 @@ pub(crate) async fn run(ctx: Arc<Ctx>, heads: Arc<watch::Sender<Block>>) -> Serv
                     publish(&heads, block);
                 }
                 Err(_) => {
-                    // The client gave the subscription up; it makes a new one when asked.
+                    // The client lives as long as this service: this cannot be, and must not spin.
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     announced = ctx.client.best_watch();
                 }
@@ -41,11 +41,12 @@ pub(crate) async fn run(ctx: Arc<Ctx>, heads: Arc<watch::Sender<Block>>) -> Serv
             _ = poll.tick() => match ctx.client.best().await {
                 Ok(block) => {
                     // Announcements that have stopped while the chain goes on: the subscription is dead although the
-                    // connection lives. Nothing is lost, because this poll feeds the same channel.
+                    // connection lives. Nothing is lost, because this poll feeds the same channel; the client, which holds the
+                    // subscription, gives a silent connection up and makes another.
                     if block.number > heads.borrow().number && last_announced.elapsed() > ctx.config.chain.poll_interval {
-                        tracing::warn!(block = block.number, "blocks are no longer announced; subscribing again");
+                        tracing::warn!(block = block.number, "blocks are no longer announced; this poll sees them");
                         metrics::chain_stalled();
-                        announced = ctx.client.best_watch();
+                        last_announced = Instant::now();
                     }
                     publish(&heads, block);
                 }

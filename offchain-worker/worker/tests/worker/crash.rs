@@ -44,7 +44,7 @@ async fn child() {
     tracing_subscriber::fmt().with_env_filter("info,poq_chain=debug").with_writer(std::io::stderr).init();
     let mut config = WorkerConfig::default();
     config.data_dir = orders.data_dir;
-    config.chain.urls = vec![orders.url];
+    config.chain.urls = orders.url.parse().unwrap();
     config.chain.contract = Some(orders.contract);
     config.chain.time = TimeSource::Chain;
     config.chain.poll_interval = Duration::from_millis(500);

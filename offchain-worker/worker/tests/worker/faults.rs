@@ -314,3 +314,130 @@ async fn two_processes_cannot_share_a_data_folder() {
     assert!(error.contains("journal"), "{error}");
     stop(worker).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_each_third_call_does_not_end_the_worker() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    // From the start on: connecting, the identity, the first block.
+    net.chain.refuse_every(3, -32_999, "RPC rate limit exceeded");
+    let worker = net.work("worker", &nodes, &scripts).await;
+    for question in 0..2 {
+        let id = net.ask(&format!("Question {question}?"), 1, 3).await;
+        let task = net.settled(id).await;
+        Counts::of(&net.events().await, id).assert_once(&task);
+    }
+    assert!(net.chain.refuse_every(0, 0, "") > 20);
+    assert!(!worker.is_finished());
+    for node in &nodes {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "node {}", node.id);
+    }
+    stop(worker).await;
+}
+
+/// A refusal that looks like the request's own fault, in the middle of the work: the worker goes on, and so does the duty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_cannot_be_read_while_an_evaluator_works_costs_nothing() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::slow(Duration::from_millis(400));
+    let worker = net.work("worker", &nodes, &scripts).await;
+    let id = net.ask("Who reads the chain?", 1, 3).await;
+    for _ in 0..12 {
+        net.chain.refuse_every(2, 4_003, "Client error: Execution failed: the disk is tired");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        net.chain.refuse_every(0, 0, "");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(!worker.is_finished());
+    }
+    let task = net.settled(id).await;
+    Counts::of(&net.events().await, id).assert_once(&task);
+    for node in &nodes {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "node {}", node.id);
+    }
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deregistered_nodes_gauges_are_gone() {
+    let net = Net::start().await;
+    let nodes = net.scripted(0, 2, "//operator").await;
+    let scripts = Scripts::new();
+    let mut config = net.config("worker", &nodes);
+    config.metrics.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let deps = net.deps(&nodes, scripts.models()).await;
+    let worker = Worker::start(config, deps).await.unwrap();
+    worker.ready(PATIENCE).await.unwrap();
+    let address = worker.metrics_addr().unwrap();
+    let (leaves, stays) = (&nodes[0], &nodes[1]);
+    let series = |node: &Node| format!("poq_node_stake_free{{node=\"{}\"}}", node.id);
+    let before = metrics(address).await;
+    assert!(before.contains(&series(leaves)) && before.contains(&series(stays)), "{before}");
+
+    let owner = net.client.submitter(leaves.owner.clone());
+    let free = net.node(leaves.id).await.node.free;
+    owner.send(messages::unstake(leaves.id, free)).await.unwrap();
+    let global = net.client.view().await.unwrap().global_params().await.unwrap();
+    net.chain.advance_ms(global.unbonding_ms + 1_000).unwrap();
+    owner.send(messages::withdraw_unbonded(leaves.id)).await.unwrap();
+    owner.send(messages::deregister(leaves.id)).await.unwrap();
+
+    let begun = Instant::now();
+    let after = loop {
+        let text = metrics(address).await;
+        if !text.contains(&format!("node=\"{}\"", leaves.id)) {
+            break text;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(after.contains(&series(stays)), "{after}");
+    match worker.readiness() {
+        Readiness::NotReady(reasons) => {
+            assert!(reasons.iter().any(|r| r.contains("is not registered")), "{reasons:?}")
+        }
+        Readiness::Ready => panic!("ready without its node"),
+    }
+    stop(worker).await;
+}
+
+/// What `blobs.public_url` and registered endpoints may be depends on who has to reach them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_nobody_can_reach_is_refused_on_a_public_chain() {
+    let live = poq_sandbox::SandboxConfig { chain_type: "Live", ..poq_sandbox::SandboxConfig::default() };
+    let params =
+        poq_chain::types::KindParams { panel_min: 3, ..poq_chain::types::KindParams::without_auditors() };
+    for (sandbox, public) in [(live, true), (poq_sandbox::SandboxConfig::default(), false)] {
+        let net = Net::on(sandbox, params.clone()).await;
+        let nodes = net.scripted(1, 0, "//operator").await;
+        let scripts = Scripts::new();
+        let mut config = net.config("worker", &nodes);
+        config.blobs.public_url = Some(format!("http://127.0.0.1:{}", nodes[0].port));
+        let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+        if public {
+            let error = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap_err().to_string();
+            assert!(error.contains("blobs.public_url") && error.contains("loopback"), "{error}");
+            // The registered address is what evaluators ask.
+            let deps = net.deps(&nodes, scripts.models()).await;
+            let worker = Worker::start(net.config("again", &nodes), deps).await.unwrap();
+            let begun = Instant::now();
+            loop {
+                if let Readiness::NotReady(reasons) = worker.readiness() {
+                    if reasons
+                        .iter()
+                        .any(|r| r.contains("others cannot fetch from") && r.contains("loopback"))
+                    {
+                        break;
+                    }
+                }
+                assert!(begun.elapsed() < PATIENCE, "{:?}", worker.readiness());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            stop(worker).await;
+        } else {
+            worker.ready(PATIENCE).await.unwrap();
+            stop(worker).await;
+        }
+    }
+}

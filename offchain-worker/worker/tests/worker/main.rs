@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod adversary;
+mod asking;
 mod crash;
 mod faults;
 mod life;
 mod models;
+mod secrets;
 mod stop;
 mod support;

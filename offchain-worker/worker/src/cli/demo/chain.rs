@@ -1,6 +1,6 @@
 //! The chain that the demonstration runs on: in this process, a spawned development node, or somebody's node.
 
-use crate::cli::args::DemoArgs;
+use super::DemoArgs;
 use crate::cli::exit::Usage;
 use anyhow::Context;
 use poq_chain::{AccountId32, Client, Options};

@@ -8,17 +8,18 @@ mod progress;
 mod questions;
 mod report;
 
-use crate::cli::args::DemoArgs;
+use crate::cli::args::duration;
 use crate::cli::connect::{load_keys, Session};
 use crate::cli::deploy::artifact;
 use crate::cli::exit::{Difference, TimedOut};
 use crate::cli::host::Host;
 use crate::cli::output::write_out;
 use crate::cli::signal::stopped;
-use crate::cli::task::{fetch_answers, phase_name};
+use crate::cli::task::{phase_name, Fetcher};
 use anyhow::{anyhow, bail, ensure, Context};
 use cast::{Actor, Cast, Player, KIND};
 use chain::Ground;
+use clap::Args;
 use futures::future::try_join_all;
 use lab::Comparison;
 use ledger::Ledger;
@@ -53,6 +54,59 @@ const UNBONDING: Duration = Duration::from_secs(1);
 const START: Duration = Duration::from_secs(600);
 /// How long a worker that is asked to stop may take.
 const STOP: Duration = Duration::from_secs(60);
+
+/// `poq demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Runs on this chain node instead of on a chain in this process: any node with pallet-contracts.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Spawns the development node and runs on it over a websocket. scripts/build-node.sh builds the node.
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) node: bool,
+    /// The development node's program; where it is not given, it is looked for where scripts/build-node.sh puts it.
+    #[arg(long, env = "POQ_NODE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) node_bin: Option<PathBuf>,
+    /// The file with the key of the account that pays for everything; on a development chain it is //Alice, which has money
+    /// there. What is left goes back to it.
+    // Not from the environment: what another command signs with must not pay for a demonstration by accident.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The file with the keystore's password.
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// How many questions to ask.
+    #[arg(long, env = "POQ_DEMO_QUESTIONS", hide_env_values = true, value_name = "COUNT", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) questions: u16,
+    /// Decides which questions are asked.
+    #[arg(long, env = "POQ_DEMO_SEED", hide_env_values = true, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, …), and
+    /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
+    #[arg(long, value_name = "ATTACK")]
+    pub(crate) attack: Option<poq_simulator::Attack>,
+    /// How many of the five evaluators are dishonest; two of five are more than the rules are made to stand.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "attack", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) dishonest: u8,
+    /// The built contract; found as `poq deploy` finds it.
+    #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
+    pub(crate) artifact: Option<PathBuf>,
+    /// The folder of the models that scripts/install-models.sh has installed.
+    #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
+    /// The questions, as JSON lines with id, context and question; the installed ones where it is not given.
+    #[arg(long, env = "POQ_DEMO_DATA", hide_env_values = true, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+    /// Keeps keys, journals and blobs in this folder instead of in a temporary one that is deleted at the end.
+    #[arg(long, env = "POQ_DEMO_WORK_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Writes nodes, tasks and the money check to this file as JSON.
+    #[arg(long, env = "POQ_DEMO_JSON", hide_env_values = true, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// How long the whole run may take before it counts as failed.
+    #[arg(long, env = "POQ_DEMO_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
 
 /// Runs `poq demo`.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
@@ -564,7 +618,8 @@ impl Round<'_> {
             quality = report::mean_ratio(event.settlement.outputs.iter().filter_map(|output| output.quality));
         }
         self.progress.line(&format!("task {}: {}", view.id, shorten(&item.question, 100)));
-        for answer in fetch_answers(self.session, &self.cast.requester.keys, view).await? {
+        let fetcher = Fetcher::new(self.session, &self.cast.requester.keys)?;
+        for answer in fetcher.answers(view).await? {
             let player = self.cast.players.iter().find(|player| player.id == answer.node);
             let model = player.map_or("?", |player| player.model);
             let text = match &answer.result {
