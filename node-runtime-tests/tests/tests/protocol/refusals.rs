@@ -231,7 +231,7 @@ fn duties_are_refused_out_of_turn() -> Res {
     let node = World::find(&nodes.0, drawn)?.clone();
     let other = nodes.0.iter().find(|n| n.id != drawn).unwrap().clone();
     let task = |refusal| Err(Error::Task(refusal));
-    let mut commit = |world: &mut World, who: &Pair, id, node, commitment| -> Res<Result<(), Error>> {
+    let commit = |world: &mut World, who: &Pair, id, node, commitment| -> Res<Result<(), Error>> {
         let items = vec![Commit { task: id, node, commitment }];
         Ok(world.one(who, call().commit_outputs(items))?.map(|_| ()))
     };
