@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Optional: opens contracts/artifacts/poq.contract with polkadot.js, the library behind the Contracts UI and most wallets, and
+# Optional: opens the bundles in contracts/artifacts with polkadot.js, the library behind the Contracts UI and most wallets, and
 # lists what it finds. Needs node and npm; fetches @polkadot/api-contract (150 MB unpacked) into the cache the first time.
 #
-#   scripts/check-bundle.sh [FILE]
+#   scripts/check-bundle.sh [FILE…]
 #
 # The tests do not need it: xtask reads the bundle back with the crate that cargo-contract uses.
 set -euo pipefail
@@ -16,11 +16,14 @@ case "${1:-}" in
     ;;
 esac
 
-file="${1:-$POQ_ROOT/contracts/artifacts/poq.contract}"
+files=("$@")
+(($#)) || files=("$POQ_ROOT"/contracts/artifacts/*.contract)
 library='@polkadot/api-contract@16.5.6'
 folder="$POQ_CACHE/check-bundle"
 
-[[ -f "$file" ]] || die "there is no $file: run scripts/build-contract.sh"
+for file in "${files[@]}"; do
+    [[ -f "$file" ]] || die "there is no $file: run scripts/build-contract.sh"
+done
 need_cmd node "This optional check needs Node.js 18 or newer: https://nodejs.org, or Debian's packages nodejs and npm."
 need_cmd npm "It comes with Node.js; on Debian it is a package of its own."
 
@@ -30,4 +33,6 @@ if ! up_to_date "$folder/installed" "$library"; then
     npm install --prefix "$folder" --no-save --no-audit --no-fund --loglevel=error "$library" >&2
     mark_up_to_date "$folder/installed" "$library"
 fi
-exec node "$POQ_ROOT/scripts/lib/check-bundle.mjs" "$file" "$folder"
+for file in "${files[@]}"; do
+    node "$POQ_ROOT/scripts/lib/check-bundle.mjs" "$file" "$folder"
+done

@@ -35,7 +35,7 @@
 //! wasmi charges a call for every function that it enters, seven units of fuel per byte, whatever of it runs. So every message and
 //! every large helper is a function of its own (`inline(never)`): a commitment does not pay for the settlement's code. Messages that
 //! change nothing of the contract's own cell take `&self`: ink! writes that cell after every `&mut self`. Their entry in the
-//! metadata says all the same that they change something (`poq-metadata` sees to it by [`CHANGES_STATE`]).
+//! metadata says all the same that they change something (`contract-metadata` sees to it by [`CHANGES_STATE`]).
 //!
 //! # Upgrades
 //!

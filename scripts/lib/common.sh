@@ -59,9 +59,9 @@ content_hash() {
     )
 }
 
-# contract_sources: one hash over what the contract's artifacts are made of, as contracts/artifacts/SOURCES has it.
+# contract_sources: one hash over what the contracts' artifacts are made of, as contracts/artifacts/SOURCES has it.
 contract_sources() {
-    content_hash contracts/poq contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*'
+    content_hash contracts/poq contracts/pool contracts/poq-core ':!contracts/*/tests/*' ':!contracts/*/benches/*'
 }
 
 # up_to_date STAMP HASH FILE…: whether STAMP holds HASH and every FILE exists.

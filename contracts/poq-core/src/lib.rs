@@ -20,6 +20,7 @@
 //! | [`formulas::merit`] | how good an evaluator was | closeness: arXiv 2512.16317; information: multi-task peer prediction |
 //! | [`formulas::trust`] | how an evaluator's weight moves | arXiv 2601.21189 (multiplicative); ours: centred, relative merit |
 //! | [`formulas::settlement`] | a task's end, conserved to the last unit; what an opened reference moves | ours |
+//! | [`pool`] | the books of a staking pool: shares, exits, slashes, commission | ERC-4626 with virtual shares; ours: exits, first loss |
 //! | [`text`] | token F1 of an output and a reference | Rajpurkar et al. 2016 (SQuAD), as arXiv 2512.16317 uses it |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(clippy::float_arithmetic)]
@@ -33,6 +34,7 @@ pub mod governance;
 pub mod kind;
 pub mod node;
 pub mod params;
+pub mod pool;
 pub mod registry;
 pub mod task;
 pub mod text;

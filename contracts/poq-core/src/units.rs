@@ -62,40 +62,8 @@ impl Ratio {
         if part >= whole {
             return Ratio::ONE;
         }
-        match part.checked_mul(ONE_U128) {
-            Some(scaled) => Ratio::from_ppb(
-                scaled.checked_div(whole).and_then(|ppb| u32::try_from(ppb).ok()).unwrap_or(ONE),
-            ),
-            None => Ratio::from_large_fraction(part, whole),
-        }
-    }
-
-    /// `part / whole` for a `part < whole` whose product with 10⁹ exceeds 128 bits: multiplies by 10⁹ bit by bit and
-    /// divides on the way. After every step part · (the bits of 10⁹ so far) = quotient · whole + rest, rest < whole.
-    #[cold]
-    // The quotient is at most 10⁹. rest < whole, hence `whole - rest` is positive; `rest + more` is computed only where it
-    // is below `whole`.
-    #[allow(clippy::arithmetic_side_effects)]
-    fn from_large_fraction(part: u128, whole: u128) -> Ratio {
-        let (mut quotient, mut rest) = (0u32, 0u128);
-        let add = |quotient: &mut u32, rest: &mut u128, more: u128| {
-            let room = whole - *rest;
-            if more >= room {
-                *quotient += 1;
-                *rest = more - room;
-            } else {
-                *rest += more;
-            }
-        };
-        for bit in (0..u32::BITS - ONE.leading_zeros()).rev() {
-            quotient *= 2;
-            let twice = rest;
-            add(&mut quotient, &mut rest, twice);
-            if (ONE >> bit) & 1 == 1 {
-                add(&mut quotient, &mut rest, part);
-            }
-        }
-        Ratio::from_ppb(quotient)
+        let ppb = mul_div(part, ONE_U128, whole).and_then(|ppb| u32::try_from(ppb).ok());
+        Ratio::from_ppb(ppb.unwrap_or(ONE))
     }
 
     /// Parts per billion.
@@ -272,6 +240,44 @@ impl From<Score> for Option<Ratio> {
     fn from(s: Score) -> Option<Ratio> {
         s.quality()
     }
+}
+
+/// `a · b / c` rounded down, exact for every product; `None` where `c` is zero or the quotient exceeds 128 bits.
+pub fn mul_div(a: u128, b: u128, c: u128) -> Option<u128> {
+    match a.checked_mul(b) {
+        Some(product) => product.checked_div(c),
+        None => long_division(a, b, c),
+    }
+}
+
+/// [`mul_div`] where the product exceeds 128 bits: multiplies by `b` bit by bit and divides on the way. After every step
+/// a · (the bits of b so far) = quotient · c + rest, rest < c.
+#[cold]
+// rest < c, hence `c - rest` is positive; `rest + more` is computed only where it is below `c`.
+#[allow(clippy::arithmetic_side_effects)]
+fn long_division(a: u128, b: u128, c: u128) -> Option<u128> {
+    let (whole, part) = (a.checked_div(c)?, a.checked_rem(c)?);
+    let (mut quotient, mut rest) = (0u128, 0u128);
+    let add = |quotient: &mut u128, rest: &mut u128, more: u128| -> Option<()> {
+        let room = c - *rest;
+        if more >= room {
+            *quotient = quotient.checked_add(1)?;
+            *rest = more - room;
+        } else {
+            *rest += more;
+        }
+        Some(())
+    };
+    for bit in (0..u128::BITS - b.leading_zeros()).rev() {
+        quotient = quotient.checked_mul(2)?;
+        let twice = rest;
+        add(&mut quotient, &mut rest, twice)?;
+        if (b >> bit) & 1 == 1 {
+            quotient = quotient.checked_add(whole)?;
+            add(&mut quotient, &mut rest, part)?;
+        }
+    }
+    Some(quotient)
 }
 
 /// A score in JSON: parts per billion, `null` for unavailable, `"no_input"`.

@@ -3,6 +3,8 @@
 //! After every accepted message the world checks the contract's books against its records and its balance
 //! ([`World::check_books`]), so every test is a test of solvency too.
 
+pub mod pool;
+
 use ink::env::call::utils::{ReturnType, Set};
 use ink::env::call::{Call, CallBuilder, ExecutionInput, FromAccountId};
 use ink::env::DefaultEnvironment;

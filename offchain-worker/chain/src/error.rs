@@ -142,6 +142,14 @@ pub enum Error {
         /// Why.
         error: ContractError,
     },
+    /// A staking pool refused a message.
+    #[error("{message} was refused by the pool: {error}")]
+    PoolRejected {
+        /// The message.
+        message: &'static str,
+        /// Why.
+        error: poq_pool_contract::errors::Error,
+    },
     /// An account lacks money for what it is to pay.
     #[error(
         "{account} cannot pay for {call}: it has {free} free and needs {needed} more or less (fees, deposits and value) on \
@@ -291,6 +299,7 @@ impl Error {
             | Error::ContractAbsent { .. }
             | Error::NotOurContract { .. }
             | Error::WrongNetwork { .. }
+            | Error::PoolRejected { .. }
             | Error::InsufficientFunds { .. }
             | Error::Dispatch { .. }
             | Error::Pool { stale: false, .. }

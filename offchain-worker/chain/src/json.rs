@@ -13,7 +13,9 @@ use crate::types::{
 };
 use poq_contract::errors::Error as ContractError;
 use poq_contract::events::{Administration, NodeChange};
+use poq_core::pool::{Ledger, PoolError, Rules, Stage};
 use poq_core::Ratio;
+use poq_pool_contract::types::{ExitView, MemberView, PoolView, Token};
 use serde_json::{json, Value};
 use subxt::utils::{AccountId32, H256};
 
@@ -255,6 +257,24 @@ impl ToJson for ContractError {
     }
 }
 
+impl ToJson for PoolError {
+    fn to_json(&self) -> Value {
+        json!({ "name": format!("{self:?}"), "explanation": self.to_string() })
+    }
+}
+
+impl ToJson for Stage {
+    fn to_json(&self) -> Value {
+        Value::String(format!("{self:?}").to_lowercase())
+    }
+}
+
+impl ToJson for poq_core::pool::Terms {
+    fn to_json(&self) -> Value {
+        json!({ "commission": self.commission.to_json(), "capacity": self.capacity.to_json() })
+    }
+}
+
 /// Structs field by field; a field that is added does not compile until it is listed.
 macro_rules! fields {
     ($($type:ident { $($field:ident),* $(,)? })*) => {$(
@@ -276,6 +296,15 @@ fields! {
         trust, gain_average, misses, standing, open
     }
     NodeInfo { model, endpoint, registered_at }
+    PoolView { poq, node, manager, proposed, token, rules, ledger, supply, room, wiped_out }
+    MemberView { shares, value, exits }
+    ExitView { era, value, ready, ends }
+    Token { name, symbol }
+    Rules { commission_max, first_loss, era_ms, exit_ms }
+    Ledger {
+        stage, cash, staked, unbonding, bond, fees, active, vesting, exiting, due, points, synced_at, vests_at, era, era_from,
+        oldest, terms, next, next_from
+    }
     NodeView { id, node, info }
     Holding { bonded, unbonding, withdrawable, claimable }
     Request { kind, fee, nodes, outputs, panel, input, reference_commitment, secret_hash, early }

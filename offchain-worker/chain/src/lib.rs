@@ -6,6 +6,7 @@
 //! | [`view`] | [`View`]: every query of the contract, at one block |
 //! | [`messages`] | every message of the contract, typed by the contract's own call builders |
 //! | [`submit`] | [`Submitter`]: dry run, nonce, signature, inclusion, outcome |
+//! | [`pool`] | staking pools: every query and message of the pool contract |
 //! | [`events`] | [`PoqEvent`]: what the contract says happened |
 //! | [`cost`] | what a call would cost, before it is sent |
 //! | [`deploy`] | putting the contract on a chain |
@@ -34,6 +35,7 @@ pub mod json;
 mod keyfile;
 pub mod messages;
 pub mod options;
+pub mod pool;
 mod redraw;
 mod replay;
 mod runtime;

@@ -52,7 +52,8 @@ type Told<T> = Arc<dyn Fn(&[PoqEvent]) -> Option<Option<T>> + Send + Sync>;
 type Early<T> = fn(&Result<&T, ContractError>) -> bool;
 
 /// Reads what a message answered: its address and name for errors, whether it reverted, and the bytes.
-type Read<T> = fn(&AccountId32, &'static str, bool, &[u8]) -> crate::error::Result<Result<T, ContractError>>;
+pub(crate) type Read<T> =
+    fn(&AccountId32, &'static str, bool, &[u8]) -> crate::error::Result<Result<T, ContractError>>;
 
 /// What a batch answers for one of its items.
 trait Item: Decode {
@@ -114,6 +115,7 @@ pub struct Message<T> {
     early: Option<Early<T>>,
     told: Option<Told<T>>,
     read: Read<T>,
+    to: Option<AccountId32>,
 }
 
 impl<T> std::fmt::Debug for Message<T> {
@@ -134,7 +136,17 @@ impl<T: Decode> Message<T> {
 
 impl<T> Message<T> {
     fn read_by(name: &'static str, data: Vec<u8>, read: Read<T>) -> Message<T> {
-        Message { name, data, value: 0, idempotent: false, early: None, told: None, read }
+        Message { name, data, value: 0, idempotent: false, early: None, told: None, read, to: None }
+    }
+
+    /// A message to another contract than the client's.
+    pub(crate) fn to_another(
+        contract: &AccountId32,
+        name: &'static str,
+        data: Vec<u8>,
+        read: Read<T>,
+    ) -> Message<T> {
+        Message { to: Some(*contract), ..Message::read_by(name, data, read) }
     }
 
     /// Of a batch with one item: where it is refused, so is the message, with its error.
@@ -146,13 +158,13 @@ impl<T> Message<T> {
     }
 
     /// With money.
-    fn paying(mut self, value: Balance) -> Message<T> {
+    pub(crate) fn paying(mut self, value: Balance) -> Message<T> {
         self.value = value;
         self
     }
 
     /// Sending it twice does what sending it once does.
-    fn idempotent(mut self) -> Message<T> {
+    pub(crate) fn idempotent(mut self) -> Message<T> {
         self.idempotent = true;
         self
     }
@@ -164,7 +176,7 @@ impl<T> Message<T> {
     }
 
     /// An event must tell what it did.
-    fn told_by(self, told: impl Fn(&PoqEvent) -> Option<T> + Send + Sync + 'static) -> Message<T> {
+    pub(crate) fn told_by(self, told: impl Fn(&PoqEvent) -> Option<T> + Send + Sync + 'static) -> Message<T> {
         self.told_by_all(move |events| events.iter().find_map(&told))
     }
 
@@ -187,6 +199,11 @@ impl<T> Message<T> {
     /// The money that it carries, in the chain's smallest unit.
     pub fn value(&self) -> Balance {
         self.value
+    }
+
+    /// The contract that it is for, where that is not the client's.
+    pub fn to(&self) -> Option<AccountId32> {
+        self.to
     }
 
     /// Whether sending it twice does what sending it once does.

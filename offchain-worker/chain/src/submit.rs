@@ -239,7 +239,7 @@ impl Submitter {
     /// be asked.
     pub async fn dry_run<T: Decode>(&self, message: &Message<T>) -> Result<DryRun<T>> {
         // A contract of another chain gets nothing from here.
-        let contract = self.client.network().await?.contract;
+        let contract = message.to().unwrap_or(self.client.network().await?.contract);
         let account = self.account();
         let executed =
             self.client.dry_call(&account, &contract, message.value(), message.data(), None).await?;
@@ -302,7 +302,7 @@ impl Submitter {
         deposit_margin: u32,
     ) -> Result<Receipt<T>, Attempt> {
         let name = message.name();
-        let contract = self.client.contract()?;
+        let contract = message.to().map_or_else(|| self.client.contract(), Ok)?;
         let mut dry = self.dry_run(message).await;
         if self.client.options().nudge && message.is_early(&answer_of(&dry)) {
             // A dry run sees the best block's number and time; the call itself would run in the next one.
@@ -380,7 +380,7 @@ impl Submitter {
         if failure.is("Contracts", "ContractReverted") {
             // The chain does not say why; the state that it failed in does.
             return match self.dry_run(message).await {
-                Err(error @ Error::Rejected { .. }) => error,
+                Err(error @ (Error::Rejected { .. } | Error::PoolRejected { .. })) => error,
                 Ok(_) | Err(_) => Error::Outdated { call, failure },
             };
         }

@@ -33,18 +33,32 @@ impl View {
     }
 
     async fn query<R: Decode>(&self, name: &'static str, encoded: Encoded<R>) -> Result<R> {
+        self.query_of(&self.contract, name, encoded).await
+    }
+
+    /// The client that asks.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Asks a contract, this one or another.
+    pub(crate) async fn query_of<R: Decode>(
+        &self,
+        contract: &AccountId32,
+        name: &'static str,
+        encoded: Encoded<R>,
+    ) -> Result<R> {
         // Anybody may ask: the contract itself does, an account that surely exists where the contract does.
-        let origin = &self.contract;
         let executed =
-            self.client.dry_call(origin, &self.contract, 0, &encoded.data, Some(self.block.hash)).await?;
+            self.client.dry_call(contract, contract, 0, &encoded.data, Some(self.block.hash)).await?;
         let returned = executed.result.map_err(|failure| {
             if failure.is("Contracts", "ContractNotFound") {
-                self.client.absent(self.contract)
+                self.client.absent(*contract)
             } else {
                 Error::Dispatch { call: name, failure }
             }
         })?;
-        decode_return(&self.contract, name, returned.reverted, &returned.data)
+        decode_return(contract, name, returned.reverted, &returned.data)
     }
 
     /// What the contract is and owes at a glance.

@@ -3,7 +3,7 @@
 
 use crate::cli::{
     advance, audit, balance, check, claim, completions, demo, deploy, explain, keys, node, owner, params,
-    rubric, task, transfer, treasury, worker,
+    pool, rubric, task, transfer, treasury, worker,
 };
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Registers, stakes, changes and shows nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Makes staking pools, and stakes through them.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Runs nodes: answers and scores tasks, and moves late tasks on.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),

@@ -4,8 +4,10 @@ use crate::cli::args::{ReadArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::output::{pairs, table};
 use clap::Args;
+use poq_chain::json::ToJson;
+use poq_chain::pool::MemberView;
 use poq_chain::types::{Balances, NodeView};
-use poq_chain::{AccountId32, Funds, View};
+use poq_chain::{to_account32, AccountId32, Funds, View};
 use serde_json::{json, Value};
 use std::path::PathBuf;
 
@@ -32,6 +34,43 @@ pub(crate) struct Money {
     pub(crate) rewards: u128,
     /// Of what is pending, its own fees in escrow; the rest is what its nodes can still earn.
     pub(crate) escrow: u128,
+    /// What it has in staking pools.
+    pub(crate) pools: Vec<Pooled>,
+}
+
+/// What an account has in a pool.
+pub(crate) struct Pooled {
+    /// The pool.
+    pub(crate) pool: AccountId32,
+    /// What its shares and its exits are worth.
+    pub(crate) member: MemberView,
+    /// The bond, and commission that was not claimed, if it manages the pool.
+    pub(crate) managed: Option<(u128, u128)>,
+}
+
+impl Pooled {
+    /// What an account has in every pool of the contract in which it has anything.
+    async fn read(view: &View, account: &AccountId32) -> anyhow::Result<Vec<Pooled>> {
+        let mut all = Vec::new();
+        for (pool, state) in view.pools().await? {
+            let member = view.pool_member(&pool, account).await?;
+            let managed =
+                (to_account32(&state.manager) == *account).then_some((state.ledger.bond, state.ledger.fees));
+            if member.shares > 0 || !member.exits.is_empty() || managed.is_some() {
+                all.push(Pooled { pool, member, managed });
+            }
+        }
+        Ok(all)
+    }
+
+    fn exits(&self) -> u128 {
+        self.member.exits.iter().fold(0, |sum, exit| sum.saturating_add(exit.value))
+    }
+
+    fn total(&self) -> u128 {
+        let (bond, fees) = self.managed.unwrap_or_default();
+        [self.exits(), bond, fees].into_iter().fold(self.member.value, u128::saturating_add)
+    }
 }
 
 impl Money {
@@ -58,12 +97,18 @@ impl Money {
                 escrow = escrow.saturating_add(open.map_or(0, |view| view.task.fee));
             }
         }
-        Ok((Money { funds, contract, rewards, escrow }, nodes))
+        let pools = Pooled::read(view, account).await?;
+        Ok((Money { funds, contract, rewards, escrow, pools }, nodes))
     }
 
     /// What its nodes can still earn in open tasks at the most.
     fn pending(&self) -> u128 {
         self.contract.pending.saturating_sub(self.escrow)
+    }
+
+    /// What it has in pools.
+    fn pooled(&self) -> u128 {
+        self.pools.iter().fold(0, |sum, pooled| sum.saturating_add(pooled.total()))
     }
 
     /// Refunds of its final tasks.
@@ -93,6 +138,15 @@ impl Money {
             "claimable": contract.claimable.to_string(),
             "withdrawn": contract.withdrawn.to_string(),
             "slashed": contract.slashed.to_string(),
+            "pooled": self.pooled().to_string(),
+            "pools": self.pools.iter().map(|pooled| json!({
+                "pool": pooled.pool.to_json(),
+                "shares": pooled.member.shares.to_string(),
+                "value": pooled.member.value.to_string(),
+                "exits": pooled.member.exits.to_json(),
+                "bond": pooled.managed.map(|(bond, _)| bond.to_string()),
+                "commission": pooled.managed.map(|(_, fees)| fees.to_string()),
+            })).collect::<Vec<_>>(),
             "nodes": contract.nodes,
             "tasks": contract.tasks,
         })
@@ -144,6 +198,7 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
             "keepers' fees and refunds that could not be paid: claimable with `poq claim`",
         ),
         ("refunds", money.refunds(), "claimable with `poq task collect`"),
+        ("in pools", money.pooled(), "shares, exits, bonds and commission (`poq pool show`)"),
         ("withdrawn", contract.withdrawn, "rewards, refunds and credit so far"),
         ("slashed", contract.slashed, "stake lost so far"),
     ];
@@ -167,6 +222,20 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
                 unit.number(node.stake.locked),
                 unit.number(node.claimable),
                 unit.number(node.withdrawn),
+            ]);
+        }
+        text = format!("{text}\n\n{rows}");
+    }
+    if !money.pools.is_empty() {
+        let mut rows = table(["pool", "shares' worth", "exits", "bond", "commission"], &[1, 2, 3, 4]);
+        for pooled in &money.pools {
+            let (bond, fees) = pooled.managed.unwrap_or_default();
+            rows.add_row([
+                session.address(&pooled.pool),
+                unit.number(pooled.member.value),
+                unit.number(pooled.exits()),
+                unit.number(bond),
+                unit.number(fees),
             ]);
         }
         text = format!("{text}\n\n{rows}");

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Where the repository keeps the built contract.
 const ARTIFACT: &str = "contracts/artifacts/poq.contract";
+/// Where it keeps the built pool contract.
+pub(crate) const POOL_ARTIFACT: &str = "contracts/artifacts/pool.contract";
 
 /// `poq deploy`.
 #[derive(Args, Debug)]
@@ -59,12 +61,17 @@ pub(crate) struct DeployArgs {
 
 /// The built contract: the file that was named, or the repository's from the current folder upwards.
 pub(crate) fn artifact(named: Option<&Path>) -> anyhow::Result<Artifact> {
+    find_artifact(named, ARTIFACT, "--artifact")
+}
+
+/// A built contract: the file that was named with `flag`, or the repository's from the current folder upwards.
+pub(crate) fn find_artifact(named: Option<&Path>, usual: &str, flag: &str) -> anyhow::Result<Artifact> {
     let path = match named {
         Some(path) => path.to_owned(),
-        None => find_upwards(Path::new(ARTIFACT)).ok_or_else(|| {
+        None => find_upwards(Path::new(usual)).ok_or_else(|| {
             Usage(format!(
-                "the built contract was not found: there is no {ARTIFACT} in this folder or above it; build it with \
-                 scripts/build-contract.sh, or name the file with --artifact"
+                "the built contract was not found: there is no {usual} in this folder or above it; build it with \
+                 scripts/build-contract.sh, or name the file with {flag}"
             ))
         })?,
     };

@@ -221,7 +221,8 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn role_of(role: RoleArg) -> Role {
+/// The role of an argument.
+pub(crate) fn role_of(role: RoleArg) -> Role {
     match role {
         RoleArg::Inference => Role::Inference,
         RoleArg::Evaluator => Role::Evaluator,
@@ -229,7 +230,7 @@ fn role_of(role: RoleArg) -> Role {
 }
 
 /// The digest of a model of the manifest that the worker goes by.
-fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
+pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
     let manifest = Manifest::builtin();
     let entry = manifest
         .get(model)
