@@ -33,6 +33,8 @@ for argument in "$@"; do
 done
 
 contracts=(poq pool)
+# The programs that use a contract as a library, without its metadata.
+users=(--exclude poq-chain --exclude poq-worker --exclude poq-runtime-tests)
 # A contract's sources are in contracts/NAME; its crate is:
 declare -A crate=([poq]=poq-contract [pool]=poq-pool-contract)
 artifacts="$POQ_ROOT/contracts/artifacts"
@@ -100,10 +102,14 @@ build() {
         wasm_cargo rustc "${locked[@]}" --quiet --profile contract -p "$package" --lib --crate-type cdylib \
         --no-default-features --target "$POQ_WASM_TARGET" -Zbuild-std=core,alloc
 
-    # 2. The metadata comes from the same sources, compiled for this machine; by itself, because a workspace that has the pool in it
-    #    compiles poq-contract as a library of the pool, without metadata.
+    # 2. The metadata comes from the same sources, compiled for this machine; without what uses a contract as a library, because then
+    #    it has no metadata (Cargo gives a crate one set of features), and else with the rest of the workspace, so that nothing that
+    #    is compiled already is compiled again.
     log "compiling the metadata of $name"
-    cargo build "${locked[@]}" --quiet --release -p xtask --features "metadata-$name" --bin contract-metadata
+    local others=("${users[@]}")
+    [[ "$name" == pool ]] || others+=(--exclude poq-pool-contract)
+    cargo build "${locked[@]}" --quiet --release "${POQ_WORKSPACE[@]}" "${others[@]}" --features "xtask/metadata-$name" \
+        --bin contract-metadata
     "$CARGO_TARGET_DIR/release/contract-metadata" >"$part/metadata.json"
 
     # 3. Strip, then shrink. The second pass finds what the first one has uncovered; the third numbers functions by how often they

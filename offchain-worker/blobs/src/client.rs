@@ -1,8 +1,8 @@
 use crate::auth::{message, RequestSigner};
 use crate::network::Reach;
 use crate::{
-    blake2_256, now_ms, BlobId, Hash, NodeId, OpeningBlob, RevealBlob, TaskId, ACCOUNT_HEADER, DEFAULT_MAX_BLOB,
-    SIGNATURE_HEADER, TIME_HEADER,
+    blake2_256, now_ms, BlobId, Hash, NodeId, OpeningBlob, RevealBlob, TaskId, ACCOUNT_HEADER,
+    DEFAULT_MAX_BLOB, SIGNATURE_HEADER, TIME_HEADER,
 };
 use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
@@ -254,7 +254,8 @@ impl BlobClient {
         commitment: &Hash,
     ) -> Result<Opened, FetchError> {
         let (target, bytes) = self.of_node(endpoint, task, "openings", node).await?;
-        let opening = OpeningBlob::decode(&bytes).map_err(|error| mismatch(&target, error.to_string()))?.opened();
+        let opening =
+            OpeningBlob::decode(&bytes).map_err(|error| mismatch(&target, error.to_string()))?.opened();
         let preimage = commitment::output(&self.config.network, task, node, &opening.hash, &opening.salt);
         check_opens(&target, &preimage, commitment)?;
         Ok(opening)

@@ -1,7 +1,7 @@
 //! The documents that travel as blobs.
 
-use bytes::Bytes;
 use crate::{BlobId, NodeId, TaskId};
+use bytes::Bytes;
 use poq_core::task::{Opened, Reveal};
 use poq_core::units::Score;
 use serde::{Deserialize, Serialize};

@@ -8,8 +8,8 @@ use axum::routing::get;
 use axum::Router;
 use poq_blobs::{
     blake2_256, message, Access, AccessError, AccessRequest, AccountId32, BlobClient, BlobId, BlobServer,
-    BlobStore, ClientConfig, Decision, FetchClass, FetchError, Hash, RequestSigner, Resource, RevealBlob, Salt,
-    ServerConfig, Slot, ACCOUNT_HEADER, SIGNATURE_HEADER, TIME_HEADER,
+    BlobStore, ClientConfig, Decision, FetchClass, FetchError, Hash, RequestSigner, Resource, RevealBlob,
+    Salt, ServerConfig, Slot, ACCOUNT_HEADER, SIGNATURE_HEADER, TIME_HEADER,
 };
 use poq_core::commitment;
 use poq_core::task::{Opened, Reveal};

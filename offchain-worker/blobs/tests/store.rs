@@ -1,8 +1,8 @@
 //! The store, on a disk and in memory.
 #![allow(clippy::unwrap_used)]
 
-use poq_core::task::Opened;
 use poq_blobs::{BlobId, BlobStore, Slot, StoreError, StoreLimits};
+use poq_core::task::Opened;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -23,13 +23,15 @@ fn journal() -> (tempfile::TempDir, Journal) {
 }
 
 fn output(duty: &Duty, text: &str) -> (Hash, Payload) {
-    let payload = Payload::output(text.as_bytes().to_vec(), derive_salt(&[9; 32], &identity().network(), duty));
+    let payload =
+        Payload::output(text.as_bytes().to_vec(), derive_salt(&[9; 32], &identity().network(), duty));
     (commitment_of(&identity().network(), duty, &payload).unwrap(), payload)
 }
 
 fn scores(duty: &Duty, values: &[u32]) -> (Hash, Payload) {
     let values = values.iter().map(|ppb| Score::of(Ratio::from_ppb(*ppb))).collect();
-    let payload = Payload::scores(values, Some(b"{}".to_vec()), derive_salt(&[9; 32], &identity().network(), duty));
+    let payload =
+        Payload::scores(values, Some(b"{}".to_vec()), derive_salt(&[9; 32], &identity().network(), duty));
     (commitment_of(&identity().network(), duty, &payload).unwrap(), payload)
 }
 

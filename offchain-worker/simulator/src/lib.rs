@@ -13,6 +13,7 @@ pub mod bench;
 pub mod cli;
 pub mod economy;
 pub mod error;
+pub mod failures;
 pub mod fit;
 pub mod ledger;
 pub mod live;

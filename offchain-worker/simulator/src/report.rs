@@ -11,11 +11,13 @@
 //! | `trust.csv`, `trust.svg` | trust over time |
 //! | `rewards.csv`, `rewards.svg` | rewards by node, beside what the truth would have earned |
 //! | `gold.csv`, `gold.svg` | how many gold tasks are enough, and how many abusive auditors too many |
+//! | `failures.csv` | what each failure costs whom |
 //! | `sweep.csv` | the whole sweep |
 
 use crate::attack::{Attack, Corrupts};
 use crate::economy::{Gold, Setting};
 use crate::error::{Error, Result};
+use crate::failures;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
@@ -29,6 +31,7 @@ use crate::stats::{estimate, Estimate};
 use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row};
 use crate::world::{Spread, World};
 use indicatif::{ProgressBar, ProgressStyle};
+use poq_core::KindParams;
 use serde_json::json;
 use std::path::Path;
 
@@ -88,6 +91,8 @@ pub enum Part {
     Rewards,
     /// Gold tasks.
     Gold,
+    /// What each failure costs whom.
+    Failures,
     /// The whole sweep.
     Sweep,
 }
@@ -124,7 +129,7 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     let asked = |part| only.is_empty() || only.contains(&part);
     let findings = if asked(Part::Scenarios) { report.scenarios()? } else { Vec::new() };
     type Write = fn(&Report<'_>) -> Result<()>;
-    let parts: [(Part, Write); 8] = [
+    let parts: [(Part, Write); 9] = [
         (Part::Attacks, |r| r.attacks()),
         (Part::Strength, |r| r.strength()),
         (Part::Deviation, |r| r.deviation()),
@@ -132,6 +137,7 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
         (Part::Trust, |r| r.trust()),
         (Part::Rewards, |r| r.rewards()),
         (Part::Gold, |r| r.gold()),
+        (Part::Failures, |r| r.failures()),
         (Part::Sweep, |r| r.sweep()),
     ];
     for (part, write) in parts {
@@ -775,6 +781,11 @@ impl Report<'_> {
         .draw(&self.folder.join("gold.svg"))
     }
 
+    /// What each failure costs whom, with the shipped parameters.
+    fn failures(&self) -> Result<()> {
+        failures::write(&self.folder.join("failures.csv"), &failures::shapes(&KindParams::default())?)
+    }
+
     fn sweep(&self) -> Result<()> {
         let scale = &self.scale;
         let grid = Grid {
@@ -784,9 +795,11 @@ impl Report<'_> {
             panels: scale.sweep_panels.into(),
             aggregations: AGGREGATIONS.map(|(_, rule)| rule).into(),
             merits: MERITS.map(|(_, rule)| rule).into(),
+            // Trust moves in gold tasks only: every rule with one in ten, and none at all, where all rules are the same.
             regimes: TRUSTS
                 .iter()
-                .map(|(name, trust)| Regime::of(*trust, if *name == "anchored" { 0.1 } else { 0.0 }))
+                .map(|(_, trust)| Regime::of(*trust, 0.1))
+                .chain([UNAUDITED.regime])
                 .collect(),
         };
         let bar = self.bar("sweep", grid.cells().len());

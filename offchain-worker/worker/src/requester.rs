@@ -27,7 +27,7 @@ use poq_chain::types::{
     Balance, Draw, Ending, Hash, Millis, NodeId, Opened, OutputSlot, OutputState, Phase, Request, Reveal,
     Seat, SeatState, Step, Task, TaskId, TaskView, MAX_BATCH,
 };
-use poq_chain::{messages, to_account32, Class, Client, Network, Receipt, Submitter, View};
+use poq_chain::{messages, to_account32, Client, Network, Receipt, Submitter, View};
 
 use crate::config::TimeSource;
 use crate::duty::{closed, sealed};
@@ -339,7 +339,7 @@ impl Requester {
         loop {
             if let Err(error) = self.round(&mut followed, &mut told).await {
                 match error {
-                    Error::Chain(error) if !matches!(error.class(), Class::Fatal) => {
+                    Error::Chain(error) if !is_hopeless(&error) => {
                         let why = error.to_string();
                         for task in followed.values_mut().filter(|task| !task.is_over()) {
                             task.wait(why.clone(), &mut told);
@@ -575,6 +575,20 @@ impl Requester {
             .any(|slot| slot.state == OutputState::Opened && !followed.outputs.contains_key(&slot.node));
         followed.done = phase.is_final() && !rest;
     }
+}
+
+/// Whether waiting cannot help: this is another chain, or another contract. A node's refusals, and an account that lacks money, can
+/// be mended while this waits.
+fn is_hopeless(error: &poq_chain::Error) -> bool {
+    use poq_chain::Error as E;
+    matches!(
+        error,
+        E::NoContract
+            | E::ContractAbsent { .. }
+            | E::NotOurContract { .. }
+            | E::WrongNetwork { .. }
+            | E::WrongChain { .. }
+    )
 }
 
 /// Whether nobody else moves a task on whose step is due.

@@ -595,7 +595,7 @@ async fn connect(
     }
 }
 
-/// Asks the chain until it answers: it may have no block yet, or be away. `None` when told to stop.
+/// Asks the chain until it answers: it may have no block yet, no contract, or be away. `None` when told to stop.
 async fn patiently<T, E, F>(board: &Board, stop: &Stop, ask: impl Fn() -> F) -> Result<Option<T>>
 where
     F: Future<Output = std::result::Result<T, E>>,
@@ -606,7 +606,13 @@ where
         match ask().await.map_err(Into::into) {
             Ok(answer) => {
                 board.clear(&About::Chain);
+                board.clear(&About::Contract);
                 return Ok(Some(answer));
+            }
+            // Somebody may be about to put it there.
+            Err(Error::Chain(error)) if is_absent(&error) => {
+                tracing::warn!(%error, "no contract yet");
+                board.set(About::Contract, error.to_string());
             }
             Err(Error::Chain(error)) if !matches!(error.class(), poq_chain::Class::Fatal) => {
                 tracing::warn!(%error, "the chain has no block yet, or cannot be read");
@@ -618,6 +624,11 @@ where
             return Ok(None);
         }
     }
+}
+
+/// Whether there is no contract of this version at the address.
+fn is_absent(error: &poq_chain::Error) -> bool {
+    matches!(error, poq_chain::Error::ContractAbsent { .. } | poq_chain::Error::NotOurContract { .. })
 }
 
 /// Sleeps, longer every time. Whether to go on.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The highest budget that may be written, in bytes. Chains take more (`substrate-contracts-node` 256 KiB), but every byte of
 /// code is paid for as a storage deposit and loaded on every call: a contract that nears the limit has to be made smaller.
-pub const MAX_BUDGET: usize = 128 * 1024;
+pub const MAX_BUDGET: usize = 144 * 1024;
 
 /// How many bytes the contract's code may take, and where that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use poq_chain::types::{Ending, KindParams, OutputState, Phase, SeatState, TrustRule};
-use poq_chain::PoqEvent;
+use poq_chain::types::{Ending, KindParams, NodeStatus, OutputState, Phase, SeatState, TrustRule};
+use poq_chain::{messages, PoqEvent};
 use poq_core::Ratio;
 use poq_sandbox::SandboxConfig;
 use poq_simulator::live::{Book, Recorded};
@@ -81,6 +81,16 @@ impl Lab {
         }
     }
 
+    /// Two duties missed in a row take a node out of the draws; its owner puts it back.
+    async fn resume(&self) {
+        for node in &self.dishonest {
+            if self.net.node(node.id).await.node.status == NodeStatus::Draining {
+                let owner = self.net.client.submitter(node.owner.clone());
+                owner.send(messages::resume(node.id)).await.unwrap();
+            }
+        }
+    }
+
     /// Plays the run through the simulator's books and compares every number; returns what an honest and a dishonest node got
     /// per task on average, less what they lost.
     async fn compare(self, role_is_evaluator: bool) -> (i128, i128) {
@@ -141,6 +151,7 @@ async fn lab(attack: &str, rounds: usize) -> (i128, i128) {
     for round in 0..rounds {
         let ending = lab.round(&format!("Question {round} under {attack}?"), 2).await;
         assert_eq!(ending, Ending::Consensus);
+        lab.resume().await;
     }
     lab.compare(true).await
 }

@@ -336,6 +336,10 @@ async fn a_requester_sees_its_task_through() {
     worker.wait().await.unwrap();
 }
 
+fn finalize(net: &Net) {
+    net.chain.with(|chain| chain.finalize_to(chain.best().number));
+}
+
 /// A secret that is shown before the seal is final could be used against the requester.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_opened_or_revealed_before_it_is_final() {
@@ -349,11 +353,11 @@ async fn nothing_is_opened_or_revealed_before_it_is_final() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let task = net.task(id).await.task;
     assert_eq!((task.phase, task.clock().opened), (Phase::Drawing, 0));
-    net.chain.finalize_best().unwrap();
+    finalize(&net);
     net.until(id, "committed", |task| task.task.phase == Phase::Revealing).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(net.task(id).await.task.clock().revealed, 0);
-    net.chain.finalize_best().unwrap();
+    finalize(&net);
     let task = net.settled(id).await;
     Counts::of(&net.events().await, id).assert_once(&task);
     worker.stop_now();
