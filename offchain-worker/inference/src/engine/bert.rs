@@ -1,9 +1,12 @@
 //! BERT encoders: sentence vectors and relevance of pairs.
 
-use super::cpu::{
-    encoder::{CpuEncoder, Sequence},
-    pool::{Parts, Pool},
-    quant::Isa,
+use super::{
+    cpu::{
+        encoder::{CpuEncoder, Sequence},
+        pool::{Parts, Pool},
+        quant::Isa,
+    },
+    LoadOptions, Precision,
 };
 use crate::{
     encode::{CrossEncoder, Encoder},
@@ -22,8 +25,9 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// Tokens that are computed at once: enough to use every weight often, little enough to stay in a core's cache.
 const BATCH_TOKENS: usize = 256;
 
-/// Tokens, padding included, that candle computes at once.
+/// Tokens, padding included, that candle computes at once: on processors, and on GPUs, which only many keep busy.
 const PADDED_TOKENS: usize = 2048;
+const PADDED_TOKENS_GPU: usize = 32 * 1024;
 
 /// What runs the network.
 enum Network {
@@ -42,14 +46,22 @@ struct Bert {
     hidden: usize,
 }
 
-/// What is made of a text's vectors; the first of them is all that it may look at where only that was asked for.
+/// What is made of a text's vectors: of the first where only that was asked for, else of all of them or of their sum.
 type Head<'a> = &'a (dyn Fn(&[f32]) -> Vec<f32> + Sync);
 
 impl Bert {
     /// Loads the encoder; also returns the rest of the weights for a head.
-    fn load<'a>(model: &VerifiedModel, device: &Device) -> Result<(Self, VarBuilder<'a>)> {
+    fn load<'a>(model: &VerifiedModel, options: &LoadOptions) -> Result<(Self, VarBuilder<'a>)> {
         let entry = model.entry();
         let fail = |e: &dyn std::fmt::Display| Error::model(&entry.name, e);
+        // Scores are compared with those of other nodes, and in sixteen bits candle's mask of padding is not a number.
+        if matches!(options.precision, Precision::F16 | Precision::Bf16) {
+            return Err(fail(&format!(
+                "encoders compute in f32, not in {}: leave dtype out",
+                options.precision
+            )));
+        }
+        let device = &options.device.open()?;
         let path = model.file("config.json")?;
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let config: Config =
@@ -70,10 +82,13 @@ impl Bert {
             }))
             .map_err(|e| fail(&e))?;
         let weights = [model.file("model.safetensors")?];
-        // SAFETY: see `Decoder::from_safetensors`: installed files are never written to, only replaced.
+        // SAFETY: see `safetensors::load`: installed files are never written to, only replaced.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&weights, DType::F32, device) }
             .map_err(|e| fail(&e))?;
-        let own = device.is_cpu() && Isa::detect() != Isa::Portable && CpuEncoder::supports(&config);
+        let own = device.is_cpu()
+            && options.precision == Precision::Auto
+            && Isa::detect() != Isa::Portable
+            && CpuEncoder::supports(&config);
         let network = if own {
             CpuEncoder::load(&weights, &config).map(Network::Cpu)
         } else {
@@ -110,7 +125,7 @@ impl Bert {
         let encodings = self.tokenise(inputs)?;
         match &self.network {
             Network::Cpu(network) => run_on_cpu(network, &encodings, only_first, self.hidden, head),
-            Network::Candle(network) => run_on_candle(network, &encodings, self.hidden, head),
+            Network::Candle(network) => run_on_candle(network, &encodings, only_first, self.hidden, head),
         }
         .map_err(|e| self.fail(e))
     }
@@ -174,20 +189,23 @@ fn run_on_cpu(
     }
 }
 
-/// Inputs of like length together, each batch padded to its longest.
+/// Inputs of like length together, each batch padded to its longest. Only one vector of each leaves the device: its first, or
+/// the sum of all of them.
 fn run_on_candle(
     network: &BertModel,
     encodings: &[Encoding],
+    only_first: bool,
     hidden: usize,
     head: Head<'_>,
 ) -> candle_core::Result<Vec<Vec<f32>>> {
+    let limit = if network.device.is_cpu() { PADDED_TOKENS } else { PADDED_TOKENS_GPU };
     let mut order: Vec<usize> = (0..encodings.len()).collect();
     order.sort_by_key(|i| encodings[*i].len());
     let mut outputs = vec![Vec::new(); encodings.len()];
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let mut count = 1;
-        while count < rest.len() && encodings[rest[count]].len() * (count + 1) <= PADDED_TOKENS {
+        while count < rest.len() && encodings[rest[count]].len() * (count + 1) <= limit {
             count += 1;
         }
         let (indices, later) = rest.split_at(count);
@@ -204,9 +222,14 @@ fn run_on_candle(
         let mask = padded(Encoding::get_attention_mask)?;
         let vectors =
             network.forward(&padded(Encoding::get_ids)?, &padded(Encoding::get_type_ids)?, Some(&mask))?;
-        let vectors = vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        for (rows, index) in vectors.chunks_exact(width * hidden).zip(indices) {
-            outputs[*index] = head(&rows[..encodings[*index].len() * hidden]);
+        let vectors = if only_first {
+            vectors.narrow(1, 0, 1)?.squeeze(1)?
+        } else {
+            vectors.broadcast_mul(&mask.to_dtype(DType::F32)?.unsqueeze(2)?)?.sum(1)?
+        };
+        let vectors = vectors.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+        for (vector, index) in vectors.chunks_exact(hidden).zip(indices) {
+            outputs[*index] = head(vector);
         }
     }
     Ok(outputs)
@@ -236,8 +259,8 @@ impl BertEncoder {
     ///
     /// # Errors
     /// When the files are not those of a BERT.
-    pub fn load(model: &VerifiedModel, device: &Device) -> Result<Self> {
-        let (bert, _) = Bert::load(model, device)?;
+    pub fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<Self> {
+        let (bert, _) = Bert::load(model, options)?;
         let entry = model.entry();
         Ok(Self { bert, pooling: entry.pooling, query_prefix: entry.query_prefix.clone() })
     }
@@ -319,8 +342,8 @@ impl BertCrossEncoder {
     ///
     /// # Errors
     /// When the files are not those of a BERT with a pooler and a classifier of one output.
-    pub fn load(model: &VerifiedModel, device: &Device) -> Result<Self> {
-        let (bert, weights) = Bert::load(model, device)?;
+    pub fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<Self> {
+        let (bert, weights) = Bert::load(model, options)?;
         let fail = |e: candle_core::Error| Error::model(&model.entry().name, e);
         let hidden = bert.hidden;
         let pooler = Dense::load(&weights.pp("bert.pooler.dense"), hidden, hidden).map_err(fail)?;

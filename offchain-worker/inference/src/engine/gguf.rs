@@ -1,79 +1,25 @@
 //! Decoders of the Llama family (Llama, SmolLM2, Qwen2) out of a GGUF file.
 //!
 //! On x86 processors our own code runs them ([`cpu::decoder`](super::cpu::decoder)), in the formats of the file. Elsewhere
-//! candle's operations do. candle-transformers has these models too; the decoder here is for long-running workers and small
-//! machines. It keeps the token table quantised (candle-transformers' copy in f32 takes 0.5 GB for a Qwen2.5 of 0.5 B), keeps
-//! no attention masks (theirs are kept for every prompt length ever seen), and sees long prompts in pieces. A test holds both
-//! to the numbers of candle-transformers.
+//! candle's operations do ([`candle_decoder`](super::candle_decoder)). A test holds both to the numbers of
+//! candle-transformers.
 
-use super::cpu::{
-    decoder::{self as cpu, CpuDecoder},
-    memory::Arena,
-    pool::Pool,
-    quant::{Format, Isa, QuantMatrix},
+use super::{
+    candle_decoder::{fits_dense, rotations, CandleDecoder, Network, Rope, Weight},
+    cpu::{
+        decoder::{self as cpu, CpuDecoder},
+        memory::Arena,
+        pool::Pool,
+        quant::{Format, Isa, QuantMatrix},
+    },
+    device::{Numbers, Precision},
 };
 use crate::convert::gguf::{is_slow, to_q8_0};
-use candle_core::{
-    quantized::{gguf_file::Content, QMatMul, QTensor},
-    DType, Device, Module, Tensor,
-};
-use candle_nn::{kv_cache::KvCache, ops, rotary_emb};
+use candle_core::{quantized::gguf_file::Content, Device};
 use std::{
     cell::RefCell,
     io::{Read, Seek, SeekFrom},
-    sync::Arc,
 };
-
-/// A quantised matrix that vectors are multiplied by.
-struct Linear {
-    weight: QMatMul,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn new(weight: QTensor, bias: Option<Tensor>) -> candle_core::Result<Self> {
-        let weight = if is_slow(weight.dtype()) { to_q8_0(&weight)? } else { weight };
-        Ok(Self { weight: QMatMul::from_arc(Arc::new(weight))?, bias })
-    }
-
-    /// The rows that belong to these ids: the matrix as a token table.
-    fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        self.weight.embedding(ids)?.to_dtype(DType::F32)
-    }
-}
-
-impl Module for Linear {
-    /// `x` is (tokens, columns).
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = self.weight.forward(x)?;
-        match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
-            None => Ok(product),
-        }
-    }
-}
-
-struct Layer {
-    attention_norm: Tensor,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    feed_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    cache: Option<KvCache>,
-}
-
-/// How the rotary embedding pairs the components of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rope {
-    /// Neighbours: 2i with 2i+1. Llama's GGUF files are permuted for it.
-    Interleaved,
-    /// Halves: i with i + d/2.
-    Halves,
-}
 
 /// What a file says about its network.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +82,23 @@ impl Hyper {
             epsilon: get("attention.layer_norm_rms_epsilon")?.to_f32()?,
             rope_base: get("rope.freq_base").and_then(|v| v.to_f32()).unwrap_or(10_000.0),
         })
+    }
+
+    fn frequencies(&self) -> Vec<f32> {
+        let dim = self.head_dim;
+        (0..dim).step_by(2).map(|i| self.rope_base.powf(i as f32 / dim as f32).recip()).collect()
+    }
+
+    fn network(&self) -> Network {
+        Network {
+            rope: self.rope,
+            frequencies: self.frequencies(),
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            epsilon: self.epsilon,
+        }
     }
 
     fn shape(&self) -> cpu::Shape {
@@ -235,7 +198,7 @@ fn load_own<R: Read + Seek>(
     }
     let head =
         gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
-    let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, &Device::Cpu)?;
+    let (cos, sin) = rotations(&hyper.frequencies(), context, &Device::Cpu)?;
     CpuDecoder::new(
         hyper.shape(),
         matrix("token_embd.weight")?,
@@ -248,169 +211,35 @@ fn load_own<R: Read + Seek>(
     .map(Some)
 }
 
-/// The decoder on candle.
-pub(crate) struct GgufDecoder {
-    device: Device,
-    embedding: Linear,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    /// `None` when the token table is also the output matrix.
-    head: Option<Linear>,
-    cos: Tensor,
-    sin: Tensor,
-    hyper: Hyper,
-}
-
-impl GgufDecoder {
-    /// Loads the weights; positions up to `context` can be seen.
-    pub(crate) fn load<R: Read + Seek>(
-        gguf: &Content,
-        reader: &mut R,
-        context: usize,
-        device: &Device,
-    ) -> candle_core::Result<Self> {
-        let hyper = Hyper::read(gguf, context)?;
-        let (cos, sin) = rotations(hyper.head_dim, hyper.rope_base, context, device)?;
-        let mut tensor = |name: &str| gguf.tensor(reader, name, device);
-        let embedding = Linear::new(tensor("token_embd.weight")?, None)?;
-        let norm = tensor("output_norm.weight")?.dequantize(device)?;
-        let head = match gguf.tensor_infos.contains_key("output.weight") {
-            true => Some(Linear::new(tensor("output.weight")?, None)?),
-            false => None,
-        };
-        let mut layers = Vec::new();
-        for index in 0..hyper.layers {
-            let mut vector = |name: &str| tensor(&format!("blk.{index}.{name}"))?.dequantize(device);
-            let attention_norm = vector("attn_norm.weight")?;
-            let feed_norm = vector("ffn_norm.weight")?;
-            let mut linear = |name: &str| {
-                let bias = format!("blk.{index}.{name}.bias");
-                let bias = match gguf.tensor_infos.contains_key(&bias) {
-                    true => Some(tensor(&bias)?.dequantize(device)?),
-                    false => None,
-                };
-                Linear::new(tensor(&format!("blk.{index}.{name}.weight"))?, bias)
-            };
-            layers.push(Layer {
-                attention_norm,
-                query: linear("attn_q")?,
-                key: linear("attn_k")?,
-                value: linear("attn_v")?,
-                output: linear("attn_output")?,
-                feed_norm,
-                gate: linear("ffn_gate")?,
-                up: linear("ffn_up")?,
-                down: linear("ffn_down")?,
-                cache: None,
-            });
-        }
-        Ok(Self { device: device.clone(), embedding, layers, norm, head, cos, sin, hyper })
-    }
-
-    /// Forgets what it has seen and makes room for `tokens`.
-    pub(crate) fn reset(&mut self, tokens: usize) {
-        for layer in &mut self.layers {
-            layer.cache = (tokens > 0).then(|| KvCache::new(1, tokens));
-        }
-    }
-
-    /// Sees `tokens`, which follow the `position` tokens seen before; returns the logits of the next one.
-    pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Tensor> {
-        let ids = Tensor::new(tokens, &self.device)?;
-        let count = tokens.len();
-        let mut x = self.embedding.rows(&ids)?;
-        let cos = self.cos.narrow(0, position, count)?;
-        let sin = self.sin.narrow(0, position, count)?;
-        let hyper = self.hyper;
-        let mask = causal_mask(count, position, &self.device)?;
-        for layer in &mut self.layers {
-            let normed = ops::rms_norm(&x, &layer.attention_norm, hyper.epsilon)?;
-            x = (x + layer.attention(&normed, mask.as_ref(), &cos, &sin, hyper)?)?;
-            let normed = ops::rms_norm(&x, &layer.feed_norm, hyper.epsilon)?;
-            let gated = (ops::silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
-            x = (x + layer.down.forward(&gated)?)?;
-        }
-        let last = ops::rms_norm(&x.narrow(0, count - 1, 1)?.contiguous()?, &self.norm, hyper.epsilon)?;
-        self.head.as_ref().unwrap_or(&self.embedding).forward(&last)?.squeeze(0)
-    }
-}
-
-impl Layer {
-    fn attention(
-        &mut self,
-        x: &Tensor,
-        mask: Option<&Tensor>,
-        cos: &Tensor,
-        sin: &Tensor,
-        hyper: Hyper,
-    ) -> candle_core::Result<Tensor> {
-        let Hyper { rope, heads, kv_heads, head_dim, .. } = hyper;
-        let count = x.dim(0)?;
-        // (tokens, heads · d) → (heads, tokens, d)
-        let split =
-            |x: Tensor, heads: usize| x.reshape((count, heads, head_dim))?.transpose(0, 1)?.contiguous();
-        let rotate = |x: Tensor| {
-            let x = x.unsqueeze(0)?;
-            match rope {
-                Rope::Interleaved => rotary_emb::rope_i(&x, cos, sin),
-                Rope::Halves => rotary_emb::rope(&x, cos, sin),
-            }?
-            .squeeze(0)
-        };
-        let query = rotate(split(self.query.forward(x)?, heads)?)?;
-        let key = rotate(split(self.key.forward(x)?, kv_heads)?)?;
-        let value = split(self.value.forward(x)?, kv_heads)?;
-        let Some(cache) = &mut self.cache else { candle_core::bail!("no room was made for tokens") };
-        let (keys, values) = cache.append(&key, &value)?;
-        let seen = keys.dim(1)?;
-
-        // The heads that share keys are laid one below the other, so that keys need not be repeated.
-        let group = heads / kv_heads;
-        let query =
-            (query * (1.0 / (head_dim as f64).sqrt()))?.reshape((kv_heads, group * count, head_dim))?;
-        let scores = query.matmul(&keys.transpose(1, 2)?)?;
-        let scores = match mask {
-            Some(mask) => scores.reshape((kv_heads, group, count, seen))?.broadcast_add(mask)?.reshape((
-                kv_heads,
-                group * count,
-                seen,
-            ))?,
-            None => scores,
-        };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        let mixed =
-            mixed.reshape((heads, count, head_dim))?.transpose(0, 1)?.reshape((count, heads * head_dim))?;
-        self.output.forward(&mixed)
-    }
-}
-
-/// Cosines and sines of the rotary embedding, (positions, d/2) each.
-fn rotations(
-    head_dim: usize,
-    base: f32,
-    positions: usize,
+/// Loads the file for candle's operations.
+///
+/// # Errors
+/// When the file cannot be read, or its tensors do not fit together.
+pub(crate) fn load_for_candle<R: Read + Seek>(
+    gguf: &Content,
+    reader: &mut R,
+    context: usize,
     device: &Device,
-) -> candle_core::Result<(Tensor, Tensor)> {
-    let frequencies: Vec<f32> =
-        (0..head_dim).step_by(2).map(|i| base.powf(i as f32 / head_dim as f32).recip()).collect();
-    let frequencies = Tensor::new(frequencies, device)?.unsqueeze(0)?;
-    let positions = Tensor::arange(0, positions as u32, device)?.to_dtype(DType::F32)?.unsqueeze(1)?;
-    let angles = positions.matmul(&frequencies)?;
-    Ok((angles.cos()?, angles.sin()?))
-}
-
-/// What is added to the scores: nothing where a token may look, −∞ where it would look ahead. One token looks everywhere.
-fn causal_mask(count: usize, position: usize, device: &Device) -> candle_core::Result<Option<Tensor>> {
-    if count == 1 {
-        return Ok(None);
+    precision: Precision,
+) -> candle_core::Result<CandleDecoder> {
+    let hyper = Hyper::read(gguf, context)?;
+    let numbers = Numbers::new(precision, device);
+    let elements = gguf.tensor_infos.values().map(|info| info.shape.elem_count()).sum();
+    // Processors multiply by quantised matrices fast, GPUs by dense ones: theirs stay quantised only where memory is short.
+    let keep = precision == Precision::Auto && (device.is_cpu() || !fits_dense(device, numbers, elements));
+    if keep && !device.is_cpu() {
+        tracing::info!(%device, elements, "the weights stay quantised: dense they would not fit");
     }
-    let seen = position + count;
-    let mask: Vec<f32> = (0..count)
-        .flat_map(|row| {
-            (0..seen).map(move |column| if column > position + row { f32::NEG_INFINITY } else { 0.0 })
-        })
-        .collect();
-    Tensor::from_vec(mask, (count, seen), device).map(Some)
+    CandleDecoder::new(hyper.network(), numbers, context, device, |name| {
+        if !gguf.tensor_infos.contains_key(name) {
+            return Ok(None);
+        }
+        let tensor = gguf.tensor(reader, name, device)?;
+        // Of these formats candle has only scalar code for processors.
+        let tensor =
+            if keep && device.is_cpu() && is_slow(tensor.dtype()) { to_q8_0(&tensor)? } else { tensor };
+        Weight::from_gguf(tensor, keep).map(Some)
+    })
 }
 
 #[cfg(test)]
@@ -445,7 +274,8 @@ mod tests {
 
         let mut file = File::open(&path).unwrap();
         let gguf = Content::read(&mut file).unwrap();
-        let mut on_candle = GgufDecoder::load(&gguf, &mut file, 64, &device).unwrap();
+        let mut on_candle = [Precision::Auto, Precision::F32]
+            .map(|precision| load_for_candle(&gguf, &mut file, 64, &device, precision).unwrap());
         let mut own = load_own(&gguf, &mut file, 64).unwrap().unwrap();
         let mut theirs = quantized_llama::ModelWeights::from_gguf(gguf, &mut file, &device).unwrap();
         let mut reference = |tokens: &[u32], position: usize| {
@@ -455,11 +285,15 @@ mod tests {
         let prompt = reference(&tokens, 0);
         let next = reference(&[500], tokens.len());
 
-        on_candle.reset(tokens.len() + 1);
-        // In two pieces, as a long prompt is.
-        on_candle.forward(&tokens[..25], 0).unwrap();
-        assert_agree(&on_candle.forward(&tokens[25..], 25).unwrap(), &prompt);
-        assert_agree(&on_candle.forward(&[500], tokens.len()).unwrap(), &next);
+        for on_candle in &mut on_candle {
+            assert!(on_candle.piece(0, &tokens[..25], 0, false).is_err(), "no room was made");
+            on_candle.reserve(1, tokens.len() + 1).unwrap();
+            // In two pieces, as a long prompt is.
+            assert!(on_candle.piece(0, &tokens[..25], 0, false).unwrap().is_none());
+            assert_agree(&on_candle.piece(0, &tokens[25..], 25, true).unwrap().unwrap(), &prompt);
+            let step = on_candle.step(&[500], &[tokens.len()]).unwrap();
+            assert_agree(&step.squeeze(0).unwrap(), &next);
+        }
 
         for isa in Isa::available() {
             own.set_isa(*isa);

@@ -108,6 +108,11 @@ impl TextCodec {
         Ok(Self { model: model.to_string(), template, content, chat, bos, end })
     }
 
+    /// The tokens that end an answer, in order.
+    pub(crate) fn ends(&self) -> &[u32] {
+        &self.end
+    }
+
     /// Whether this token ends an answer.
     pub(crate) fn is_end(&self, token: u32) -> bool {
         self.end.binary_search(&token).is_ok()

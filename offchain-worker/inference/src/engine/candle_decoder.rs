@@ -1,0 +1,535 @@
+//! Decoders of the Llama family (Llama, Mistral, SmolLM2, Qwen2) on candle's operations: on GPUs, and on processors that our
+//! own code has no kernels for. Weights come out of GGUF or safetensors files.
+//!
+//! Several sequences are decoded at once. Each has a *slot* of the cache: the keys and values of its tokens. A prompt is seen
+//! in pieces ([`CandleDecoder::piece`]), one slot at a time; a step ([`CandleDecoder::step`]) then sees one token of each of the
+//! first slots, however long their sequences are. Slots are as long as the longest sequence needs; what lies behind a
+//! sequence's end is masked.
+//!
+//! candle-transformers has these models too. What is kept here it has not: several sequences of different lengths, quantised
+//! token tables, prompts in pieces on every path, positions that are exact in every precision.
+
+use super::device::{free_bytes, Numbers};
+use candle_core::{
+    quantized::{GgmlDType, QMatMul, QTensor},
+    DType, Device, Tensor, D,
+};
+use candle_nn::{ops, rotary_emb};
+
+/// Slots grow by this many tokens, so that a growing batch is not copied for each request.
+const GRAIN: usize = 256;
+
+/// What is added to the score of a token that may not be looked at: its weight is 0 in every precision, and a sum with it
+/// stays finite.
+const HIDDEN: f64 = -60_000.0;
+
+/// Of a card's free memory, the part that weights may take, in percent: the rest is for keys, values and intermediate
+/// results.
+const WEIGHTS_PERCENT: usize = 85;
+
+/// How the rotary embedding pairs the components of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rope {
+    /// Neighbours: 2i with 2i+1. Llama's GGUF files are permuted for it.
+    Interleaved,
+    /// Halves: i with i + d/2.
+    Halves,
+}
+
+/// What a network is, besides its weights.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    pub(crate) rope: Rope,
+    /// Radians per position of each pair of components.
+    pub(crate) frequencies: Vec<f32>,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Of the norms.
+    pub(crate) epsilon: f32,
+}
+
+/// One tensor of a file, on the device.
+pub(crate) enum Weight {
+    Dense(Tensor),
+    Quantised(QTensor),
+}
+
+impl Weight {
+    /// A tensor of a GGUF file. Where `keep` is false, what is quantised becomes numbers of the device.
+    pub(crate) fn from_gguf(tensor: QTensor, keep: bool) -> candle_core::Result<Self> {
+        let plain = matches!(tensor.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        if keep && !plain {
+            return Ok(Self::Quantised(tensor));
+        }
+        tensor.dequantize(&tensor.device()).map(Self::Dense)
+    }
+}
+
+/// Whether weights of so many numbers, made dense, leave room on the device for the rest.
+pub(crate) fn fits_dense(device: &Device, numbers: Numbers, elements: usize) -> bool {
+    let bytes = elements.saturating_mul(numbers.matrix.size_in_bytes());
+    free_bytes(device).is_none_or(|free| bytes <= free / 100 * WEIGHTS_PERCENT)
+}
+
+/// The tensor of this name, which must be there.
+fn need(
+    get: &mut impl FnMut(&str) -> candle_core::Result<Option<Weight>>,
+    name: &str,
+) -> candle_core::Result<Weight> {
+    match get(name)? {
+        Some(weight) => Ok(weight),
+        None => candle_core::bail!("the file has no tensor `{name}`"),
+    }
+}
+
+/// A matrix that vectors are multiplied by.
+enum Matrix {
+    /// (rows, columns)
+    Dense(Tensor),
+    Quantised(QMatMul),
+}
+
+impl Matrix {
+    fn new(weight: Weight, dtype: DType) -> candle_core::Result<Self> {
+        match weight {
+            Weight::Dense(tensor) => tensor.to_dtype(dtype).map(Self::Dense),
+            Weight::Quantised(tensor) => QMatMul::from_qtensor(tensor).map(Self::Quantised),
+        }
+    }
+
+    /// `x` is (tokens, columns) in f32, and so is the product.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
+            Self::Quantised(matrix) => candle_core::Module::forward(matrix, x),
+        }
+    }
+
+    /// The rows that belong to these ids: the matrix as a token table.
+    fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => matrix.index_select(ids, 0)?.to_dtype(DType::F32),
+            Self::Quantised(matrix) => matrix.embedding(ids)?.to_dtype(DType::F32),
+        }
+    }
+}
+
+/// A matrix and what is added to the product.
+struct Linear {
+    matrix: Matrix,
+    bias: Option<Tensor>,
+}
+
+/// Matrices that the same vectors are multiplied by; their products lie side by side. Dense ones are one.
+struct Joined(Vec<Linear>);
+
+impl Joined {
+    fn new(parts: Vec<Linear>) -> candle_core::Result<Self> {
+        let dense: Option<Vec<&Tensor>> = parts
+            .iter()
+            .map(|part| match &part.matrix {
+                Matrix::Dense(matrix) => Some(matrix),
+                Matrix::Quantised(_) => None,
+            })
+            .collect();
+        let Some(matrices) = dense else { return Ok(Self(parts)) };
+        let bias = if parts.iter().any(|part| part.bias.is_some()) {
+            let biases = parts.iter().zip(&matrices).map(|(part, matrix)| match &part.bias {
+                Some(bias) => Ok(bias.clone()),
+                None => Tensor::zeros(matrix.dim(0)?, DType::F32, matrix.device()),
+            });
+            Some(Tensor::cat(&biases.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+        } else {
+            None
+        };
+        let matrix = if matrices.len() == 1 { matrices[0].clone() } else { Tensor::cat(&matrices, 0)? };
+        Ok(Self(vec![Linear { matrix: Matrix::Dense(matrix), bias }]))
+    }
+
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let product = |part: &Linear| {
+            let product = part.matrix.forward(x)?;
+            match &part.bias {
+                Some(bias) => product.broadcast_add(bias),
+                None => Ok(product),
+            }
+        };
+        match self.0.as_slice() {
+            [part] => product(part),
+            parts => Tensor::cat(&parts.iter().map(product).collect::<candle_core::Result<Vec<_>>>()?, 1),
+        }
+    }
+}
+
+struct Layer {
+    attention_norm: Tensor,
+    /// Query, key, value.
+    qkv: Joined,
+    output: Joined,
+    feed_norm: Tensor,
+    /// Gate and up.
+    feed: Joined,
+    down: Joined,
+    /// (slots, key heads, tokens, d) each.
+    cache: Option<(Tensor, Tensor)>,
+}
+
+/// The tokens that a pass sees.
+enum Pass<'a> {
+    /// Tokens of one slot, from this position on.
+    Piece { slot: usize, position: usize },
+    /// The next token of each of the first slots.
+    Step(&'a Step),
+}
+
+/// What all layers of a step share.
+struct Step {
+    /// Where each slot's key goes: its position, (slots, key heads, 1, d).
+    index: Tensor,
+    /// The longest sequence, with the token that is seen now.
+    seen: usize,
+}
+
+/// The decoder.
+pub(crate) struct CandleDecoder {
+    device: Device,
+    numbers: Numbers,
+    network: Network,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    /// `None` when the token table is also the output matrix.
+    head: Option<Matrix>,
+    /// (positions, d/2). Both are multiplied by d^(−1/4): scores then need no division by √d.
+    cos: Tensor,
+    sin: Tensor,
+    slots: usize,
+    capacity: usize,
+}
+
+impl CandleDecoder {
+    /// Puts the network together out of the tensors that `get` has, by their GGUF names; positions up to `context` can be
+    /// seen.
+    pub(crate) fn new(
+        network: Network,
+        numbers: Numbers,
+        context: usize,
+        device: &Device,
+        mut get: impl FnMut(&str) -> candle_core::Result<Option<Weight>>,
+    ) -> candle_core::Result<Self> {
+        let vector = |weight: Weight| match weight {
+            Weight::Dense(tensor) => tensor.to_dtype(DType::F32),
+            Weight::Quantised(tensor) => tensor.dequantize(&tensor.device()),
+        };
+        let embedding = Matrix::new(need(&mut get, "token_embd.weight")?, numbers.matrix)?;
+        let norm = vector(need(&mut get, "output_norm.weight")?)?;
+        let mut layers = Vec::with_capacity(network.layers);
+        for index in 0..network.layers {
+            let name = |name: &str| format!("blk.{index}.{name}");
+            let attention_norm = vector(need(&mut get, &name("attn_norm.weight"))?)?;
+            let feed_norm = vector(need(&mut get, &name("ffn_norm.weight"))?)?;
+            let mut joined = |tensors: &[&str], dtype: DType| {
+                let parts = tensors.iter().map(|tensor| {
+                    let weight = need(&mut get, &name(&format!("{tensor}.weight")))?;
+                    let bias = get(&name(&format!("{tensor}.bias")))?.map(vector).transpose()?;
+                    Ok(Linear { matrix: Matrix::new(weight, dtype)?, bias })
+                });
+                Joined::new(parts.collect::<candle_core::Result<Vec<_>>>()?)
+            };
+            layers.push(Layer {
+                attention_norm,
+                qkv: joined(&["attn_q", "attn_k", "attn_v"], numbers.matrix)?,
+                output: joined(&["attn_output"], numbers.matrix)?,
+                feed_norm,
+                feed: joined(&["ffn_gate", "ffn_up"], numbers.matrix)?,
+                down: joined(&["ffn_down"], numbers.down)?,
+                cache: None,
+            });
+        }
+        let head = get("output.weight")?.map(|weight| Matrix::new(weight, numbers.matrix)).transpose()?;
+        let (cos, sin) = rotations(&network.frequencies, context, device)?;
+        let scale = (network.head_dim as f64).powf(-0.25);
+        Ok(Self {
+            device: device.clone(),
+            numbers,
+            embedding,
+            layers,
+            norm,
+            head,
+            cos: (cos * scale)?,
+            sin: (sin * scale)?,
+            slots: 0,
+            capacity: 0,
+            network,
+        })
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes that a token takes in the cache.
+    pub(crate) fn token_bytes(&self) -> usize {
+        let Network { layers, kv_heads, head_dim, .. } = self.network;
+        2 * layers * kv_heads * head_dim * self.numbers.cache.size_in_bytes()
+    }
+
+    /// Tokens that the cache has room for when `slots` of them are to hold `tokens` each.
+    pub(crate) fn room(&self, slots: usize, tokens: usize) -> usize {
+        slots.max(self.slots) * tokens.next_multiple_of(GRAIN).max(self.capacity)
+    }
+
+    /// Makes room for so many slots of so many tokens. What is in the cache stays.
+    pub(crate) fn reserve(&mut self, slots: usize, tokens: usize) -> candle_core::Result<()> {
+        let slots = slots.max(self.slots);
+        let capacity = if tokens > self.capacity { tokens.next_multiple_of(GRAIN) } else { self.capacity };
+        if (slots, capacity) == (self.slots, self.capacity) {
+            return Ok(());
+        }
+        let shape = (slots, self.network.kv_heads, capacity, self.network.head_dim);
+        let grown = |old: Option<&Tensor>| {
+            // Zeros: what was never written must not be NaN, even where its weight is 0.
+            let new = Tensor::zeros(shape, self.numbers.cache, &self.device)?;
+            if let Some(old) = old {
+                new.narrow(0, 0, old.dim(0)?)?.slice_set(old, 2, 0)?;
+            }
+            candle_core::Result::Ok(new)
+        };
+        for layer in &mut self.layers {
+            // One layer after the other, so that never more than one is there twice.
+            let keys = grown(layer.cache.as_ref().map(|(keys, _)| keys))?;
+            let values = grown(layer.cache.as_ref().map(|(_, values)| values))?;
+            layer.cache = Some((keys, values));
+        }
+        (self.slots, self.capacity) = (slots, capacity);
+        Ok(())
+    }
+
+    /// Forgets everything and frees the cache.
+    pub(crate) fn release(&mut self) {
+        for layer in &mut self.layers {
+            layer.cache = None;
+        }
+        (self.slots, self.capacity) = (0, 0);
+    }
+
+    /// Puts what slot `from` holds into slot `to`.
+    pub(crate) fn move_slot(&mut self, from: usize, to: usize) -> candle_core::Result<()> {
+        for (keys, values) in self.layers.iter().filter_map(|layer| layer.cache.as_ref()) {
+            for cache in [keys, values] {
+                cache.slice_set(&cache.narrow(0, from, 1)?.copy()?, 0, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees tokens of one slot's prompt, which follow the `position` tokens that it has seen. With `last`, returns the logits
+    /// of the next token, (vocabulary).
+    pub(crate) fn piece(
+        &mut self,
+        slot: usize,
+        tokens: &[u32],
+        position: usize,
+        last: bool,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let count = tokens.len();
+        if slot >= self.slots || position + count > self.capacity {
+            candle_core::bail!("no room was made for {} tokens in slot {slot}", position + count)
+        }
+        let (cos, sin) = (self.cos.narrow(0, position, count)?, self.sin.narrow(0, position, count)?);
+        let mask = match count {
+            1 => None,
+            _ => {
+                let rows = Tensor::arange(position as u32, (position + count) as u32, &self.device)?;
+                Some(self.mask(&rows.reshape((count, 1))?, position + count)?)
+            }
+        };
+        let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
+        let x = self.layers(x, &cos, &sin, mask.as_ref(), &Pass::Piece { slot, position })?;
+        match last {
+            true => self.logits(&x.narrow(0, count - 1, 1)?.contiguous()?)?.squeeze(0).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Sees one token of each of the first slots, which follows the `positions` tokens that each has seen; returns the logits
+    /// of the next ones, (slots, vocabulary).
+    pub(crate) fn step(&mut self, tokens: &[u32], positions: &[usize]) -> candle_core::Result<Tensor> {
+        let count = tokens.len();
+        let seen = positions.iter().max().map_or(0, |longest| longest + 1);
+        if positions.len() != count || count > self.slots || seen > self.capacity {
+            candle_core::bail!("no room was made for {count} slots of {seen} tokens")
+        }
+        let Network { kv_heads, head_dim, .. } = self.network;
+        let alike = positions.iter().all(|position| position + 1 == seen);
+        let positions: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
+        let positions = Tensor::new(positions, &self.device)?;
+        let mask = match alike {
+            true => None,
+            false => Some(self.mask(&positions.reshape((count, 1, 1, 1))?, seen)?),
+        };
+        let index = positions
+            .reshape((count, 1, 1, 1))?
+            .broadcast_as((count, kv_heads, 1, head_dim))?
+            .contiguous()?;
+        let cos = self.cos.index_select(&positions, 0)?.unsqueeze(1)?;
+        let sin = self.sin.index_select(&positions, 0)?.unsqueeze(1)?;
+        let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
+        let x = self.layers(x, &cos, &sin, mask.as_ref(), &Pass::Step(&Step { index, seen }))?;
+        self.logits(&x)
+    }
+
+    /// What is added to scores so that a token at a position of `rows` looks at no later one: (…, seen).
+    fn mask(&self, rows: &Tensor, seen: usize) -> candle_core::Result<Tensor> {
+        let columns = Tensor::arange(0, seen as u32, &self.device)?;
+        columns.broadcast_gt(rows)?.to_dtype(self.numbers.cache)?.affine(HIDDEN, 0.0)
+    }
+
+    fn layers(
+        &self,
+        mut x: Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        mask: Option<&Tensor>,
+        pass: &Pass<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let epsilon = self.network.epsilon;
+        for layer in &self.layers {
+            let qkv = layer.qkv.forward(&ops::rms_norm(&x, &layer.attention_norm, epsilon)?)?;
+            let mixed = match pass {
+                Pass::Piece { slot, position } => {
+                    self.attend_piece(layer, &qkv, cos, sin, mask, *slot, *position)
+                }
+                Pass::Step(step) => self.attend_step(layer, &qkv, cos, sin, mask, step),
+            }?;
+            x = (x + layer.output.forward(&mixed)?)?;
+            let hidden = layer.feed.forward(&ops::rms_norm(&x, &layer.feed_norm, epsilon)?)?;
+            let hidden = hidden.chunk(2, D::Minus1)?;
+            x = (x + layer.down.forward(&(hidden[0].silu()? * &hidden[1])?)?)?;
+        }
+        Ok(x)
+    }
+
+    fn logits(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let x = ops::rms_norm(x, &self.norm, self.network.epsilon)?;
+        self.head.as_ref().unwrap_or(&self.embedding).forward(&x)
+    }
+
+    /// `x` is (batch, heads, tokens, d).
+    fn rotate(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
+        match self.network.rope {
+            Rope::Interleaved => rotary_emb::rope_i(x, cos, sin),
+            Rope::Halves => rotary_emb::rope(x, cos, sin),
+        }?
+        .to_dtype(self.numbers.cache)
+    }
+
+    fn cache<'a>(&self, layer: &'a Layer) -> candle_core::Result<(&'a Tensor, &'a Tensor)> {
+        match &layer.cache {
+            Some((keys, values)) => Ok((keys, values)),
+            None => candle_core::bail!("no room was made for tokens"),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn attend_piece(
+        &self,
+        layer: &Layer,
+        qkv: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        mask: Option<&Tensor>,
+        slot: usize,
+        position: usize,
+    ) -> candle_core::Result<Tensor> {
+        let Network { heads, kv_heads, head_dim, .. } = self.network;
+        let count = qkv.dim(0)?;
+        let seen = position + count;
+        // (tokens, heads · d) → (heads, tokens, d)
+        let qkv = qkv.reshape((count, heads + 2 * kv_heads, head_dim))?.transpose(0, 1)?;
+        let rotated = self
+            .rotate(&qkv.narrow(0, 0, heads + kv_heads)?.contiguous()?.unsqueeze(0)?, cos, sin)?
+            .squeeze(0)?;
+        let value = qkv.narrow(0, heads + kv_heads, kv_heads)?.contiguous()?.to_dtype(self.numbers.cache)?;
+        let (keys, values) = self.cache(layer)?;
+        let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
+            let own = cache.narrow(0, slot, 1)?;
+            own.slice_set(&new.contiguous()?.unsqueeze(0)?, 2, position)?;
+            own.squeeze(0)?.narrow(1, 0, seen)
+        };
+        let keys = own(keys, &rotated.narrow(0, heads, kv_heads)?)?;
+        let values = own(values, &value)?;
+        // The heads that share keys are laid one below the other, so that keys need not be repeated.
+        let group = heads / kv_heads;
+        let query = rotated.narrow(0, 0, heads)?.reshape((kv_heads, group * count, head_dim))?;
+        let scores = query.matmul(&keys.transpose(1, 2)?)?;
+        let scores = match mask {
+            Some(mask) => scores.reshape((kv_heads, group, count, seen))?.broadcast_add(mask)?.reshape((
+                kv_heads,
+                group * count,
+                seen,
+            ))?,
+            None => scores,
+        };
+        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
+        let mixed =
+            mixed.reshape((heads, count, head_dim))?.transpose(0, 1)?.reshape((count, heads * head_dim))?;
+        mixed.to_dtype(DType::F32)
+    }
+
+    fn attend_step(
+        &self,
+        layer: &Layer,
+        qkv: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        mask: Option<&Tensor>,
+        step: &Step,
+    ) -> candle_core::Result<Tensor> {
+        let Network { heads, kv_heads, head_dim, .. } = self.network;
+        let count = qkv.dim(0)?;
+        let qkv = qkv.reshape((count, heads + 2 * kv_heads, 1, head_dim))?;
+        let rotated = self.rotate(&qkv.narrow(1, 0, heads + kv_heads)?.contiguous()?, cos, sin)?;
+        let value = qkv.narrow(1, heads + kv_heads, kv_heads)?.contiguous()?.to_dtype(self.numbers.cache)?;
+        let (keys, values) = self.cache(layer)?;
+        let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
+            let own = cache.narrow(0, 0, count)?;
+            own.scatter_set(&step.index, new, 2)?;
+            own.narrow(2, 0, step.seen)
+        };
+        let keys = own(keys, &rotated.narrow(1, heads, kv_heads)?.contiguous()?)?;
+        let values = own(values, &value)?;
+        let query = rotated.narrow(1, 0, heads)?.reshape((count, kv_heads, heads / kv_heads, head_dim))?;
+        let scores = query.matmul(&keys.transpose(2, 3)?)?;
+        let scores = match mask {
+            Some(mask) => scores.broadcast_add(mask)?,
+            None => scores,
+        };
+        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
+        mixed.reshape((count, heads * head_dim))?.to_dtype(DType::F32)
+    }
+}
+
+/// The likeliest token of each row of logits, (rows, vocabulary); `None` for a row that holds a number that is not finite.
+pub(crate) fn likeliest(logits: &Tensor) -> candle_core::Result<Vec<Option<u32>>> {
+    // One transfer for both; f32 counts exactly to 2^24, and no vocabulary is larger. What is not finite does not vanish in a
+    // sum.
+    let best = logits.argmax(D::Minus1)?.to_dtype(DType::F32)?;
+    let sum = logits.sum(D::Minus1)?;
+    let rows = Tensor::stack(&[best, sum], 1)?.to_vec2::<f32>()?;
+    Ok(rows.into_iter().map(|row| row[1].is_finite().then_some(row[0] as u32)).collect())
+}
+
+/// Cosines and sines of the rotary embedding, (positions, d/2) each.
+pub(crate) fn rotations(
+    frequencies: &[f32],
+    positions: usize,
+    device: &Device,
+) -> candle_core::Result<(Tensor, Tensor)> {
+    let frequencies = Tensor::new(frequencies, device)?.unsqueeze(0)?;
+    let positions = Tensor::arange(0, positions as u32, device)?.to_dtype(DType::F32)?.unsqueeze(1)?;
+    let angles = positions.matmul(&frequencies)?;
+    Ok((angles.cos()?, angles.sin()?))
+}
