@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 BATCH = 128
 
+transformers.utils.logging.disable_progress_bar()
+
 
 class Peer:
     def __init__(self):
@@ -100,13 +102,13 @@ class Peer:
                         weight = mask.unsqueeze(2).to(vectors.dtype)
                         rows = (vectors * weight).sum(1) / weight.sum(1)
                     rows = torch.nn.functional.normalize(rows.float(), dim=1)
-                for index, row in zip(indices, rows.float().cpu().tolist()):
+                for index, row in zip(indices, rows.float().cpu()):
                     outputs[index] = row
             return outputs
 
         outputs = run()
         seconds = min(timed(run)[1] for _ in range(max(1, rounds - 1)))
-        return {"seconds": seconds, "outputs": outputs}
+        return {"seconds": seconds, "outputs": [row.tolist() for row in outputs]}
 
 
 peer = Peer()

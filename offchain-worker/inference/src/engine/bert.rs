@@ -14,7 +14,7 @@ use crate::{
     manifest::{ModelDigest, Pooling},
     store::VerifiedModel,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams, TruncationStrategy};

@@ -228,7 +228,7 @@ pub(crate) fn load_for_candle<R: Read + Seek>(
     // Processors multiply by quantised matrices fast, GPUs by dense ones: theirs stay quantised only where memory is short.
     let keep = precision == Precision::Auto && (device.is_cpu() || !fits_dense(device, numbers, elements));
     if keep && !device.is_cpu() {
-        tracing::info!(%device, elements, "the weights stay quantised: dense they would not fit");
+        tracing::info!(elements, "the weights stay quantised: dense they would not fit");
     }
     CandleDecoder::new(hyper.network(), numbers, context, device, |name| {
         if !gguf.tensor_infos.contains_key(name) {

@@ -276,6 +276,10 @@ impl Check<'_> {
             (device, Precision::F16, 0.05),
             (device, Precision::Bf16, 0.3),
         ] {
+            if device == DeviceSpec::Cpu && precision == Precision::Bf16 {
+                // candle sums bf16 in bf16 there, which no card does.
+                continue;
+            }
             let ours = self.continuation(&store, name, self.on(device, precision), &prompt)?;
             let off = difference(&reference.first_logits, &ours.first_logits) / unit;
             let alike = same(&reference.tokens, &ours.tokens);
@@ -386,7 +390,10 @@ impl Check<'_> {
             let mut line = format!("{name}: {:.0} texts/s", texts as f64 / seconds);
             if let Some(peer) = &mut self.peer {
                 let mut theirs: Vec<(&str, PeerOutputs)> = Vec::new();
-                for dtype in ["float32", "float16"] {
+                // Processors have no fast products of halves.
+                let dtypes: &[&str] =
+                    if device == DeviceSpec::Cpu { &["float32"] } else { &["float32", "float16"] };
+                for dtype in dtypes.iter().copied() {
                     let folder = store.model_dir(name);
                     let asked = json!({
                         "do": "encode", "folder": folder, "device": device.to_string(), "dtype": dtype, "pairs": cross,
