@@ -262,3 +262,167 @@ impl<F: Fn(u32) -> bool> Batch<F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::candle_decoder::testing::{random, VOCABULARY};
+    use super::*;
+
+    type Answer = mpsc::Receiver<Result<u32, String>>;
+
+    fn prompt(length: usize) -> Vec<u32> {
+        (0..length).map(|i| ((i * 7 + length * 3) % VOCABULARY) as u32).collect()
+    }
+
+    fn job(prompt: Vec<u32>, max_tokens: usize) -> (Job, Answer) {
+        let (tokens, answer) = mpsc::channel();
+        let cancel = CancelFlag::default();
+        (Job { prompt, max_tokens, sampler: None, ends: true, deadline: None, cancel, tokens }, answer)
+    }
+
+    fn tokens(answer: &Answer) -> Vec<u32> {
+        answer.iter().map(Result::unwrap).collect()
+    }
+
+    fn engine(parallel: usize, end: u32) -> Engine {
+        Engine::start("test", parallel, move |token| token == end, random(2048, false)).unwrap()
+    }
+
+    const NEVER: u32 = u32::MAX;
+
+    /// Prompts of more than one piece among short ones, more than there are slots, of answers of different lengths.
+    #[test]
+    fn what_is_answered_at_once_is_what_each_is_answered_alone() {
+        let cases = [(3, 20), (700, 5), (1, 40), (2100 - 64, 9), (90, 1), (17, 33), (513, 12)];
+        let ask = |engine: &Engine| -> Vec<Answer> {
+            let jobs = cases.iter().map(|(length, count)| job(prompt(*length), *count));
+            jobs.map(|(job, answer)| {
+                assert!(engine.submit(job));
+                answer
+            })
+            .collect()
+        };
+        let alone = engine(1, NEVER);
+        let expected: Vec<Vec<u32>> = ask(&alone).iter().map(tokens).collect();
+        for (answer, (_, count)) in expected.iter().zip(&cases) {
+            assert_eq!(answer.len(), *count);
+        }
+        let together = engine(3, NEVER);
+        let answers: Vec<Vec<u32>> = ask(&together).iter().map(tokens).collect();
+        assert_eq!(answers, expected);
+        // And once more: the cache is let go in between.
+        let answers: Vec<Vec<u32>> = ask(&together).iter().map(tokens).collect();
+        assert_eq!(answers, expected);
+    }
+
+    #[test]
+    fn an_answer_ends_with_the_token_that_ends_it() {
+        let free = engine(2, NEVER);
+        let (asked, answer) = job(prompt(9), 30);
+        free.submit(asked);
+        let all = tokens(&answer);
+        let end = all[4];
+        let first = all.iter().position(|token| *token == end).unwrap();
+        let ending = engine(2, end);
+        let (asked, answer) = job(prompt(9), 30);
+        ending.submit(asked);
+        assert_eq!(tokens(&answer), all[..=first]);
+        let (mut asked, answer) = job(prompt(9), 30);
+        asked.ends = false;
+        ending.submit(asked);
+        assert_eq!(tokens(&answer), all, "a benchmark goes on");
+    }
+
+    #[test]
+    fn who_no_longer_listens_or_is_late_is_dropped_and_nobody_else() {
+        let expected = {
+            let (asked, answer) = job(prompt(30), 200);
+            engine(1, NEVER).submit(asked);
+            tokens(&answer)
+        };
+        let engine = engine(4, NEVER);
+        let (gone, answer) = job(prompt(5), 1500);
+        engine.submit(gone);
+        answer.recv().unwrap().unwrap();
+        drop(answer);
+        let (mut late, late_answer) = job(prompt(5), 100);
+        late.deadline = Some(Instant::now());
+        engine.submit(late);
+        let (cancelled, cancelled_answer) = job(prompt(5), 1500);
+        let cancel = cancelled.cancel.clone();
+        engine.submit(cancelled);
+        cancelled_answer.recv().unwrap().unwrap();
+        cancel.cancel();
+        let (asked, answer) = job(prompt(30), 200);
+        engine.submit(asked);
+        assert_eq!(tokens(&answer), expected);
+        assert_eq!(late_answer.iter().count(), 0);
+        assert!(cancelled_answer.iter().count() < 1499);
+        assert!(engine.is_alive());
+    }
+
+    #[test]
+    fn sampling_follows_its_seed_and_not_the_company() {
+        use candle_transformers::generation::Sampling;
+        let sampled = |engine: &Engine, seed| {
+            let (mut asked, answer) = job(prompt(12), 25);
+            asked.sampler = Some(LogitsProcessor::from_sampling(seed, Sampling::All { temperature: 1.5 }));
+            engine.submit(asked);
+            answer
+        };
+        let alone = engine(1, NEVER);
+        let (one, two) = (tokens(&sampled(&alone, 1)), tokens(&sampled(&alone, 2)));
+        assert_ne!(one, two);
+        let together = engine(4, NEVER);
+        let answers = [sampled(&together, 2), sampled(&together, 1), sampled(&together, 2)];
+        assert_eq!(answers.iter().map(tokens).collect::<Vec<_>>(), [two.clone(), one, two]);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_an_error() {
+        let engine = Engine::start("test", 2, |_| false, random(64, true)).unwrap();
+        let (asked, answer) = job(prompt(4), 5);
+        engine.submit(asked);
+        let error = answer.recv().unwrap().unwrap_err();
+        assert!(error.contains("not finite"), "{error}");
+        assert!(answer.recv().is_err());
+    }
+
+    /// What can never fit is told so; what fits later waits.
+    #[test]
+    fn memory_is_a_bound() {
+        let mut batch = Batch {
+            decoder: random(2048, false),
+            parallel: 8,
+            is_end: |_| false,
+            waiting: VecDeque::new(),
+            rows: Vec::new(),
+            budget: 2 * GRAIN_OF_TEST,
+        };
+        let (large, refused) = job(prompt(900), 50);
+        let (first, first_answer) = job(prompt(9), 3);
+        let (second, second_answer) = job(prompt(9), 3);
+        let (third, third_answer) = job(prompt(9), 3);
+        batch.waiting.extend([large, first, second, third]);
+        batch.turn().unwrap();
+        let error = refused.recv().unwrap().unwrap_err();
+        assert!(error.contains("950 tokens") && error.contains("512"), "{error}");
+        assert_eq!(
+            (batch.rows.len(), batch.waiting.len()),
+            (2, 1),
+            "there is room for two slots of 256 tokens"
+        );
+        while !(batch.rows.is_empty() && batch.waiting.is_empty()) {
+            batch.turn().unwrap();
+        }
+        let answers = [first_answer, second_answer, third_answer].map(|answer| tokens_so_far(&answer));
+        assert_eq!(answers[0].len(), 3);
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
+
+    const GRAIN_OF_TEST: usize = 256;
+
+    fn tokens_so_far(answer: &Answer) -> Vec<u32> {
+        answer.try_iter().map(Result::unwrap).collect()
+    }
+}

@@ -533,3 +533,50 @@ pub(crate) fn rotations(
     let angles = positions.matmul(&frequencies)?;
     Ok((angles.cos()?, angles.sin()?))
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Tokens that [`random`] knows.
+    pub(crate) const VOCABULARY: usize = 61;
+
+    /// A small decoder with the same random weights each time; `broken` makes its logits something else than numbers.
+    pub(crate) fn random(context: usize, broken: bool) -> CandleDecoder {
+        let (hidden, heads, kv_heads, feed) = (32, 4, 2, 48);
+        let network = Network {
+            rope: Rope::Halves,
+            frequencies: (0..4).map(|i| 10_000f32.powf(-(i as f32) / 4.0)).collect(),
+            layers: 2,
+            heads,
+            kv_heads,
+            head_dim: 8,
+            epsilon: 1e-6,
+        };
+        let numbers = Numbers { matrix: DType::F32, down: DType::F32, cache: DType::F32 };
+        let mut state = 7u64;
+        let mut tensor = |dims: &[usize], around: f32, scale: f32| {
+            let values: Vec<f32> = (0..dims.iter().product())
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    around + scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+                })
+                .collect();
+            Tensor::from_vec(values, dims, &Device::Cpu).map(|tensor| Some(Weight::Dense(tensor)))
+        };
+        CandleDecoder::new(network, numbers, context, &Device::Cpu, |name| {
+            let part = name.strip_suffix(".weight").map(|name| name.rsplit('.').next().unwrap_or_default());
+            match part {
+                Some("token_embd" | "output") => tensor(&[VOCABULARY, hidden], 0.0, 1.0),
+                Some("output_norm") if broken => tensor(&[hidden], f32::NAN, 0.1),
+                Some("output_norm" | "attn_norm" | "ffn_norm") => tensor(&[hidden], 1.0, 0.1),
+                Some("attn_q" | "attn_output") => tensor(&[hidden, hidden], 0.0, 0.4),
+                Some("attn_k" | "attn_v") => tensor(&[kv_heads * 8, hidden], 0.0, 0.4),
+                Some("ffn_gate" | "ffn_up") => tensor(&[feed, hidden], 0.0, 0.4),
+                Some("ffn_down") => tensor(&[hidden, feed], 0.0, 0.4),
+                _ => Ok(None),
+            }
+        })
+        .unwrap()
+    }
+}

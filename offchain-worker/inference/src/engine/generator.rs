@@ -331,8 +331,9 @@ impl BatchGenerator {
         };
         let ends = codec.ends().to_vec();
         let is_end = move |token: u32| ends.binary_search(&token).is_ok();
-        let engine = Engine::start(&entry.name, options.parallel(), is_end, decoder)
-            .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
+        let engine =
+            Engine::start(&entry.name, options.parallel.unwrap_or(super::PARALLEL).max(1), is_end, decoder)
+                .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
         Ok(Self(Arc::new(Shared { about: About::new(entry, codec), engine })))
     }
 
