@@ -418,7 +418,8 @@ impl Boot {
 
         board.set(starting.clone(), "the models are being loaded");
         let models = Arc::new(
-            ModelSet::load(&config.nodes, &deps.models, config.models_dir.as_deref(), &board).await?,
+            ModelSet::load(&config.nodes, &config.models, &deps.models, config.models_dir.as_deref(), &board)
+                .await?,
         );
 
         let best = client.best().await?;
