@@ -516,7 +516,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_model_is_loaded_again() {
-        let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1 });
+        let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1, parallel: 1 });
         let handle = thread.handle();
         handle
             .call(|n| {
@@ -542,7 +542,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_is_an_error_at_once() {
-        let (thread, _) = counter(ThreadOptions { queue: 2, max_restarts: 0 });
+        let (thread, _) = counter(ThreadOptions { queue: 2, max_restarts: 0, parallel: 1 });
         let handle = thread.handle();
         let (release, wait) = mpsc::channel::<()>();
         let (started, wait_started) = mpsc::channel::<()>();
@@ -591,12 +591,15 @@ mod tests {
         let (thread, _) = counter(ThreadOptions::default());
         let handle = thread.handle();
         let (release, wait) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel::<()>();
         let busy = handle
             .enqueue(move |_| {
+                let _ = begin.send(());
                 let _ = wait.recv();
                 Ok(())
             })
             .unwrap();
+        tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
         let waiting = handle.enqueue(|n| Ok(*n)).unwrap();
         let stopping = thread.stopping.clone();
         let stopper = tokio::task::spawn_blocking(move || drop(thread));

@@ -1,9 +1,9 @@
 //! Decoders of the Llama family (Llama, Mistral, SmolLM2, Qwen2) on candle's operations: on GPUs, and on processors that our
 //! own code has no kernels for. Weights come out of GGUF or safetensors files.
 //!
-//! Several sequences are decoded at once. Each has a *slot* of the cache: the keys and values of its tokens. A prompt is seen
-//! in pieces ([`CandleDecoder::piece`]), one slot at a time; a step ([`CandleDecoder::step`]) then sees one token of each of the
-//! first slots, however long their sequences are. Slots are as long as the longest sequence needs; what lies behind a
+//! Several sequences are decoded at once. Each has a *slot* of the cache: the keys and values of its tokens. Prompts are seen
+//! in pieces, those of several slots together ([`CandleDecoder::pieces`]); a step ([`CandleDecoder::step`]) then sees one token of
+//! each of the first slots, however long their sequences are. Slots are as long as the longest sequence needs; what lies behind a
 //! sequence's end is masked.
 //!
 //! candle-transformers has these models too. What is kept here it has not: several sequences of different lengths, quantised
@@ -99,11 +99,11 @@ impl Matrix {
         }
     }
 
-    /// `x` is (tokens, columns) in f32, and so is the product.
+    /// `x` is (tokens, columns); the product has the type of the matrix's numbers, f32 where they are quantised.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
-            Self::Quantised(matrix) => candle_core::Module::forward(matrix, x),
+            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?),
+            Self::Quantised(matrix) => candle_core::Module::forward(matrix, &x.to_dtype(DType::F32)?),
         }
     }
 
@@ -120,6 +120,17 @@ impl Matrix {
 struct Linear {
     matrix: Matrix,
     bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// As [`Matrix::forward`]; in f32 where something is added.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let product = self.matrix.forward(x)?;
+        match &self.bias {
+            Some(bias) => product.to_dtype(DType::F32)?.broadcast_add(bias),
+            None => Ok(product),
+        }
+    }
 }
 
 /// Matrices that the same vectors are multiplied by; their products lie side by side. Dense ones are one.
@@ -149,16 +160,12 @@ impl Joined {
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = |part: &Linear| {
-            let product = part.matrix.forward(x)?;
-            match &part.bias {
-                Some(bias) => product.broadcast_add(bias),
-                None => Ok(product),
-            }
-        };
         match self.0.as_slice() {
-            [part] => product(part),
-            parts => Tensor::cat(&parts.iter().map(product).collect::<candle_core::Result<Vec<_>>>()?, 1),
+            [part] => part.forward(x),
+            parts => {
+                let products = parts.iter().map(|part| part.forward(x));
+                Tensor::cat(&products.collect::<candle_core::Result<Vec<_>>>()?, 1)
+            }
         }
     }
 }
@@ -167,19 +174,28 @@ struct Layer {
     attention_norm: Tensor,
     /// Query, key, value.
     qkv: Joined,
-    output: Joined,
+    output: Linear,
     feed_norm: Tensor,
-    /// Gate and up.
-    feed: Joined,
-    down: Joined,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
     /// (slots, key heads, tokens, d) each.
     cache: Option<(Tensor, Tensor)>,
 }
 
+/// Tokens of one slot's prompt, which follow the `position` tokens that it has seen.
+pub(crate) struct Piece<'a> {
+    pub(crate) slot: usize,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) position: usize,
+    /// Whether the logits of the next token are wanted.
+    pub(crate) last: bool,
+}
+
 /// The tokens that a pass sees.
 enum Pass<'a> {
-    /// Tokens of one slot, from this position on.
-    Piece { slot: usize, position: usize },
+    /// Pieces of prompts, one after the other, with the masks of those of more than one token.
+    Pieces(&'a [(&'a Piece<'a>, Option<Tensor>)]),
     /// The next token of each of the first slots.
     Step(&'a Step),
 }
@@ -188,6 +204,7 @@ enum Pass<'a> {
 struct Step {
     /// Where each slot's key goes: its position, (slots, key heads, 1, d).
     index: Tensor,
+    mask: Option<Tensor>,
     /// The longest sequence, with the token that is seen now.
     seen: usize,
 }
@@ -230,21 +247,24 @@ impl CandleDecoder {
             let name = |name: &str| format!("blk.{index}.{name}");
             let attention_norm = vector(need(&mut get, &name("attn_norm.weight"))?)?;
             let feed_norm = vector(need(&mut get, &name("ffn_norm.weight"))?)?;
-            let mut joined = |tensors: &[&str], dtype: DType| {
-                let parts = tensors.iter().map(|tensor| {
-                    let weight = need(&mut get, &name(&format!("{tensor}.weight")))?;
-                    let bias = get(&name(&format!("{tensor}.bias")))?.map(vector).transpose()?;
-                    Ok(Linear { matrix: Matrix::new(weight, dtype)?, bias })
-                });
-                Joined::new(parts.collect::<candle_core::Result<Vec<_>>>()?)
+            let mut linear = |tensor: &str, dtype: DType| {
+                let weight = need(&mut get, &name(&format!("{tensor}.weight")))?;
+                let bias = get(&name(&format!("{tensor}.bias")))?.map(vector).transpose()?;
+                candle_core::Result::Ok(Linear { matrix: Matrix::new(weight, dtype)?, bias })
             };
+            let matrix = numbers.matrix;
             layers.push(Layer {
                 attention_norm,
-                qkv: joined(&["attn_q", "attn_k", "attn_v"], numbers.matrix)?,
-                output: joined(&["attn_output"], numbers.matrix)?,
+                qkv: Joined::new(vec![
+                    linear("attn_q", matrix)?,
+                    linear("attn_k", matrix)?,
+                    linear("attn_v", matrix)?,
+                ])?,
+                output: linear("attn_output", matrix)?,
                 feed_norm,
-                feed: joined(&["ffn_gate", "ffn_up"], numbers.matrix)?,
-                down: joined(&["ffn_down"], numbers.down)?,
+                gate: linear("ffn_gate", matrix)?,
+                up: linear("ffn_up", matrix)?,
+                down: linear("ffn_down", numbers.down)?,
                 cache: None,
             });
         }
@@ -325,33 +345,43 @@ impl CandleDecoder {
         Ok(())
     }
 
-    /// Sees tokens of one slot's prompt, which follow the `position` tokens that it has seen. With `last`, returns the logits
-    /// of the next token, (vocabulary).
-    pub(crate) fn piece(
-        &mut self,
-        slot: usize,
-        tokens: &[u32],
-        position: usize,
-        last: bool,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let count = tokens.len();
-        if slot >= self.slots || position + count > self.capacity {
-            candle_core::bail!("no room was made for {} tokens in slot {slot}", position + count)
-        }
-        let (cos, sin) = (self.cos.narrow(0, position, count)?, self.sin.narrow(0, position, count)?);
-        let mask = match count {
-            1 => None,
-            _ => {
-                let rows = Tensor::arange(position as u32, (position + count) as u32, &self.device)?;
-                Some(self.mask(&rows.reshape((count, 1))?, position + count)?)
+    /// Sees pieces of prompts, each of another slot. Returns the logits that were wanted, (wanted, vocabulary), in order.
+    pub(crate) fn pieces(&mut self, pieces: &[Piece<'_>]) -> candle_core::Result<Option<Tensor>> {
+        let mut tokens = Vec::new();
+        let mut positions = Vec::new();
+        let mut wanted = Vec::new();
+        let mut masked = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let Piece { slot, position, .. } = *piece;
+            let end = position + piece.tokens.len();
+            if slot >= self.slots || end > self.capacity {
+                candle_core::bail!("no room was made for {end} tokens in slot {slot}")
             }
-        };
-        let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
-        let x = self.layers(x, &cos, &sin, mask.as_ref(), &Pass::Piece { slot, position })?;
-        match last {
-            true => self.logits(&x.narrow(0, count - 1, 1)?.contiguous()?)?.squeeze(0).map(Some),
-            false => Ok(None),
+            tokens.extend_from_slice(piece.tokens);
+            positions.extend(position as u32..end as u32);
+            if piece.last {
+                wanted.push(tokens.len().saturating_sub(1) as u32);
+            }
+            let mask = match piece.tokens {
+                [_] => None,
+                many => {
+                    let rows = Tensor::arange(position as u32, end as u32, &self.device)?;
+                    Some(self.mask(&rows.reshape((many.len(), 1))?, end)?)
+                }
+            };
+            masked.push((piece, mask));
         }
+        if tokens.is_empty() {
+            candle_core::bail!("there are no tokens to see")
+        }
+        let positions = Tensor::new(positions, &self.device)?;
+        let (cos, sin) = (self.cos.index_select(&positions, 0)?, self.sin.index_select(&positions, 0)?);
+        let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
+        let x = self.layers(x, &cos, &sin, &Pass::Pieces(&masked))?;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        self.logits(&x.index_select(&Tensor::new(wanted, &self.device)?, 0)?).map(Some)
     }
 
     /// Sees one token of each of the first slots, which follows the `positions` tokens that each has seen; returns the logits
@@ -377,7 +407,7 @@ impl CandleDecoder {
         let cos = self.cos.index_select(&positions, 0)?.unsqueeze(1)?;
         let sin = self.sin.index_select(&positions, 0)?.unsqueeze(1)?;
         let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
-        let x = self.layers(x, &cos, &sin, mask.as_ref(), &Pass::Step(&Step { index, seen }))?;
+        let x = self.layers(x, &cos, &sin, &Pass::Step(&Step { index, mask, seen }))?;
         self.logits(&x)
     }
 
@@ -392,29 +422,31 @@ impl CandleDecoder {
         mut x: Tensor,
         cos: &Tensor,
         sin: &Tensor,
-        mask: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> candle_core::Result<Tensor> {
         let epsilon = self.network.epsilon;
         for layer in &self.layers {
-            let qkv = layer.qkv.forward(&ops::rms_norm(&x, &layer.attention_norm, epsilon)?)?;
+            let qkv = layer
+                .qkv
+                .forward(&ops::rms_norm(&x, &layer.attention_norm, epsilon)?)?
+                .to_dtype(DType::F32)?;
             let mixed = match pass {
-                Pass::Piece { slot, position } => {
-                    self.attend_piece(layer, &qkv, cos, sin, mask, *slot, *position)
-                }
-                Pass::Step(step) => self.attend_step(layer, &qkv, cos, sin, mask, step),
+                Pass::Pieces(pieces) => self.attend_pieces(layer, &qkv, cos, sin, pieces),
+                Pass::Step(step) => self.attend_step(layer, &qkv, cos, sin, step),
             }?;
-            x = (x + layer.output.forward(&mixed)?)?;
-            let hidden = layer.feed.forward(&ops::rms_norm(&x, &layer.feed_norm, epsilon)?)?;
-            let hidden = hidden.chunk(2, D::Minus1)?;
-            x = (x + layer.down.forward(&(hidden[0].silu()? * &hidden[1])?)?)?;
+            x = (x + layer.output.forward(&mixed)?.to_dtype(DType::F32)?)?;
+            let normed = ops::rms_norm(&x, &layer.feed_norm, epsilon)?.to_dtype(self.numbers.matrix)?;
+            // What may outgrow f16 does so here: the product is made in the numbers of the matrix that takes it.
+            let gate = layer.gate.forward(&normed)?.to_dtype(self.numbers.down)?;
+            let up = layer.up.forward(&normed)?.to_dtype(self.numbers.down)?;
+            x = (x + layer.down.forward(&(gate.silu()? * up)?)?.to_dtype(DType::F32)?)?;
         }
         Ok(x)
     }
 
     fn logits(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let x = ops::rms_norm(x, &self.norm, self.network.epsilon)?;
-        self.head.as_ref().unwrap_or(&self.embedding).forward(&x)
+        self.head.as_ref().unwrap_or(&self.embedding).forward(&x)?.to_dtype(DType::F32)
     }
 
     /// `x` is (batch, heads, tokens, d).
@@ -433,50 +465,57 @@ impl CandleDecoder {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn attend_piece(
+    fn attend_pieces(
         &self,
         layer: &Layer,
         qkv: &Tensor,
         cos: &Tensor,
         sin: &Tensor,
-        mask: Option<&Tensor>,
-        slot: usize,
-        position: usize,
+        pieces: &[(&Piece<'_>, Option<Tensor>)],
     ) -> candle_core::Result<Tensor> {
         let Network { heads, kv_heads, head_dim, .. } = self.network;
-        let count = qkv.dim(0)?;
-        let seen = position + count;
+        let total = qkv.dim(0)?;
         // (tokens, heads · d) → (heads, tokens, d)
-        let qkv = qkv.reshape((count, heads + 2 * kv_heads, head_dim))?.transpose(0, 1)?;
+        let qkv = qkv.reshape((total, heads + 2 * kv_heads, head_dim))?.transpose(0, 1)?;
         let rotated = self
             .rotate(&qkv.narrow(0, 0, heads + kv_heads)?.contiguous()?.unsqueeze(0)?, cos, sin)?
             .squeeze(0)?;
         let value = qkv.narrow(0, heads + kv_heads, kv_heads)?.contiguous()?.to_dtype(self.numbers.cache)?;
         let (keys, values) = self.cache(layer)?;
-        let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
-            let own = cache.narrow(0, slot, 1)?;
-            own.slice_set(&new.contiguous()?.unsqueeze(0)?, 2, position)?;
-            own.squeeze(0)?.narrow(1, 0, seen)
-        };
-        let keys = own(keys, &rotated.narrow(0, heads, kv_heads)?)?;
-        let values = own(values, &value)?;
-        // The heads that share keys are laid one below the other, so that keys need not be repeated.
-        let group = heads / kv_heads;
-        let query = rotated.narrow(0, 0, heads)?.reshape((kv_heads, group * count, head_dim))?;
-        let scores = query.matmul(&keys.transpose(1, 2)?)?;
-        let scores = match mask {
-            Some(mask) => scores.reshape((kv_heads, group, count, seen))?.broadcast_add(mask)?.reshape((
-                kv_heads,
-                group * count,
-                seen,
-            ))?,
-            None => scores,
-        };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        let mixed =
-            mixed.reshape((heads, count, head_dim))?.transpose(0, 1)?.reshape((count, heads * head_dim))?;
-        mixed.to_dtype(DType::F32)
+        let mut offset = 0;
+        let mut mixed = Vec::with_capacity(pieces.len());
+        for (piece, mask) in pieces {
+            let count = piece.tokens.len();
+            let seen = piece.position + count;
+            let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
+                let own = cache.narrow(0, piece.slot, 1)?;
+                own.slice_set(&new.narrow(1, offset, count)?.contiguous()?.unsqueeze(0)?, 2, piece.position)?;
+                own.squeeze(0)?.narrow(1, 0, seen)
+            };
+            let keys = own(keys, &rotated.narrow(0, heads, kv_heads)?)?;
+            let values = own(values, &value)?;
+            // The heads that share keys are laid one below the other, so that keys need not be repeated.
+            let group = heads / kv_heads;
+            let query = rotated.narrow(0, 0, heads)?.narrow(1, offset, count)?;
+            let query = query.reshape((kv_heads, group * count, head_dim))?;
+            let scores = query.matmul(&keys.transpose(1, 2)?)?;
+            let scores = match mask {
+                Some(mask) => scores.reshape((heads, count, seen))?.broadcast_add(mask)?.reshape((
+                    kv_heads,
+                    group * count,
+                    seen,
+                ))?,
+                None => scores,
+            };
+            let seen = ops::softmax_last_dim(&scores)?.matmul(&values)?;
+            let seen = seen.reshape((heads, count, head_dim))?.transpose(0, 1)?;
+            mixed.push(seen.reshape((count, heads * head_dim))?);
+            offset += count;
+        }
+        match mixed.as_slice() {
+            [mixed] => Ok(mixed.clone()),
+            mixed => Tensor::cat(mixed, 0),
+        }
     }
 
     fn attend_step(
@@ -485,7 +524,6 @@ impl CandleDecoder {
         qkv: &Tensor,
         cos: &Tensor,
         sin: &Tensor,
-        mask: Option<&Tensor>,
         step: &Step,
     ) -> candle_core::Result<Tensor> {
         let Network { heads, kv_heads, head_dim, .. } = self.network;
@@ -503,12 +541,11 @@ impl CandleDecoder {
         let values = own(values, &value)?;
         let query = rotated.narrow(1, 0, heads)?.reshape((count, kv_heads, heads / kv_heads, head_dim))?;
         let scores = query.matmul(&keys.transpose(2, 3)?)?;
-        let scores = match mask {
+        let scores = match &step.mask {
             Some(mask) => scores.broadcast_add(mask)?,
             None => scores,
         };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        mixed.reshape((count, heads * head_dim))?.to_dtype(DType::F32)
+        ops::softmax_last_dim(&scores)?.matmul(&values)?.reshape((count, heads * head_dim))
     }
 }
 

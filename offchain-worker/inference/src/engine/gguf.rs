@@ -244,7 +244,7 @@ pub(crate) fn load_for_candle<R: Read + Seek>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::candle_decoder::Piece, *};
     use crate::{encode::cosine, ModelStore};
     use candle_core::Tensor;
     use candle_transformers::models::quantized_llama;
@@ -286,11 +286,17 @@ mod tests {
         let next = reference(&[500], tokens.len());
 
         for on_candle in &mut on_candle {
-            assert!(on_candle.piece(0, &tokens[..25], 0, false).is_err(), "no room was made");
-            on_candle.reserve(1, tokens.len() + 1).unwrap();
+            let mut see = |tokens, position, last, room| {
+                if room {
+                    on_candle.reserve(1, 41).unwrap();
+                }
+                on_candle.pieces(&[Piece { slot: 0, tokens, position, last }])
+            };
+            assert!(see(&tokens[..25], 0, false, false).is_err(), "no room was made");
             // In two pieces, as a long prompt is.
-            assert!(on_candle.piece(0, &tokens[..25], 0, false).unwrap().is_none());
-            assert_agree(&on_candle.piece(0, &tokens[25..], 25, true).unwrap().unwrap(), &prompt);
+            assert!(see(&tokens[..25], 0, false, true).unwrap().is_none());
+            let logits = see(&tokens[25..], 25, true, true).unwrap().unwrap();
+            assert_agree(&logits.squeeze(0).unwrap(), &prompt);
             let step = on_candle.step(&[500], &[tokens.len()]).unwrap();
             assert_agree(&step.squeeze(0).unwrap(), &next);
         }
