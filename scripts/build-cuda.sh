@@ -65,7 +65,8 @@ cudarc_sources() {
     dirname "${manifest%\"}"
 }
 
-# write_stubs FOLDER: shared libraries with the names and functions of those that only a driver or a whole toolkit brings.
+# write_stubs FOLDER: shared libraries with the names and functions of those that only a driver or a whole toolkit brings. Whoever
+# runs with them is told CUDA_ERROR_STUB_LIBRARY.
 write_stubs() {
     local folder="$1" sources stub soname name module
     sources="$(cudarc_sources)/src" || die "cargo does not tell where cudarc's sources are"
@@ -73,7 +74,7 @@ write_stubs() {
     for stub in "${STUBS[@]}"; do
         soname="${stub%=*}" module="${stub#*=}"
         name="${soname%%.so.*}"
-        grep -A1 'extern "C" {' "$sources/$module/sys/mod.rs" | sed -n 's/^ *fn \([A-Za-z0-9_]*\)(.*/void \1(void) {}/p' |
+        grep -A1 'extern "C" {' "$sources/$module/sys/mod.rs" | sed -n 's/^ *fn \([A-Za-z0-9_]*\)(.*/int \1(void) { return 34; }/p' |
             sort -u >"$folder/$name.c"
         [[ -s "$folder/$name.c" ]] || die "no functions were found in $sources/$module/sys/mod.rs"
         cc -shared -fPIC -w -fno-builtin -o "$folder/$name.so" -Wl,-soname,"$soname" "$folder/$name.c"

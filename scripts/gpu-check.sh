@@ -4,6 +4,7 @@
 # torch and transformers. Models with random weights are made on the spot. Takes less than eight minutes.
 #
 #   scripts/gpu-check.sh [--program FILE] [--device cuda:0] [--out DIR] [--dir DIR] [--small] [--within SECONDS]
+#                        [--part PART]…
 #
 #   --program FILE    poq-bench-models, also packed (.xz, .gz); default: where scripts/build-cuda.sh puts it
 #   --device DEVICE   cuda:N, metal or cpu; default cuda:0
@@ -11,6 +12,7 @@
 #   --dir DIR         where models are made, 16 GB; default: memory (/dev/shm) where there is room, else a temporary folder
 #   --small           a small model in place of the one of seven billion weights: to try this without a card
 #   --within SECONDS  no part is begun later; default 360
+#   --part PART       only this one: decoders, batch (after decoders), encoders or large; may be given again
 #
 # PYTHON names the Python with torch and transformers; default: python3.
 set -euo pipefail
@@ -34,6 +36,7 @@ while (($#)); do
     --out) out="${2:?}" && shift 2 ;;
     --dir) dir="${2:?}" && shift 2 ;;
     --within) arguments+=(--within "${2:?}") && shift 2 ;;
+    --part) arguments+=(--part "${2:?}") && shift 2 ;;
     --small) arguments+=(--small) && shift ;;
     -h | --help)
         sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -111,5 +114,7 @@ mkdir -p "$dir"
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader >&2 || true
 fi
+# The driver compiles candle's kernels at their first use, and keeps them here.
+export CUDA_CACHE_MAXSIZE=2147483648
 "$program" gpu-check --device "$device" --dir "$dir" --json "$out/gpu-check.json" ${arguments[@]+"${arguments[@]}"} 2>&1 |
     tee "$out/gpu-check.log"

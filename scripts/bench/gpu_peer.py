@@ -32,8 +32,12 @@ class Peer:
         key = (kind, folder, device, dtype)
         if self.key != key:
             self.forget()
-            model = kind.from_pretrained(folder, dtype=getattr(torch, dtype))
-            self.model = model.to(device).eval()
+            options = {"dtype": getattr(torch, dtype)}
+            try:  # straight to the device, where accelerate is there
+                model = kind.from_pretrained(folder, device_map=device, **options)
+            except (ImportError, ValueError):
+                model = kind.from_pretrained(folder, **options).to(device)
+            self.model = model.eval()
             self.key = key
         return self.model
 

@@ -591,12 +591,15 @@ mod tests {
         let (thread, _) = counter(ThreadOptions::default());
         let handle = thread.handle();
         let (release, wait) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel::<()>();
         let busy = handle
             .enqueue(move |_| {
+                let _ = begin.send(());
                 let _ = wait.recv();
                 Ok(())
             })
             .unwrap();
+        tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
         let waiting = handle.enqueue(|n| Ok(*n)).unwrap();
         let stopping = thread.stopping.clone();
         let stopper = tokio::task::spawn_blocking(move || drop(thread));

@@ -5,7 +5,7 @@
 //! steps; sequences join when they come and leave when they are done. Prompts are seen in pieces between the steps, so that a
 //! long one does not stop the others.
 
-use super::candle_decoder::{likeliest, CandleDecoder};
+use super::candle_decoder::{likeliest, CandleDecoder, Piece};
 use super::device::free_bytes;
 use crate::generate::CancelFlag;
 use candle_core::{Device, Tensor};
@@ -15,8 +15,8 @@ use std::{collections::VecDeque, sync::mpsc, thread::JoinHandle, time::Instant};
 /// Tokens of prompts that are seen between two steps of those that are being answered.
 const PROMPT_TOKENS: usize = 2048;
 
-/// Tokens of one prompt that are seen at once.
-const PIECE: usize = 512;
+/// Tokens of one prompt that are seen at once: its scores take memory by their number times that of all it has seen.
+const PIECE: usize = 1024;
 
 /// Of a card's free memory, the part that keys and values may take, in percent: the rest is for intermediate results.
 const CACHE_PERCENT: usize = 75;
@@ -150,27 +150,50 @@ impl<F: Fn(u32) -> bool> Batch<F> {
                 self.remove(slot)?;
             }
         }
-        let mut allowed = PROMPT_TOKENS;
-        while allowed > 0 {
-            let Some(slot) = self.rows.iter().position(|row| !row.is_answering()) else {
-                match self.admit()? {
-                    true => continue,
-                    false => break,
-                }
-            };
-            let row = &self.rows[slot];
-            let end = row.job.prompt.len().min(row.seen + PIECE.min(allowed));
-            let (piece, last) = (&row.job.prompt[row.seen..end], end == row.job.prompt.len());
-            let logits = self.decoder.piece(slot, piece, row.seen, last)?;
-            allowed -= piece.len();
-            self.rows[slot].seen = end;
-            if let Some(logits) = logits {
-                let best = likeliest(&logits.unsqueeze(0)?)?;
-                self.choose(slot, best[0], || Ok(logits))?;
-            }
-        }
+        self.see_prompts()?;
         if self.rows.iter().any(Row::is_answering) {
             self.step()?;
+        }
+        Ok(())
+    }
+
+    /// The next pieces of prompts, together: a card multiplies many vectors by a matrix hardly slower than few.
+    fn see_prompts(&mut self) -> candle_core::Result<()> {
+        let mut allowed = PROMPT_TOKENS;
+        // Slots and ends of their pieces, in order of the slots.
+        let mut plan = Vec::new();
+        let mut slot = 0;
+        while allowed > 0 {
+            if slot == self.rows.len() && !self.admit()? {
+                break;
+            }
+            let Some(row) = self.rows.get(slot) else { continue };
+            if !row.is_answering() {
+                let end = row.job.prompt.len().min(row.seen + PIECE.min(allowed));
+                allowed -= end - row.seen;
+                plan.push((slot, end));
+            }
+            slot += 1;
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let piece = |(slot, end): &(usize, usize)| {
+            let Row { job, seen, .. } = &self.rows[*slot];
+            let last = *end == job.prompt.len();
+            Piece { slot: *slot, tokens: &job.prompt[*seen..*end], position: *seen, last }
+        };
+        let logits = self.decoder.pieces(&plan.iter().map(piece).collect::<Vec<_>>())?;
+        for (slot, end) in &plan {
+            self.rows[*slot].seen = *end;
+        }
+        let Some(logits) = logits else { return Ok(()) };
+        let best = likeliest(&logits)?;
+        let seen: Vec<usize> =
+            plan.iter().map(|(slot, _)| *slot).filter(|slot| self.rows[*slot].is_answering()).collect();
+        // From the last to the first: a sequence that ends is replaced by the last one.
+        for (index, slot) in seen.into_iter().enumerate().rev() {
+            self.choose(slot, best[index], || logits.get(index))?;
         }
         Ok(())
     }

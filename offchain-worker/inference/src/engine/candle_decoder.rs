@@ -2,9 +2,9 @@
 //! operations: on GPUs, and on processors that our
 //! own code has no kernels for. Weights come out of GGUF or safetensors files.
 //!
-//! Several sequences are decoded at once. Each has a *slot* of the cache: the keys and values of its tokens. A prompt is seen
-//! in pieces ([`CandleDecoder::piece`]), one slot at a time; a step ([`CandleDecoder::step`]) then sees one token of each of the
-//! first slots, however long their sequences are. Slots are as long as the longest sequence needs; what lies behind a
+//! Several sequences are decoded at once. Each has a *slot* of the cache: the keys and values of its tokens. Prompts are seen
+//! in pieces, those of several slots together ([`CandleDecoder::pieces`]); a step ([`CandleDecoder::step`]) then sees one token of
+//! each of the first slots, however long their sequences are. Slots are as long as the longest sequence needs; what lies behind a
 //! sequence's end is masked.
 //!
 //! candle-transformers has these models too. What is kept here it has not: several sequences of different lengths, quantised
@@ -188,11 +188,11 @@ impl Matrix {
         }
     }
 
-    /// `x` is (tokens, columns) in f32, and so is the product.
+    /// `x` is (tokens, columns); the product has the type of the matrix's numbers, f32 where they are quantised.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
-            Self::Quantised(matrix) => candle_core::Module::forward(matrix, x),
+            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?),
+            Self::Quantised(matrix) => candle_core::Module::forward(matrix, &x.to_dtype(DType::F32)?),
         }
     }
 
@@ -209,6 +209,17 @@ impl Matrix {
 struct Linear {
     matrix: Matrix,
     bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// As [`Matrix::forward`]; in f32 where something is added.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let product = self.matrix.forward(x)?;
+        match &self.bias {
+            Some(bias) => product.to_dtype(DType::F32)?.broadcast_add(bias),
+            None => Ok(product),
+        }
+    }
 }
 
 /// Matrices that the same vectors are multiplied by; their products lie side by side. Dense ones are one.
@@ -238,34 +249,39 @@ impl Joined {
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = |part: &Linear| {
-            let product = part.matrix.forward(x)?;
-            match &part.bias {
-                Some(bias) => product.broadcast_add(bias),
-                None => Ok(product),
-            }
-        };
         match self.0.as_slice() {
-            [part] => product(part),
-            parts => Tensor::cat(&parts.iter().map(product).collect::<candle_core::Result<Vec<_>>>()?, 1),
+            [part] => part.forward(x),
+            parts => {
+                let products = parts.iter().map(|part| part.forward(x));
+                Tensor::cat(&products.collect::<candle_core::Result<Vec<_>>>()?, 1)
+            }
         }
     }
 }
 
-/// Gate and up, and down.
+/// A feed-forward part: gate, up and down. Where a file has gate and up in one, they are `up`.
 struct Feed {
-    up: Joined,
-    down: Joined,
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
 }
 
 impl Feed {
-    fn forward(&self, x: &Tensor, bend: Bend) -> candle_core::Result<Tensor> {
-        let hidden = self.up.forward(x)?.chunk(2, D::Minus1)?;
+    /// What may outgrow f16 does so here: the product is made in `down`, the numbers of the matrix that takes it.
+    fn forward(&self, x: &Tensor, bend: Bend, down: DType) -> candle_core::Result<Tensor> {
+        let up = self.up.forward(x)?.to_dtype(down)?;
+        let (gate, up) = match &self.gate {
+            Some(gate) => (gate.forward(x)?.to_dtype(down)?, up),
+            None => {
+                let halves = up.chunk(2, D::Minus1)?;
+                (halves[0].contiguous()?, halves[1].contiguous()?)
+            }
+        };
         let gate = match bend {
-            Bend::Silu => hidden[0].silu(),
-            Bend::GeluTanh => hidden[0].gelu(),
+            Bend::Silu => gate.silu(),
+            Bend::GeluTanh => gate.gelu(),
         }?;
-        self.down.forward(&(gate * &hidden[1])?)
+        self.down.forward(&(gate * up)?)?.to_dtype(DType::F32)
     }
 }
 
@@ -273,16 +289,17 @@ impl Feed {
 enum FeedForward {
     One(Feed),
     /// What weighs the experts, and they.
-    Several(Joined, Vec<Feed>, Experts),
+    Several(Linear, Vec<Feed>, Experts),
 }
 
 impl FeedForward {
-    fn forward(&self, x: &Tensor, bend: Bend) -> candle_core::Result<Tensor> {
+    /// `x` is (tokens, width) in f32, and so is what comes out.
+    fn forward(&self, x: &Tensor, bend: Bend, numbers: Numbers) -> candle_core::Result<Tensor> {
         let (router, feeds, experts) = match self {
-            Self::One(feed) => return feed.forward(x, bend),
+            Self::One(feed) => return feed.forward(&x.to_dtype(numbers.matrix)?, bend, numbers.down),
             Self::Several(router, feeds, experts) => (router, feeds, experts),
         };
-        let chances = ops::softmax_last_dim(&router.forward(x)?)?.to_vec2::<f32>()?;
+        let chances = ops::softmax_last_dim(&router.forward(x)?.to_dtype(DType::F32)?)?.to_vec2::<f32>()?;
         // By expert: the tokens that use it, and with which weight.
         let mut uses: Vec<(Vec<u32>, Vec<f32>)> = feeds.iter().map(|_| Default::default()).collect();
         for (token, chances) in (0u32..).zip(&chances) {
@@ -296,6 +313,7 @@ impl FeedForward {
             }
         }
         let mut out = x.zeros_like()?;
+        let x = x.to_dtype(numbers.matrix)?;
         for (feed, (tokens, weights)) in feeds.iter().zip(uses) {
             if tokens.is_empty() {
                 continue;
@@ -303,8 +321,8 @@ impl FeedForward {
             let count = tokens.len();
             let tokens = Tensor::from_vec(tokens, count, x.device())?;
             let weights = Tensor::from_vec(weights, (count, 1), x.device())?;
-            let own = feed.forward(&x.index_select(&tokens, 0)?, bend)?.broadcast_mul(&weights)?;
-            out = out.index_add(&tokens, &own, 0)?;
+            let own = feed.forward(&x.index_select(&tokens, 0)?, bend, numbers.down)?;
+            out = out.index_add(&tokens, &own.broadcast_mul(&weights)?, 0)?;
         }
         Ok(out)
     }
@@ -317,7 +335,7 @@ struct Layer {
     /// Of each head's query and key, where the network has them.
     query_norm: Option<Tensor>,
     key_norm: Option<Tensor>,
-    output: Joined,
+    output: Linear,
     /// Of what attention and the feed-forward part give, where the network has them.
     attention_post_norm: Option<Tensor>,
     feed_post_norm: Option<Tensor>,
@@ -327,10 +345,19 @@ struct Layer {
     cache: Option<(Tensor, Tensor)>,
 }
 
+/// Tokens of one slot's prompt, which follow the `position` tokens that it has seen.
+pub(crate) struct Piece<'a> {
+    pub(crate) slot: usize,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) position: usize,
+    /// Whether the logits of the next token are wanted.
+    pub(crate) last: bool,
+}
+
 /// The tokens that a pass sees.
 enum Pass<'a> {
-    /// Tokens of one slot, from this position on.
-    Piece { slot: usize, position: usize },
+    /// Pieces of prompts, one after the other, with their masks.
+    Pieces(&'a [(&'a Piece<'a>, Masks)]),
     /// The next token of each of the first slots.
     Step(&'a Step),
 }
@@ -339,6 +366,7 @@ enum Pass<'a> {
 struct Step {
     /// Where each slot's key goes: its position, (slots, key heads, 1, d).
     index: Tensor,
+    masks: Masks,
     /// The longest sequence, with the token that is seen now.
     seen: usize,
 }
@@ -358,12 +386,30 @@ impl Turns {
     }
 }
 
-/// What a layer is told of the tokens that are seen.
-#[derive(Clone)]
-struct Seen {
-    cos: Tensor,
-    sin: Tensor,
-    mask: Option<Tensor>,
+/// What is added to scores: of layers that look at everything before, and of those that look at the last tokens only.
+struct Masks {
+    everywhere: Option<Tensor>,
+    nearby: Option<Tensor>,
+}
+
+/// The cosines and sines of the positions that a pass sees: of layers that look at everything, and of the others.
+struct Turned {
+    everywhere: (Tensor, Tensor),
+    nearby: Option<(Tensor, Tensor)>,
+}
+
+/// What one layer is told.
+struct Told<'a> {
+    /// Whether it looks at the last tokens only.
+    nearby: bool,
+    cos: &'a Tensor,
+    sin: &'a Tensor,
+}
+
+impl Told<'_> {
+    fn mask<'m>(&self, masks: &'m Masks) -> Option<&'m Tensor> {
+        if self.nearby { &masks.nearby } else { &masks.everywhere }.as_ref()
+    }
 }
 
 /// The decoder.
@@ -417,35 +463,35 @@ impl CandleDecoder {
                     )
                 }
             }
-            // The first set of tensors that the file has: some files have parts joined already.
-            let mut joined = |sets: &[&[&str]], expert: Option<usize>, dtype: DType| {
-                let full = |tensor: &str, kind: &str| match expert {
-                    Some(expert) => name(&format!("{tensor}_exps.{expert}.{kind}")),
-                    None => name(&format!("{tensor}.{kind}")),
-                };
-                for (i, set) in sets.iter().enumerate() {
-                    let mut parts = Vec::with_capacity(set.len());
-                    for tensor in *set {
-                        let weight = match get(&full(tensor, "weight"))? {
-                            Some(weight) => weight,
-                            None if i + 1 < sets.len() => break,
-                            None => candle_core::bail!("the file has no tensor `{}`", full(tensor, "weight")),
-                        };
-                        let bias = get(&full(tensor, "bias"))?.map(vector).transpose()?;
-                        parts.push(Linear { matrix: Matrix::new(weight, dtype)?, bias });
-                    }
-                    if parts.len() == set.len() {
-                        return Joined::new(parts);
-                    }
-                }
-                candle_core::bail!("a layer without matrices")
+            let mut linear = |tensor: &str, dtype: DType| -> candle_core::Result<Option<Linear>> {
+                let Some(weight) = get(&name(&format!("{tensor}.weight")))? else { return Ok(None) };
+                let bias = get(&name(&format!("{tensor}.bias")))?.map(vector).transpose()?;
+                Ok(Some(Linear { matrix: Matrix::new(weight, dtype)?, bias }))
             };
-            let qkv = joined(&[&["attn_qkv"], &["attn_q", "attn_k", "attn_v"]], None, numbers.matrix)?;
-            let output = joined(&[&["attn_output"]], None, numbers.matrix)?;
-            let mut feed = |expert: Option<usize>| {
+            let there = |tensor: &str, found: Option<Linear>| match found {
+                Some(linear) => Ok(linear),
+                None => candle_core::bail!("the file has no tensor `{}`", name(&format!("{tensor}.weight"))),
+            };
+            let matrix = numbers.matrix;
+            // Some files have them joined already.
+            let qkv = match linear("attn_qkv", matrix)? {
+                Some(joined) => vec![joined],
+                None => ["attn_q", "attn_k", "attn_v"]
+                    .into_iter()
+                    .map(|tensor| there(tensor, linear(tensor, matrix)?))
+                    .collect::<candle_core::Result<_>>()?,
+            };
+            let output = there("attn_output", linear("attn_output", matrix)?)?;
+            let mut feed = |expert: Option<usize>| -> candle_core::Result<Feed> {
+                let full = |tensor: &str| match expert {
+                    Some(expert) => format!("{tensor}_exps.{expert}"),
+                    None => tensor.to_string(),
+                };
+                let [gate, up, down] = ["ffn_gate", "ffn_up", "ffn_down"].map(full);
                 Ok(Feed {
-                    up: joined(&[&["ffn_gate", "ffn_up"], &["ffn_up"]], expert, numbers.matrix)?,
-                    down: joined(&[&["ffn_down"]], expert, numbers.down)?,
+                    gate: linear(&gate, matrix)?,
+                    up: there(&up, linear(&up, matrix)?)?,
+                    down: there(&down, linear(&down, numbers.down)?)?,
                 })
             };
             let feed = match network.experts {
@@ -454,13 +500,13 @@ impl CandleDecoder {
                     let feeds =
                         (0..experts.count).map(|e| feed(Some(e))).collect::<candle_core::Result<_>>()?;
                     // Which experts a token uses must not hang on rounding.
-                    let router = joined(&[&["ffn_gate_inp"]], None, DType::F32)?;
+                    let router = there("ffn_gate_inp", linear("ffn_gate_inp", DType::F32)?)?;
                     FeedForward::Several(router, feeds, experts)
                 }
             };
             layers.push(Layer {
                 attention_norm,
-                qkv,
+                qkv: Joined::new(qkv)?,
                 query_norm,
                 key_norm,
                 output,
@@ -550,30 +596,39 @@ impl CandleDecoder {
         Ok(())
     }
 
-    /// Sees tokens of one slot's prompt, which follow the `position` tokens that it has seen. With `last`, returns the logits
-    /// of the next token, (vocabulary).
-    pub(crate) fn piece(
-        &mut self,
-        slot: usize,
-        tokens: &[u32],
-        position: usize,
-        last: bool,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let count = tokens.len();
-        if slot >= self.slots || position + count > self.capacity {
-            candle_core::bail!("no room was made for {} tokens in slot {slot}", position + count)
+    /// Sees pieces of prompts, each of another slot. Returns the logits that were wanted, (wanted, vocabulary), in order.
+    pub(crate) fn pieces(&mut self, pieces: &[Piece<'_>]) -> candle_core::Result<Option<Tensor>> {
+        let mut tokens = Vec::new();
+        let mut positions = Vec::new();
+        let mut wanted = Vec::new();
+        let mut masked = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let Piece { slot, position, .. } = *piece;
+            let end = position + piece.tokens.len();
+            if slot >= self.slots || end > self.capacity {
+                candle_core::bail!("no room was made for {end} tokens in slot {slot}")
+            }
+            tokens.extend_from_slice(piece.tokens);
+            positions.extend(position as u32..end as u32);
+            if piece.last {
+                wanted.push(tokens.len().saturating_sub(1) as u32);
+            }
+            let rows = Tensor::arange(position as u32, end as u32, &self.device)?;
+            let rows = rows.reshape((piece.tokens.len(), 1))?;
+            masked.push((piece, self.masks(&rows, end, piece.tokens.len() == 1)?));
         }
-        let rows = Tensor::arange(position as u32, (position + count) as u32, &self.device)?;
-        let rows = rows.reshape((count, 1))?;
-        let seen = self.seen(&rows, position + count, count == 1, |turns| {
-            Ok((turns.cos.narrow(0, position, count)?, turns.sin.narrow(0, position, count)?))
+        if tokens.is_empty() {
+            candle_core::bail!("there are no tokens to see")
+        }
+        let positions = Tensor::new(positions, &self.device)?;
+        let turned = self.turned(|turns| {
+            Ok((turns.cos.index_select(&positions, 0)?, turns.sin.index_select(&positions, 0)?))
         })?;
-        let x = self.embed(tokens)?;
-        let x = self.layers(x, &seen, &Pass::Piece { slot, position })?;
-        match last {
-            true => self.logits(&x.narrow(0, count - 1, 1)?.contiguous()?)?.squeeze(0).map(Some),
-            false => Ok(None),
+        let x = self.layers(self.embed(&tokens)?, &turned, &Pass::Pieces(&masked))?;
+        if wanted.is_empty() {
+            return Ok(None);
         }
+        self.logits(&x.index_select(&Tensor::new(wanted, &self.device)?, 0)?).map(Some)
     }
 
     /// Sees one token of each of the first slots, which follows the `positions` tokens that each has seen; returns the logits
@@ -589,15 +644,15 @@ impl CandleDecoder {
         let positions: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
         let positions = Tensor::new(positions, &self.device)?;
         let rows = positions.reshape((count, 1, 1, 1))?;
+        let masks = self.masks(&rows, seen, alike)?;
         let index = rows.broadcast_as((count, kv_heads, 1, head_dim))?.contiguous()?;
-        let told = self.seen(&rows, seen, alike, |turns| {
+        let turned = self.turned(|turns| {
             Ok((
                 turns.cos.index_select(&positions, 0)?.unsqueeze(1)?,
                 turns.sin.index_select(&positions, 0)?.unsqueeze(1)?,
             ))
         })?;
-        let x = self.embed(tokens)?;
-        let x = self.layers(x, &told, &Pass::Step(&Step { index, seen }))?;
+        let x = self.layers(self.embed(tokens)?, &turned, &Pass::Step(&Step { index, masks, seen }))?;
         self.logits(&x)
     }
 
@@ -609,28 +664,25 @@ impl CandleDecoder {
         }
     }
 
-    /// What the layers that see everything are told, and those that see the last tokens only. `rows` are the positions of the
-    /// tokens that look; where `last` says so they are the last ones of what was seen.
-    fn seen(
+    /// The cosines and sines that `turn` takes out of the tables.
+    fn turned(
         &self,
-        rows: &Tensor,
-        seen: usize,
-        last: bool,
         turn: impl Fn(&Turns) -> candle_core::Result<(Tensor, Tensor)>,
-    ) -> candle_core::Result<(Seen, Option<Seen>)> {
-        let (cos, sin) = turn(&self.turns)?;
-        let mask = if last { None } else { Some(self.mask(rows, seen, None)?) };
-        let everywhere = Seen { cos, sin, mask };
-        let Some(local) = &self.network.local else { return Ok((everywhere, None)) };
-        let (cos, sin) = match &self.local_turns {
-            Some(turns) => turn(turns)?,
-            None => (everywhere.cos.clone(), everywhere.sin.clone()),
+    ) -> candle_core::Result<Turned> {
+        Ok(Turned {
+            everywhere: turn(&self.turns)?,
+            nearby: self.local_turns.as_ref().map(turn).transpose()?,
+        })
+    }
+
+    /// The masks of tokens at the positions `rows`; where `last` says so they are the last ones of what was seen.
+    fn masks(&self, rows: &Tensor, seen: usize, last: bool) -> candle_core::Result<Masks> {
+        let everywhere = if last { None } else { Some(self.mask(rows, seen, None)?) };
+        let nearby = match &self.network.local {
+            Some(local) if seen > local.window => Some(self.mask(rows, seen, Some(local.window))?),
+            _ => everywhere.clone(),
         };
-        let mask = match seen > local.window {
-            true => Some(self.mask(rows, seen, Some(local.window))?),
-            false => everywhere.mask.clone(),
-        };
-        Ok((everywhere, Some(Seen { cos, sin, mask })))
+        Ok(Masks { everywhere, nearby })
     }
 
     /// What is added to scores so that a token at a position of `rows` looks at no later one, nor at one that lies a window or
@@ -645,30 +697,31 @@ impl CandleDecoder {
         hidden.to_dtype(self.numbers.cache)?.affine(HIDDEN, 0.0)
     }
 
-    fn layers(
-        &self,
-        mut x: Tensor,
-        (everywhere, nearby): &(Seen, Option<Seen>),
-        pass: &Pass<'_>,
-    ) -> candle_core::Result<Tensor> {
+    fn layers(&self, mut x: Tensor, turned: &Turned, pass: &Pass<'_>) -> candle_core::Result<Tensor> {
         let epsilon = self.network.epsilon;
         let normed = |x: Tensor, norm: &Option<Tensor>| match norm {
             Some(norm) => ops::rms_norm(&x, norm, epsilon),
             None => Ok(x),
         };
         for (index, layer) in self.layers.iter().enumerate() {
-            let told = match nearby {
-                Some(nearby) if self.network.is_local(index) => nearby,
-                _ => everywhere,
+            let nearby = self.network.is_local(index);
+            let (cos, sin) = match &turned.nearby {
+                Some(own) if nearby => own,
+                _ => &turned.everywhere,
             };
-            let qkv = layer.qkv.forward(&ops::rms_norm(&x, &layer.attention_norm, epsilon)?)?;
+            let told = Told { nearby, cos, sin };
+            let qkv = layer
+                .qkv
+                .forward(&ops::rms_norm(&x, &layer.attention_norm, epsilon)?)?
+                .to_dtype(DType::F32)?;
             let mixed = match pass {
-                Pass::Piece { slot, position } => self.attend_piece(layer, &qkv, told, *slot, *position),
-                Pass::Step(step) => self.attend_step(layer, &qkv, told, step),
+                Pass::Pieces(pieces) => self.attend_pieces(layer, &qkv, &told, pieces),
+                Pass::Step(step) => self.attend_step(layer, &qkv, &told, step),
             }?;
-            x = (x + normed(layer.output.forward(&mixed)?, &layer.attention_post_norm)?)?;
-            let fed =
-                layer.feed.forward(&ops::rms_norm(&x, &layer.feed_norm, epsilon)?, self.network.bend)?;
+            let mixed = layer.output.forward(&mixed)?.to_dtype(DType::F32)?;
+            x = (x + normed(mixed, &layer.attention_post_norm)?)?;
+            let fed = ops::rms_norm(&x, &layer.feed_norm, epsilon)?;
+            let fed = layer.feed.forward(&fed, self.network.bend, self.numbers)?;
             x = (x + normed(fed, &layer.feed_post_norm)?)?;
         }
         Ok(x)
@@ -676,7 +729,8 @@ impl CandleDecoder {
 
     fn logits(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let x = ops::rms_norm(x, &self.norm, self.network.epsilon)?;
-        capped(self.head.as_ref().unwrap_or(&self.embedding).forward(&x)?, self.network.logit_cap)
+        let logits = self.head.as_ref().unwrap_or(&self.embedding).forward(&x)?.to_dtype(DType::F32)?;
+        capped(logits, self.network.logit_cap)
     }
 
     /// Query, key and value of each head, (tokens, heads, d), the first two normed where the network does.
@@ -696,10 +750,10 @@ impl CandleDecoder {
     }
 
     /// `x` is (batch, heads, tokens, d).
-    fn rotate(&self, x: &Tensor, told: &Seen) -> candle_core::Result<Tensor> {
+    fn rotate(&self, x: &Tensor, told: &Told<'_>) -> candle_core::Result<Tensor> {
         let turn = |x: &Tensor| match self.network.rope {
-            Rope::Interleaved => rotary_emb::rope_i(x, &told.cos, &told.sin),
-            Rope::Halves => rotary_emb::rope(x, &told.cos, &told.sin),
+            Rope::Interleaved => rotary_emb::rope_i(x, told.cos, told.sin),
+            Rope::Halves => rotary_emb::rope(x, told.cos, told.sin),
         };
         let (dim, turning) = (self.network.head_dim, 2 * told.cos.dim(D::Minus1)?);
         if turning == dim {
@@ -718,17 +772,14 @@ impl CandleDecoder {
         }
     }
 
-    fn attend_piece(
+    fn attend_pieces(
         &self,
         layer: &Layer,
         qkv: &Tensor,
-        told: &Seen,
-        slot: usize,
-        position: usize,
+        told: &Told<'_>,
+        pieces: &[(&Piece<'_>, Masks)],
     ) -> candle_core::Result<Tensor> {
         let Network { heads, kv_heads, head_dim, .. } = self.network;
-        let count = qkv.dim(0)?;
-        let seen = position + count;
         // (tokens, heads · d) → (heads, tokens, d)
         let qkv = self.heads(layer, qkv)?.transpose(0, 1)?;
         let rotated = self
@@ -736,36 +787,47 @@ impl CandleDecoder {
             .squeeze(0)?;
         let value = qkv.narrow(0, heads + kv_heads, kv_heads)?.contiguous()?.to_dtype(self.numbers.cache)?;
         let (keys, values) = self.cache(layer)?;
-        let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
-            let own = cache.narrow(0, slot, 1)?;
-            own.slice_set(&new.contiguous()?.unsqueeze(0)?, 2, position)?;
-            own.squeeze(0)?.narrow(1, 0, seen)
-        };
-        let keys = own(keys, &rotated.narrow(0, heads, kv_heads)?)?;
-        let values = own(values, &value)?;
-        // The heads that share keys are laid one below the other, so that keys need not be repeated.
-        let group = heads / kv_heads;
-        let query = rotated.narrow(0, 0, heads)?.reshape((kv_heads, group * count, head_dim))?;
-        let scores = capped(query.matmul(&keys.transpose(1, 2)?)?, self.network.score_cap)?;
-        let scores = match &told.mask {
-            Some(mask) => scores.reshape((kv_heads, group, count, seen))?.broadcast_add(mask)?.reshape((
-                kv_heads,
-                group * count,
-                seen,
-            ))?,
-            None => scores,
-        };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        let mixed =
-            mixed.reshape((heads, count, head_dim))?.transpose(0, 1)?.reshape((count, heads * head_dim))?;
-        mixed.to_dtype(DType::F32)
+        let mut offset = 0;
+        let mut mixed = Vec::with_capacity(pieces.len());
+        for (piece, masks) in pieces {
+            let count = piece.tokens.len();
+            let seen = piece.position + count;
+            let own = |cache: &Tensor, new: &Tensor| -> candle_core::Result<Tensor> {
+                let own = cache.narrow(0, piece.slot, 1)?;
+                own.slice_set(&new.narrow(1, offset, count)?.contiguous()?.unsqueeze(0)?, 2, piece.position)?;
+                own.squeeze(0)?.narrow(1, 0, seen)
+            };
+            let keys = own(keys, &rotated.narrow(0, heads, kv_heads)?)?;
+            let values = own(values, &value)?;
+            // The heads that share keys are laid one below the other, so that keys need not be repeated.
+            let group = heads / kv_heads;
+            let query = rotated.narrow(0, 0, heads)?.narrow(1, offset, count)?;
+            let query = query.reshape((kv_heads, group * count, head_dim))?;
+            let scores = capped(query.matmul(&keys.transpose(1, 2)?)?, self.network.score_cap)?;
+            let scores = match told.mask(masks) {
+                Some(mask) => scores.reshape((heads, count, seen))?.broadcast_add(mask)?.reshape((
+                    kv_heads,
+                    group * count,
+                    seen,
+                ))?,
+                None => scores,
+            };
+            let seen = ops::softmax_last_dim(&scores)?.matmul(&values)?;
+            let seen = seen.reshape((heads, count, head_dim))?.transpose(0, 1)?;
+            mixed.push(seen.reshape((count, heads * head_dim))?);
+            offset += count;
+        }
+        match mixed.as_slice() {
+            [mixed] => Ok(mixed.clone()),
+            mixed => Tensor::cat(mixed, 0),
+        }
     }
 
     fn attend_step(
         &self,
         layer: &Layer,
         qkv: &Tensor,
-        told: &Seen,
+        told: &Told<'_>,
         step: &Step,
     ) -> candle_core::Result<Tensor> {
         let Network { heads, kv_heads, head_dim, .. } = self.network;
@@ -783,12 +845,11 @@ impl CandleDecoder {
         let values = own(values, &value)?;
         let query = rotated.narrow(1, 0, heads)?.reshape((count, kv_heads, heads / kv_heads, head_dim))?;
         let scores = capped(query.matmul(&keys.transpose(2, 3)?)?, self.network.score_cap)?;
-        let scores = match &told.mask {
+        let scores = match told.mask(&step.masks) {
             Some(mask) => scores.broadcast_add(mask)?,
             None => scores,
         };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        mixed.reshape((count, heads * head_dim))?.to_dtype(DType::F32)
+        ops::softmax_last_dim(&scores)?.matmul(&values)?.reshape((count, heads * head_dim))
     }
 }
 

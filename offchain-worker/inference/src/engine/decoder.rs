@@ -1,7 +1,7 @@
 //! The networks that predict the next token.
 
 use super::{
-    candle_decoder::CandleDecoder,
+    candle_decoder::{CandleDecoder, Piece},
     cpu::decoder::CpuDecoder,
     device::Precision,
     gguf::{load_for_candle, load_for_cpu},
@@ -75,8 +75,8 @@ impl Decoder {
     pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
         match self {
             Self::Cpu(model) => model.forward(tokens, position),
-            Self::Candle(model) => match model.piece(0, tokens, position, true)? {
-                Some(logits) => logits.to_vec1(),
+            Self::Candle(model) => match model.pieces(&[Piece { slot: 0, tokens, position, last: true }])? {
+                Some(logits) => logits.squeeze(0)?.to_vec1(),
                 None => candle_core::bail!("the network gave no logits"),
             },
         }

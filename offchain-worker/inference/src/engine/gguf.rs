@@ -551,7 +551,7 @@ fn slice(tensor: &QTensor, number: usize, device: &Device) -> candle_core::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::candle_decoder::Piece, *};
     use crate::{encode::cosine, ModelStore};
     use candle_core::{
         quantized::{gguf_file::Value, GgmlDType},
@@ -638,7 +638,9 @@ mod tests {
         let tokens = [3, 1, 4, 1, 5, 9];
         let mut on_candle = load_for_candle(&gguf, &mut file, 32, &Device::Cpu, Precision::Auto)?;
         on_candle.reserve(1, 8)?;
-        let Some(found) = on_candle.piece(0, &tokens, 0, true)? else { panic!("no logits") };
+        let piece = Piece { slot: 0, tokens: &tokens, position: 0, last: true };
+        let Some(found) = on_candle.pieces(&[piece])? else { panic!("no logits") };
+        let found = found.squeeze(0)?;
         if let Some(mut own) = load_own(&gguf, &mut file, 32)? {
             for isa in Isa::available() {
                 own.set_isa(*isa);
@@ -796,11 +798,17 @@ mod tests {
         let next = reference(&[500], tokens.len());
 
         for on_candle in &mut on_candle {
-            assert!(on_candle.piece(0, &tokens[..25], 0, false).is_err(), "no room was made");
-            on_candle.reserve(1, tokens.len() + 1).unwrap();
+            let mut see = |tokens, position, last, room| {
+                if room {
+                    on_candle.reserve(1, 41).unwrap();
+                }
+                on_candle.pieces(&[Piece { slot: 0, tokens, position, last }])
+            };
+            assert!(see(&tokens[..25], 0, false, false).is_err(), "no room was made");
             // In two pieces, as a long prompt is.
-            assert!(on_candle.piece(0, &tokens[..25], 0, false).unwrap().is_none());
-            assert_agree(&on_candle.piece(0, &tokens[25..], 25, true).unwrap().unwrap(), &prompt);
+            assert!(see(&tokens[..25], 0, false, true).unwrap().is_none());
+            let logits = see(&tokens[25..], 25, true, true).unwrap().unwrap();
+            assert_agree(&logits.squeeze(0).unwrap(), &prompt);
             let step = on_candle.step(&[500], &[tokens.len()]).unwrap();
             assert_agree(&step.squeeze(0).unwrap(), &next);
         }

@@ -442,7 +442,7 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::candle_decoder::Piece, *};
     use candle_core::Tensor;
     use candle_nn::{VarBuilder, VarMap};
     use candle_transformers::models::{llama, qwen2};
@@ -509,6 +509,11 @@ mod tests {
         load(&config, Some(model_type), &files, CONTEXT, &Device::Cpu, precision).unwrap()
     }
 
+    fn see(model: &mut CandleDecoder, slot: usize, tokens: &[u32], position: usize) -> Tensor {
+        let piece = Piece { slot, tokens, position, last: true };
+        model.pieces(&[piece]).unwrap().unwrap().squeeze(0).unwrap()
+    }
+
     fn difference(a: &Tensor, b: &Tensor) -> f32 {
         (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
     }
@@ -534,9 +539,9 @@ mod tests {
             let mut ours = open(&config, model_type, folder.path(), Precision::Auto);
             let tokens = text(640, 1);
             ours.reserve(1, 641).unwrap();
-            ours.piece(0, &tokens[..256], 0, false).unwrap();
-            ours.piece(0, &tokens[256..512], 256, false).unwrap();
-            let logits = ours.piece(0, &tokens[512..], 512, true).unwrap().unwrap();
+            see(&mut ours, 0, &tokens[..256], 0);
+            see(&mut ours, 0, &tokens[256..512], 256);
+            let logits = see(&mut ours, 0, &tokens[512..], 512);
             let expected = reference(&tokens);
             assert!(
                 difference(&logits, &expected) < 1e-3,
@@ -561,7 +566,7 @@ mod tests {
             for (slot, sequence) in sequences.iter().enumerate() {
                 // The cache grows in both directions while it holds something.
                 ours.reserve(slot + 1, sequence.len() + 8).unwrap();
-                let logits = ours.piece(slot, sequence, 0, true).unwrap().unwrap();
+                let logits = see(&mut ours, slot, sequence, 0);
                 assert!(difference(&logits, &reference(sequence)) < 1e-3);
             }
             let step = |ours: &mut CandleDecoder, sequences: &mut [Vec<u32>], next: u32| {
@@ -589,6 +594,19 @@ mod tests {
             step(&mut ours, &mut sequences, 13);
             step(&mut ours, &mut sequences, 14);
             assert!(ours.step(&[1], &[CONTEXT]).is_err(), "there is no room");
+            // Pieces of several prompts at once, one of them the rest of a prompt, one with nobody waiting for its logits.
+            let (whole, rest, more) = (text(9, 6), text(40, 7), text(12, 8));
+            see(&mut ours, 1, &rest[..25], 0);
+            let pieces = [
+                Piece { slot: 0, tokens: &whole, position: 0, last: true },
+                Piece { slot: 1, tokens: &rest[25..], position: 25, last: true },
+                Piece { slot: 2, tokens: &more[..11], position: 0, last: false },
+            ];
+            let logits = ours.pieces(&pieces).unwrap().unwrap();
+            assert_eq!(logits.dims(), [2, VOCABULARY]);
+            assert!(difference(&logits.get(0).unwrap(), &reference(&whole)) < 1e-3);
+            assert!(difference(&logits.get(1).unwrap(), &reference(&rest)) < 1e-3);
+            assert!(difference(&see(&mut ours, 2, &more[11..], 11), &reference(&more)) < 1e-3);
             ours.release();
             assert!(ours.step(&[1], &[0]).is_err(), "there is no room at all");
         }
@@ -604,7 +622,7 @@ mod tests {
         for (precision, limit) in [(Precision::F16, 0.02), (Precision::Bf16, 0.15)] {
             let mut ours = open(&config, "qwen2", folder.path(), precision);
             ours.reserve(1, 100).unwrap();
-            let logits = ours.piece(0, &tokens, 0, true).unwrap().unwrap();
+            let logits = see(&mut ours, 0, &tokens, 0);
             assert!(
                 difference(&logits, &expected) < limit,
                 "{precision}: {}",

@@ -11,7 +11,7 @@ use poq_chain::types::{KindId, NodeStatus, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
 use poq_inference::quality::Rubric;
 use poq_inference::{DeviceSpec, Manifest, ModelStore};
-use poq_worker::config::{self, NodeConfig, RoleName};
+use poq_worker::config::{self, ModelConfig, NodeConfig, RoleName};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
 use std::collections::BTreeSet;
@@ -215,7 +215,11 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
     for name in config.nodes.iter().map(|node| node.model.as_str()).collect::<BTreeSet<_>>() {
         match store.verify(name) {
             Ok(model) => {
-                memory = memory.saturating_add(model.entry().required_memory_bytes());
+                // A card has memory of its own, and the model is refused where it does not fit.
+                let on_card = |other: &ModelConfig| other.name == name && other.device != DeviceSpec::Cpu;
+                if !config.models.iter().any(on_card) {
+                    memory = memory.saturating_add(model.entry().required_memory_bytes());
+                }
                 findings
                     .good(format!("model {name}"), format!("{} is whole", store.model_dir(name).display()));
             }
