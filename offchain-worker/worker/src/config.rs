@@ -381,7 +381,6 @@ pub struct WorkerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AdversaryConfig>,
     /// How models are run, where the defaults do not fit.
-    #[serde(deserialize_with = "tables")]
     pub models: Vec<ModelConfig>,
     /// The nodes that this process runs.
     #[serde(deserialize_with = "tables")]
