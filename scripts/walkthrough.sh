@@ -55,4 +55,5 @@ export POQ_PREFIX="$clone/.installed"
 export PATH="$POQ_PREFIX/bin:$CARGO_TARGET_DIR/release:$PATH"
 
 poq params show --defaults | "$XTASK" check-parameters docs/parameters.md
-"$XTASK" walkthrough --folder "$clone" "${PAGES[@]}"
+# The demonstration is the longest command: half a minute, some minutes on a machine that does much else.
+"$XTASK" walkthrough --timeout 300 --folder "$clone" "${PAGES[@]}"

@@ -251,7 +251,7 @@ impl Submitter {
             }
             Err(failure) => {
                 let needed = message.value().saturating_add(deposit.charge());
-                return Err(self.refused(message.name(), failure, needed).await);
+                return Err(self.dry_run_refused(message.name(), failure, needed).await);
             }
         };
         match message.read(&contract, returned.reverted, &returned.data)? {
@@ -724,8 +724,14 @@ impl Submitter {
         })
     }
 
-    /// For the deployment: a failure in a dry run of something that is no message.
+    /// The error for a dry run that the chain refuses.
     pub(crate) async fn dry_run_refused(&self, call: &'static str, failure: Failure, needed: u128) -> Error {
+        // A dry run gives no limit of its own for the deposit: what it runs into is the end of the account's money.
+        if failure.is("Contracts", "StorageDepositLimitExhausted") {
+            if let Some(error) = self.no_funds(call, &failure, needed).await {
+                return error;
+            }
+        }
         self.refused(call, failure, needed).await
     }
 }

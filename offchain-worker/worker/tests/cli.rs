@@ -1211,12 +1211,7 @@ fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
     let register = ["node", "register", "--key-file", "poor.key", "--role", "evaluator", "--stake", "4.99"];
     let rest =
         ["--operator", "charlie.key", "--model", "all-minilm-l6-v2", "--endpoint", "http://127.0.0.1:1"];
-    let says = [
-        "4.99 UNIT to send or put down",
-        "of transaction fees",
-        "of storage deposits",
-        "can spend 4.999 UNIT",
-    ];
+    let says = ["at least 4.99 UNIT, and fees and deposits on top", "can spend 4.999 UNIT"];
     desk.refuses(&[&register[..], &rest].concat(), FAILURE, &says);
     desk.refuses(&["node", "list", "--account", "nobody.key"], USAGE, &["nobody.key"]);
     assert_eq!(desk.json(&["node", "list", "--json"]), Value::Array(vec![]));

@@ -124,8 +124,7 @@ impl<'a> Reader<'a> {
 
     fn json(&mut self, text: &str) -> Result<()> {
         let text = &without_nan(text);
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-        while let Some(value) = values.next() {
+        for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
             match value {
                 Ok(value) => self.walk(text, value, None, 0)?,
                 Err(e) => {

@@ -1,7 +1,7 @@
 //! From flags to a connected client of the contract.
 
 use crate::cli::amount::{Amount, Unit};
-use crate::cli::args::{Confirm, Connection, ReadArgs, Who, DEFAULT_URL};
+use crate::cli::args::{Confirm, Connection, ReadArgs, Who};
 use crate::cli::deployment::{Deployment, Target};
 use crate::cli::exit::Usage;
 use crate::cli::output::Printer;
@@ -39,14 +39,14 @@ impl Connection {
             // A file that is there by chance and is none must not keep anybody from deploying.
             None => Target::resolve(None).unwrap_or(Target::Nothing),
         };
-        let url = self.url.as_deref().or(target.url()).unwrap_or(DEFAULT_URL);
+        let url = target.url(self.url.as_deref())?;
         Ok(Session::new(Client::connect(url, None, self.options()).await?))
     }
 
     /// Connects to the contract, and makes sure that it is there.
     pub(crate) async fn contract(&self) -> anyhow::Result<Session> {
         let target = Target::resolve(self.contract.as_deref())?;
-        let url = self.url.as_deref().or(target.url()).unwrap_or(DEFAULT_URL);
+        let url = target.url(self.url.as_deref())?;
         let contract = target.account()?.ok_or_else(|| {
             Usage(
                 "no contract is named: give its address or its deployment file with --contract (or POQ_CONTRACT), or \
@@ -132,7 +132,7 @@ impl Session {
     /// An address under which others are to reach a blob server, as `flag` gives it.
     pub(crate) fn endpoint(&self, flag: &str, text: &str) -> anyhow::Result<Checked> {
         let audience = Audience::of(self.client.chain().is_development());
-        Ok(endpoint::check(text, audience).with_context(|| flag.to_owned())?)
+        endpoint::check(text, audience).with_context(|| flag.to_owned())
     }
 
     /// What answers there, for whoever is about to pay for its registration.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::DEPLOYMENT_FILE;
+use crate::cli::args::{DEFAULT_URL, DEPLOYMENT_FILE};
 use crate::cli::exit::Usage;
 
 /// A deployed contract. The file holds no secret.
@@ -114,10 +114,27 @@ impl Target {
     }
 
     /// The node that the deployment file names.
-    pub(crate) fn url(&self) -> Option<&str> {
+    pub(crate) fn written_url(&self) -> Option<&str> {
         match self {
             Target::File(_, deployment) => deployment.url.as_deref(),
             Target::Address(_) | Target::Nothing => None,
+        }
+    }
+
+    /// The node to ask: the one that is given, else the deployment file's, else the one on this machine. Where the file has left
+    /// out an address with a key in it, no other node is asked by chance.
+    pub(crate) fn url<'a>(&'a self, given: Option<&'a str>) -> anyhow::Result<&'a str> {
+        match (given.or(self.written_url()), self) {
+            (Some(url), _) => Ok(url),
+            (None, Target::File(path, _)) => {
+                let path = path.display();
+                let text = format!(
+                    "{path} does not say where the chain is, because the node's address has a key in it: give the whole \
+                     address with --url"
+                );
+                Err(Usage(text).into())
+            }
+            (None, Target::Address(_) | Target::Nothing) => Ok(DEFAULT_URL),
         }
     }
 }

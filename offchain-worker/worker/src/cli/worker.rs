@@ -128,7 +128,7 @@ pub(crate) fn chain_overrides(url: Option<&str>, contract: Option<&str>) -> anyh
     let mut urls = url.map(str::to_owned);
     if let Some(contract) = contract {
         let target = Target::resolve(Some(contract))?;
-        urls = urls.or_else(|| target.url().map(str::to_owned));
+        urls = urls.or_else(|| target.written_url().map(str::to_owned));
         if let Some(account) = target.account()? {
             chain.insert("contract".into(), format!("0x{}", hex::encode(account.0)).into());
         }

@@ -29,6 +29,8 @@ impl Desk {
         // There is no terminal to ask on.
         command.env("POQ_YES", "1");
         command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
+        // There is no terminal to ask on.
+        command.env("POQ_YES", "1");
         command.args(arguments);
         command
     }

@@ -226,13 +226,13 @@ fn numbers(text: &str, stated: Option<f64>) -> Vec<Found> {
         let percent = captures.name("percent").is_some();
         let scale = own.or(percent.then_some(100.0)).or(stated).unwrap_or(ASKED);
         let decimal = value.as_str().contains(['.', ',']);
+        // "1,000": a comma between thousands.
+        let thousands = value.as_str().split(',').nth(1).is_some_and(|rest| rest.len() > 2);
         let grade = if ranged {
             Err("it gave a range")
         } else if sign && number != 0.0 {
             Err("it gave a negative number")
-        } else if value.as_str().split(',').nth(1).is_some_and(|rest| rest.len() > 2) {
-            Err("its number is beyond the scale")
-        } else if !(scale > 0.0 && number <= scale) {
+        } else if thousands || !(scale > 0.0 && number <= scale) {
             Err("its number is beyond the scale")
         } else if own.is_none() && !percent && stated.is_none() && decimal && number > 0.0 && number <= 1.0 {
             Err("its number may be of a scale from 0 to 1 as well as from 0 to 10")
