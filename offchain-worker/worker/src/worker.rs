@@ -428,7 +428,8 @@ impl Boot {
 
         board.set(starting.clone(), "the models are being loaded");
         let models = Arc::new(
-            ModelSet::load(&config.nodes, &deps.models, config.models_dir.as_deref(), &board).await?,
+            ModelSet::load(&config.nodes, &config.models, &deps.models, config.models_dir.as_deref(), &board)
+                .await?,
         );
 
         let Some(best) = patiently(&board, &stop, || client.best()).await? else { return Ok(()) };

@@ -14,8 +14,8 @@ use poq_chain::types::{KindId, NodeStatus, Overview, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
 use poq_core::params::MISSES_MAX;
 use poq_inference::quality::Rubric;
-use poq_inference::{Manifest, ModelStore};
-use poq_worker::config::{self, NodeConfig, RoleName};
+use poq_inference::{DeviceSpec, Manifest, ModelStore};
+use poq_worker::config::{self, ModelConfig, NodeConfig, RoleName};
 use poq_worker::endpoint::{self, Audience};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
@@ -231,10 +231,22 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
     let folder = config.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), folder);
     let mut memory = 0u64;
+    for model in config.models.iter().filter(|model| model.device != DeviceSpec::Cpu) {
+        match model.device.check() {
+            Ok(card) => {
+                findings.good(format!("device {}", model.device), format!("{card}, for {}", model.name))
+            }
+            Err(error) => findings.bad(format!("device {}", model.device), error.into()),
+        }
+    }
     for name in config.nodes.iter().map(|node| node.model.as_str()).collect::<BTreeSet<_>>() {
         match store.verify(name) {
             Ok(model) => {
-                memory = memory.saturating_add(model.entry().required_memory_bytes());
+                // A card has memory of its own, and the model is refused where it does not fit.
+                let on_card = |other: &ModelConfig| other.name == name && other.device != DeviceSpec::Cpu;
+                if !config.models.iter().any(on_card) {
+                    memory = memory.saturating_add(model.entry().required_memory_bytes());
+                }
                 findings
                     .good(format!("model {name}"), format!("{} is whole", store.model_dir(name).display()));
             }

@@ -157,8 +157,16 @@ async fn generate(
                 if cuts < CUTS && !context.is_empty() =>
             {
                 cuts += 1;
-                context = cut(context, tokens, limit.saturating_sub(max_tokens));
-                tracing::debug!(tokens, limit, left = context.len(), "the context is cut");
+                let whole = context.len();
+                // The limit is what fits beside the answer.
+                context = cut(context, tokens, limit);
+                tracing::warn!(
+                    tokens,
+                    limit,
+                    bytes = whole,
+                    left = context.len(),
+                    "the context is longer than the model's: it is answered from its beginning"
+                );
             }
             Err(poq_inference::Error::Overloaded { .. })
                 if done_by.is_none_or(|done_by| !ctx.clock.until(done_by).is_zero()) =>

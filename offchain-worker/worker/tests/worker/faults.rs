@@ -242,6 +242,30 @@ async fn a_task_for_which_it_is_too_late_is_declined() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_in_a_language_that_the_rubric_does_not_know_is_declined() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let mut config = net.config("worker", &nodes);
+    config.metrics.listen = Some(([127, 0, 0, 1], 0).into());
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+    worker.ready(PATIENCE).await.unwrap();
+    let id = net.ask("谁在擒杀中领先全队？", 1, 3).await;
+    let begun = Instant::now();
+    // Scores that mean nothing are no scores: the three evaluators say so and commit to none.
+    loop {
+        let text = metrics(worker.metrics_addr().unwrap()).await;
+        if text.contains("poq_tasks_declined_total{role=\"evaluator\",reason=\"prompt\"} 3") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{text}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(net.task(id).await.task.clock().committed, 0);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_journal_has_is_what_is_committed_and_revealed() {
     let net = Net::start().await;
     let nodes = net.scripted(1, 3, "//operator").await;

@@ -19,9 +19,10 @@ use poq_chain::types::{
     TaskView,
 };
 use poq_chain::{messages, to_ink, AccountId32, Client, Keys, Network, Options, PoqEvent};
-use poq_inference::quality::{QualityScorer, Query};
+use poq_inference::quality::{QualityScorer, Query, Rubric};
 use poq_inference::{
-    FinishReason, GenerateRequest, Generation, Generator, ModelDigest, ModelThread, Prompt, ThreadOptions,
+    FinishReason, GenerateRequest, Generation, Generator, ModelDigest, ModelThread, Prompt, TaskKind,
+    ThreadOptions,
 };
 use poq_sandbox::{SandboxConfig, SandboxNode};
 use poq_worker::config::{NodeConfig, RoleName, TimeSource};
@@ -430,6 +431,10 @@ impl QualityScorer for ScriptedScorer {
 
     fn digest(&self) -> ModelDigest {
         scripted_digest(self.name)
+    }
+
+    fn supports(&self, query: &Query) -> poq_inference::Result<()> {
+        Rubric::builtin(TaskKind::Qa).supports(query)
     }
 
     fn score(&mut self, query: &Query, outputs: &[String]) -> poq_inference::Result<Vec<f64>> {
