@@ -77,7 +77,8 @@ write_stubs() {
         grep -A1 'extern "C" {' "$sources/$module/sys/mod.rs" | sed -n 's/^ *fn \([A-Za-z0-9_]*\)(.*/int \1(void) { return 34; }/p' |
             sort -u >"$folder/$name.c"
         [[ -s "$folder/$name.c" ]] || die "no functions were found in $sources/$module/sys/mod.rs"
-        cc -shared -fPIC -w -fno-builtin -o "$folder/$name.so" -Wl,-soname,"$soname" "$folder/$name.c"
+        cc -shared -fPIC -w -fno-builtin -o "$folder/$name.so" -Wl,-soname,"$soname" "$folder/$name.c" ||
+            die "no stub of $soname could be linked"
     done
 }
 
@@ -97,7 +98,8 @@ fetch_toolkit() {
     for library in "$CUDA_HOME"/lib/lib{cudart,nvrtc}.so.*; do
         [[ "$library" == *.alt.* ]] || ln -sf "$(basename "$library")" "${library%.so.*}.so"
     done
-    write_stubs "$CUDA_HOME/lib/stubs"
+    # Where no errors stop the script (called in a condition), these do.
+    write_stubs "$CUDA_HOME/lib/stubs" || exit 1
     touch "$home/complete"
 }
 
