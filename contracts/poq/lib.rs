@@ -49,6 +49,9 @@ pub mod errors;
 pub mod events;
 pub mod governance;
 pub mod money;
+pub mod mutant;
+#[cfg(feature = "std")]
+pub mod native;
 pub mod nodes;
 pub mod storage;
 pub mod tasks;

@@ -3,6 +3,7 @@
 use crate::errors::{Error, Result};
 use crate::events::*;
 use crate::money::{add, blake2, check_batch, sub};
+use crate::mutant::{self, Mutant};
 use crate::poq::Poq;
 use crate::storage::Session;
 use crate::types::*;
@@ -73,7 +74,9 @@ impl Poq {
         if fees != self.env().transferred_value() {
             return Err(Error::WrongValue);
         }
-        books.liabilities.escrow = add(books.liabilities.escrow, fees)?;
+        if !mutant::has(Mutant::Fee) {
+            books.liabilities.escrow = add(books.liabilities.escrow, fees)?;
+        }
         session.set_books(&books);
         session.set_account(requester, &account);
         session.finish();
@@ -398,7 +401,8 @@ impl Poq {
         let mut nodes = Vec::with_capacity(drawn.len());
         let mut weights = Vec::with_capacity(drawn.len());
         for (node, mut record) in drawn {
-            record.take(id, task.terms.evaluator_at_risk)?;
+            let at_risk = if mutant::has(Mutant::Lock) { 0 } else { task.terms.evaluator_at_risk };
+            record.take(id, at_risk)?;
             let weight = &record.standing.weight;
             weights.push(*weight.at(task.sealed_epoch).unwrap_or(weight.latest()));
             session.save(node, &record);
@@ -533,6 +537,9 @@ impl Poq {
         session.book(&|owed| {
             owed.stakes = sub(owed.stakes, burned)?;
             owed.burned = add(owed.burned, burned)?;
+            if mutant::has(Mutant::Slash) {
+                owed.burned = add(owed.burned, burned)?;
+            }
             Ok(())
         })?;
         let drawn = self.evaluators(session, task, 1, seats, &seated, &gone_owners)?;
