@@ -48,7 +48,8 @@ pub const EPOCH_MS: Millis = 600_000;
 pub const UNBONDING_MS: Millis = 2_400_000;
 
 /// A contract that takes everything, says nothing and migrates nothing.
-pub const MUTE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x03\x02\0\0\
+pub const MUTE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\
+    \x02\x10\x01\x03env\x06memory\x02\x01\x01\x10\x03\x03\x02\0\0\
     \x07\x11\x02\x06deploy\0\0\x04call\0\x01\x0a\x07\x02\x02\0\x0b\x02\0\x0b";
 
 /// The contract's call builder: `call().stake(node)` and so on.

@@ -459,7 +459,8 @@ impl Ledger {
             ensure(record == book, || format!("node {id} has {record:?} where the books have {book:?}"))?;
         }
         for (id, before, after) in &call.diff.nodes {
-            if after.is_none() {
+            // A pool takes the last and goes in the same message.
+            if after.is_none() && call.message.is_some() {
                 ensure(before.as_ref().is_some_and(|node| node.stake.total() == 0 && node.claimable == 0), || {
                     format!("node {id} is gone with its money: {before:?}")
                 })?;
@@ -499,8 +500,9 @@ impl Ledger {
             ensure(!moves || before.owner == before.payee, || format!("a pool moves the money of node {id}"))?;
         }
         for (id, before, after) in &call.diff.nodes {
-            if before.is_some() && after.is_none() {
-                self.nodes.remove(id);
+            if let (Some(_), None) = (before, after) {
+                let book = self.nodes.remove(id).unwrap_or_default();
+                self.pool.got += book.stake + book.claimable;
             }
         }
         Ok(())
