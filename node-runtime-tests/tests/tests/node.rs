@@ -110,7 +110,7 @@ async fn on_the_node_a_task_goes_from_request_to_claim() {
             endpoint: "http://127.0.0.1:9".into(),
             price: 0,
         };
-        let id = account.send(messages::register(registration, 100 * UNIT)).await.unwrap().value;
+        let id = account.send(messages::register(registration, 200 * UNIT)).await.unwrap().value;
         nodes.push((id, keys(uri)));
     }
     let requester = client.submitter(keys("//Ferdie"));
