@@ -2,6 +2,7 @@
 
 use crate::errors::{Error, Result};
 use crate::events::*;
+use crate::memory::room;
 use crate::money::{add, blake2, check_batch, sub};
 use crate::mutant::{self, Mutant};
 use crate::poq::Poq;
@@ -91,6 +92,7 @@ impl Poq {
         requester: AccountId,
         request: Request,
     ) -> Result<()> {
+        room()?;
         let kind = session.kind(request.kind)?;
         let params = &kind.params;
         let outputs = match request.nodes.len() {
@@ -201,7 +203,7 @@ impl Poq {
         check_batch(tasks.len())?;
         let mut results = Vec::with_capacity(tasks.len());
         for (at, id) in tasks.into_iter().enumerate() {
-            let result = session.task(id).and_then(|mut task| {
+            let result = room().and_then(|()| session.task(id)).and_then(|mut task| {
                 let new = take(session, at, &mut task)?;
                 if new {
                     session.set_task(id, &task);
@@ -330,6 +332,7 @@ impl Poq {
     /// Draws a task's panel. Whether there was one.
     #[inline(never)]
     fn draw_one(&self, session: &Session, draw: &Draw, caller: &AccountId, paid: &mut Paid) -> Result<bool> {
+        room()?;
         let mut task = session.task(draw.task)?;
         let mut drawn_task = session.task(draw.task)?;
         drawn_task.unseal(draw, session.now, session.epoch_ms, &session.network, blake2)?;
@@ -445,6 +448,7 @@ impl Poq {
     /// A task with the step that is due and that anybody can take.
     #[inline(never)]
     fn due(&self, session: &Session, id: TaskId) -> Result<(Task, Step)> {
+        room()?;
         let task = session.task(id)?;
         match task.clock().step(session.now) {
             Step::Wait { .. } | Step::Draw { .. } => Err(Error::Task(Refusal::TooEarly)),

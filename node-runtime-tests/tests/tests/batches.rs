@@ -1,92 +1,93 @@
-//! The largest batches: a message says what it takes, and takes that.
+//! The largest batches of the largest tasks: a message takes as much of them as there is memory for and says so of the rest, and none
+//! ends in a trap that nobody could send again in parts.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use ink::primitives::AccountId;
-use parity_scale_codec::Encode;
-use poq_contract::types::{Commit, Draw, Open, OutputState, Request, Reveal, Role, Task, MAX_BATCH};
-use poq_core::units::{NodeId, TaskId};
-use poq_core::KindParams;
-use poq_runtime_tests::{call, encode, Pair, TestNode, World, KIND};
-use poq_sandbox::{account_of, dev, dispatch_error_name, UNIT};
+use parity_scale_codec::Decode;
+use poq_contract::errors::Error;
+use poq_contract::types::{Commit, Draw, Open, Registration, Request, Reveal, Role, Step, Task, MAX_BATCH};
+use poq_core::units::{Balance, NodeId, TaskId};
+use poq_runtime_tests::{call, encode, ink_of, Pair, World, KIND};
+use poq_sandbox::{account_of, dev, UNIT};
 use std::collections::BTreeMap;
 
 type Res<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
+/// The most answers, and the most evaluators.
+const SHAPE: (u8, u8) = (4, 15);
+/// So many tasks: more than a message has memory for. Batches are filled up with the same ones once more.
+const TASKS: usize = 24;
+const FEE: Balance = 9 * UNIT;
+
 struct Crowd {
     world: World,
-    nodes: BTreeMap<NodeId, TestNode>,
+    operators: BTreeMap<NodeId, Pair>,
     requester: Pair,
     tasks: Vec<TaskId>,
-    n: u8,
-    k: u8,
 }
 
 impl Crowd {
-    /// 64 tasks of this shape and nodes enough for them, each with an owner of its own.
-    fn new(n: u8, k: u8) -> Res<Crowd> {
-        let mut world = World::with(&KindParams::without_auditors())?;
+    /// Nodes enough, each with an owner of its own.
+    fn new() -> Res<Crowd> {
+        let mut world = World::new()?;
         let requester = world.account()?;
-        let mut nodes = BTreeMap::new();
-        for (role, count) in [(Role::Inference, 4 * u32::from(n) + 2), (Role::Evaluator, (5 * u32::from(k)).min(64))] {
-            for number in 0..count {
-                let owner = dev::numbered(70_000 + nodes.len() as u64);
+        let mut operators = BTreeMap::new();
+        for (role, count) in [(Role::Inference, 18), (Role::Evaluator, 40)] {
+            for _ in 0..count {
+                let owner = dev::numbered(70_000 + operators.len() as u64);
                 world.chain.fund(&account_of(&owner), 100_000 * UNIT)?;
-                let registration = poq_contract::types::Registration {
+                let registration = Registration {
                     role,
                     kind: KIND,
-                    operator: poq_runtime_tests::ink_of(&owner),
-                    payee: poq_runtime_tests::ink_of(&owner),
-                    model: format!("model {number}"),
+                    operator: ink_of(&owner),
+                    payee: ink_of(&owner),
+                    model: "m".into(),
                     model_digest: [7; 32],
                     endpoint: "http://127.0.0.1:9".into(),
                     price: 0,
                 };
                 let contract = world.contract.clone();
-                world.chain.call(&owner, &contract, 200 * UNIT, encode(call().register(registration)))?;
-                let id = nodes.len() as NodeId + 1;
-                let (operator, payee) = (owner.clone(), owner.clone());
-                nodes.insert(id, TestNode { id, owner, operator, payee });
+                world.chain.call(&owner, &contract, 1_000 * UNIT, encode(call().register(registration)))?;
+                operators.insert(operators.len() as NodeId + 1, owner);
             }
         }
         world.next_epoch()?;
-        Ok(Crowd { world, nodes, requester, tasks: Vec::new(), n, k })
+        Ok(Crowd { world, operators, requester, tasks: (1..=TASKS as TaskId).collect() })
     }
 
-    fn send(&mut self, by: &Pair, value: u128, data: Vec<u8>) -> Res {
+    /// Sends without looking at all of the books.
+    fn send(&mut self, by: &Pair, value: Balance, data: Vec<u8>) -> Res {
         let contract = self.world.contract.clone();
         self.world.chain.call(by, &contract, value, data)?;
         Ok(())
     }
 
-    /// The most items that a message takes, and why it does not take one more.
-    fn most(&self, by: &Pair, value: u128, of: &dyn Fn(usize) -> Vec<u8>, available: usize) -> Res<(usize, String)> {
-        let works = |count: usize| -> Res<Result<u64, String>> {
-            let value = value * count as u128;
-            let dry =
-                self.world.chain.dry_call(&account_of(by), &self.world.contract, value, None, None, of(count))?;
-            Ok(match dry.result {
-                Ok(answer) if !answer.did_revert() => Ok(dry.gas_consumed.ref_time()),
-                Ok(answer) => Err(format!("refused {:?}", &answer.data[..answer.data.len().min(8)])),
-                Err(error) => Err(dispatch_error_name(&error)),
-            })
-        };
-        let (mut low, mut high) = (0, available.min(MAX_BATCH) + 1);
-        let mut why = "more are not allowed".to_owned();
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            match works(middle)? {
-                Ok(_) => low = middle,
-                Err(reason) => {
-                    why = reason;
-                    high = middle;
-                }
-            }
-        }
-        Ok((low, why))
+    /// What a message says of its items.
+    fn try_out<T: Decode>(&self, value: Balance, data: Vec<u8>) -> Res<Result<Vec<T>, Error>> {
+        let by = account_of(&self.requester);
+        let dry = self.world.chain.dry_call(&by, &self.world.contract, value, None, None, data)?;
+        let answer = dry.result.map_err(|error| format!("{error:?}"))?;
+        let [0, answer @ ..] = &answer.data[..] else { return Err("unreadable".into()) };
+        Ok(Result::decode(&mut &answer[..])?)
     }
 
-    fn requests(&mut self) -> Vec<Request> {
-        (0..MAX_BATCH).map(|_| self.world.request_of(&self.requester.clone(), self.n, self.k, 19 * UNIT)).collect()
+    /// Tries 64 items: some are taken, and for those that are not there was no memory, or they are there twice.
+    fn try_steps<T: Decode + std::fmt::Debug>(&self, what: &str, least: usize, data: Vec<u8>) -> Res {
+        let items: Vec<Result<T, Error>> = self.try_out(0, data)??;
+        self.judge(what, least, items.into_iter().map(Result::err).collect())
+    }
+
+    fn judge(&self, what: &str, least: usize, errors: Vec<Option<Error>>) -> Res {
+        let taken = errors.iter().filter(|error| error.is_none()).count();
+        println!("{what}: {taken} of {TASKS}");
+        assert!(taken >= least, "{what}: {taken} taken, {errors:?}");
+        let first_out = errors.iter().position(|error| *error == Some(Error::BatchSize));
+        if let Some(first) = first_out {
+            assert!(
+                errors[first..].iter().all(|error| *error == Some(Error::BatchSize)),
+                "{what}: {errors:?}"
+            );
+        }
+        Ok(())
     }
 
     fn task(&self, id: TaskId) -> Res<Task> {
@@ -94,101 +95,79 @@ impl Crowd {
     }
 }
 
-fn say(shape: (u8, u8), message: &str, found: (usize, String)) {
-    println!("n{}k{} {message}: {} ({})", shape.0, shape.1, found.0, found.1);
+fn filled<T: Clone>(items: &[T]) -> Vec<T> {
+    items.iter().cycle().take(MAX_BATCH).cloned().collect()
 }
 
-fn measure(n: u8, k: u8) -> Res {
-    let shape = (n, k);
-    let mut crowd = Crowd::new(n, k)?;
+#[test]
+fn a_batch_of_the_largest_tasks_stops_before_memory_runs_out() -> Res {
+    let (n, k) = SHAPE;
+    let mut crowd = Crowd::new()?;
     let requester = crowd.requester.clone();
-    let requests = crowd.requests();
-    let of = |count: usize| encode(call().request_tasks(requests[..count].to_vec()));
-    say(shape, "request_tasks", crowd.most(&requester, 19 * UNIT, &of, 64)?);
-    for part in requests.chunks(8) {
-        crowd.send(&requester, 19 * UNIT * part.len() as u128, encode(call().request_tasks(part.to_vec())))?;
+    let requests: Vec<Request> =
+        (0..MAX_BATCH).map(|_| crowd.world.request_of(&requester, n, k, FEE)).collect();
+    // All or none: the whole batch is refused, and says why.
+    let fees = FEE * MAX_BATCH as Balance;
+    let all = crowd.try_out::<TaskId>(fees, encode(call().request_tasks(requests.clone())))?;
+    assert_eq!(all, Err(Error::BatchSize));
+    for part in requests[..TASKS].chunks(8) {
+        crowd.send(&requester, FEE * part.len() as Balance, encode(call().request_tasks(part.to_vec())))?;
     }
-    crowd.tasks = (1..=MAX_BATCH as u64).collect();
-    // Outputs: each node its own.
-    let mut by_node: BTreeMap<NodeId, Vec<Commit>> = BTreeMap::new();
-    for id in crowd.tasks.clone() {
-        for slot in crowd.task(id)?.outputs {
-            let commitment = crowd.world.output_commitment(id, slot.node);
-            by_node.entry(slot.node).or_default().push(Commit { task: id, node: slot.node, commitment });
+    let tasks = crowd.tasks.clone();
+    let mut commits: BTreeMap<NodeId, Vec<Commit>> = BTreeMap::new();
+    let mut opens: Vec<Open> = Vec::new();
+    for id in &tasks {
+        for slot in crowd.task(*id)?.outputs {
+            let commitment = crowd.world.output_commitment(*id, slot.node);
+            commits.entry(slot.node).or_default().push(Commit { task: *id, node: slot.node, commitment });
+            opens.push(Open { task: *id, node: slot.node, opened: crowd.world.opened(*id, slot.node) });
         }
     }
-    for (node, items) in by_node {
-        let operator = crowd.nodes[&node].operator.clone();
+    for (node, items) in commits {
+        let operator = crowd.operators[&node].clone();
         crowd.send(&operator, 0, encode(call().commit_outputs(items)))?;
     }
-    let draws: Vec<Draw> = crowd.tasks.iter().map(|id| crowd.world.draw_of(*id)).collect::<Res<_>>()?;
-    let opens: Vec<Open> = crowd
-        .tasks
-        .iter()
-        .map(|id| Ok((*id, crowd.task(*id)?)))
-        .collect::<Res<Vec<_>>>()?
-        .into_iter()
-        .flat_map(|(id, task)| task.outputs.into_iter().map(move |slot| (id, slot)))
-        .filter(|(_, slot)| slot.state == OutputState::Committed)
-        .map(|(id, slot)| Open { task: id, node: slot.node, opened: crowd.world.opened(id, slot.node) })
-        .take(64)
-        .collect();
-    say(shape, "open_outputs", crowd.most(&requester, 0, &|c| encode(call().open_outputs(opens[..c].to_vec())), 64)?);
-    say(shape, "draw_panels", crowd.most(&requester, 0, &|c| encode(call().draw_panels(draws[..c].to_vec())), 64)?);
+    let opened: Vec<Option<Error>> =
+        crowd.try_out(0, encode(call().open_outputs(opens[..MAX_BATCH].to_vec())))??;
+    crowd.judge("open_outputs", 48, opened)?;
+    let draws: Vec<Draw> = tasks.iter().map(|id| crowd.world.draw_of(*id)).collect::<Res<_>>()?;
+    // More openings do not fit into the 16 KiB that ink! reads of a call.
+    crowd.try_steps::<bool>("draw_panels", 4, encode(call().draw_panels(filled(&draws)[..48].to_vec())))?;
     for part in draws.chunks(4) {
         crowd.send(&requester, 0, encode(call().draw_panels(part.to_vec())))?;
     }
-    // Nobody scores: seats are to be filled.
-    let snapshot = crowd.world.chain.snapshot();
+    // Nobody scores: all seats are to be filled.
+    let drawn = crowd.world.chain.snapshot();
     crowd.world.pass(121_000)?;
-    let ids = crowd.tasks.clone();
-    say(shape, "advance, fill", crowd.most(&requester, 0, &|c| encode(call().advance(ids[..c].to_vec())), 64)?);
-    crowd.world.chain.restore(&snapshot);
-    let mut by_node: BTreeMap<NodeId, Vec<Commit>> = BTreeMap::new();
-    let mut reveals: Vec<Reveal> = Vec::new();
-    for id in crowd.tasks.clone() {
-        for seat in crowd.task(id)?.panel.iter().filter(|seat| seat.node != 0) {
-            let reveal = crowd.world.reveal_of(id, seat.node, &vec![500 + seat.node; usize::from(n)]);
+    crowd.try_steps::<Step>("advance, filling", 3, encode(call().advance(filled(&tasks))))?;
+    crowd.world.chain.restore(&drawn);
+    let mut commits: BTreeMap<NodeId, Vec<Commit>> = BTreeMap::new();
+    let mut reveals: BTreeMap<TaskId, Vec<Reveal>> = BTreeMap::new();
+    for id in &tasks {
+        for seat in crowd.task(*id)?.panel {
+            let reveal = crowd.world.reveal_of(*id, seat.node, &[500 + seat.node; 4]);
             let commitment = crowd.world.scores_commitment(&reveal);
-            by_node.entry(seat.node).or_default().push(Commit { task: id, node: seat.node, commitment });
-            reveals.push(reveal);
+            commits.entry(seat.node).or_default().push(Commit { task: *id, node: seat.node, commitment });
+            reveals.entry(*id).or_default().push(reveal);
         }
     }
-    for (node, items) in by_node {
-        let operator = crowd.nodes[&node].operator.clone();
+    for (node, items) in commits {
+        let operator = crowd.operators[&node].clone();
         crowd.send(&operator, 0, encode(call().commit_scores(items)))?;
     }
-    say(shape, "reveal_scores, settling", crowd.most(&requester, 0, &|c| encode(call().reveal_scores(reveals[..c].to_vec())), 64)?);
-    // All but the last of each panel reveal; then it is late.
-    for id in crowd.tasks.clone() {
-        let of: Vec<Reveal> = reveals.iter().filter(|reveal| reveal.task == id).cloned().collect();
-        let but_one = of[..of.len().saturating_sub(1)].to_vec();
-        if !but_one.is_empty() {
-            crowd.send(&requester, 0, encode(call().reveal_scores(but_one)))?;
-        }
+    // All but the last one of each panel.
+    let lasts: Vec<Reveal> = reveals.values_mut().filter_map(Vec::pop).collect();
+    let others: Vec<Reveal> = reveals.into_values().flatten().collect();
+    for part in others.chunks(28) {
+        crowd.send(&requester, 0, encode(call().reveal_scores(part.to_vec())))?;
     }
-    let lasts: Vec<Reveal> = crowd.tasks.iter().filter_map(|id| reveals.iter().rfind(|reveal| reveal.task == *id).cloned()).collect();
-    say(shape, "reveal_scores, the last of each", crowd.most(&requester, 0, &|c| encode(call().reveal_scores(lasts[..c].to_vec())), lasts.len())?);
+    let settled: Vec<Option<Error>> = crowd.try_out(0, encode(call().reveal_scores(filled(&lasts))))??;
+    crowd.judge("reveal_scores, settling", 4, settled)?;
     crowd.world.pass(61_000)?;
-    say(shape, "advance, settle", crowd.most(&requester, 0, &|c| encode(call().advance(ids[..c].to_vec())), 64)?);
-    for part in ids.chunks(4) {
+    crowd.try_steps::<Step>("advance, settling", 4, encode(call().advance(filled(&tasks))))?;
+    for part in tasks.chunks(4) {
         crowd.send(&requester, 0, encode(call().advance(part.to_vec())))?;
     }
-    say(shape, "collect", crowd.most(&requester, 0, &|c| encode(call().collect(ids[..c].to_vec())), 64)?);
-    let nodes: Vec<NodeId> = crowd.nodes.keys().copied().take(64).collect();
-    let all: Vec<NodeId> = nodes.iter().cycle().take(64).copied().collect();
-    say(shape, "refresh", crowd.most(&requester, 0, &|c| encode(call().refresh(all[..c].to_vec())), 64)?);
-    let _: Option<AccountId> = None;
-    let _ = ().encode();
+    crowd.send(&requester, 0, encode(call().collect(tasks)))?;
     Ok(())
-}
-
-#[test]
-fn batches_small() -> Res {
-    measure(1, 3)
-}
-
-#[test]
-fn batches_large() -> Res {
-    measure(4, 15)
 }

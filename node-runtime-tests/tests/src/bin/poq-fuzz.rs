@@ -86,7 +86,9 @@ fn fuzz(options: &Options) -> Res<()> {
     report.insert("seed".into(), options.seed.into());
     if options.must_fail {
         let found = campaign(&mut chain(options)?, options, options.calls)?.1;
-        let Some(failed) = found else { return Err(format!("nothing found in {} calls", options.calls).into()) };
+        let Some(failed) = found else {
+            return Err(format!("nothing found in {} calls", options.calls).into());
+        };
         return explain(options, &failed);
     }
     if options.native > 0 {
@@ -170,11 +172,15 @@ fn campaign(machine: &mut dyn Machine, options: &Options, calls: u64) -> Res<(Ta
 
 /// Prints the table of a campaign; the same as JSON.
 fn table(tally: &Tally) -> Value {
-    println!("  {:<20} {:>10} {:>10} {:>16}  refused most often for", "message", "accepted", "refused", "most ref_time");
+    println!(
+        "  {:<20} {:>10} {:>10} {:>16}  refused most often for",
+        "message", "accepted", "refused", "most ref_time"
+    );
     for (name, count) in &tally.messages {
         let mut reasons: Vec<(&String, &u64)> = count.reasons.iter().collect();
         reasons.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
-        let reasons: Vec<String> = reasons.iter().take(4).map(|(reason, times)| format!("{reason} {times}")).collect();
+        let reasons: Vec<String> =
+            reasons.iter().take(4).map(|(reason, times)| format!("{reason} {times}")).collect();
         println!(
             "  {name:<20} {:>10} {:>10} {:>16}  {}",
             count.accepted,
@@ -215,7 +221,8 @@ fn explain(options: &Options, failed: &Failed) -> Res<()> {
     };
     eprintln!("shortening {} acts on {}", failed.script.acts.len(), machine.name());
     let same = failed.error.is_violation;
-    let mut fails = |script: &Script| run(machine, script, false).2.is_err_and(|error| error.is_violation == same);
+    let mut fails =
+        |script: &Script| run(machine, script, false).2.is_err_and(|error| error.is_violation == same);
     let short = shrink(&failed.script, time, &mut fails);
     let (_, log, outcome) = run(machine, &short, true);
     println!("the shortest sequence that fails, {} acts; its calls after the set-up:", short.acts.len());

@@ -197,7 +197,11 @@ impl Chain {
         Ok(Ratio::from_permille(u32::from(thousandths.min(1_000))).of(shares))
     }
 
-    fn ask<Args: Encode, R: Decode>(&mut self, to: &AccountId32, query: Built<Args, R>) -> Result<R, Failure> {
+    fn ask<Args: Encode, R: Decode>(
+        &mut self,
+        to: &AccountId32,
+        query: Built<Args, R>,
+    ) -> Result<R, Failure> {
         let nobody = AccountId32::new([9; 32]);
         let (chain, draft) = self.draft()?;
         let dry = chain.dry_call_in(draft, &nobody, to, 0, encode(query)).map_err(broken)?;
@@ -210,7 +214,10 @@ impl Chain {
         let (chain, draft) = self.draft()?;
         // The pallet keeps a cell under the hash of its key and the key itself.
         let written = chain.written_in(draft, &id);
-        Ok(written.into_iter().map(|(key, value)| (key.get(16..).unwrap_or_default().to_vec(), value)).collect())
+        Ok(written
+            .into_iter()
+            .map(|(key, value)| (key.get(16..).unwrap_or_default().to_vec(), value))
+            .collect())
     }
 }
 

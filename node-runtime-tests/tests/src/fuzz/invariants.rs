@@ -9,11 +9,12 @@ use crate::blake2;
 use ink::primitives::AccountId;
 use parity_scale_codec::Encode;
 use poq_contract::storage::{
-    ACCOUNTS, AUDITORS, BOOKS, CHANGES, INFOS, KINDS, KIND_IDS, LEVERS, MEMBERS, NODES, POOLS, TASKS, VERSIONS,
+    ACCOUNTS, AUDITORS, BOOKS, CHANGES, INFOS, KINDS, KIND_IDS, LEVERS, MEMBERS, NODES, POOLS, TASKS,
+    VERSIONS,
 };
 use poq_contract::types::{
-    Counts, KindParams, Lever, Node, NodeStatus, OutputState, PoolId, Reveal, Role, Seat, SeatState, Task, Ver,
-    MAX_NODES_PER_OWNER, MAX_OPEN, MAX_PENDING, MAX_TASKS_PER_REQUESTER,
+    Counts, KindParams, Lever, Node, NodeStatus, OutputState, PoolId, Reveal, Role, Seat, SeatState, Task,
+    Ver, MAX_NODES_PER_OWNER, MAX_OPEN, MAX_PENDING, MAX_TASKS_PER_REQUESTER,
 };
 use poq_core::commitment;
 use poq_core::registry::{Epoch, CLASSES};
@@ -98,7 +99,8 @@ fn authorised(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
                 | Message::ProposeOwner(_)
                 | Message::AcceptOwnership()
         );
-        let same = (before.genesis, before.network, before.epoch_ms) == (after.genesis, after.network, after.epoch_ms);
+        let same = (before.genesis, before.network, before.epoch_ms)
+            == (after.genesis, after.network, after.epoch_ms);
         ensure(may && same, || format!("{} changes the root: {before:?}, {after:?}", message.name()))?;
     }
     Ok(())
@@ -127,7 +129,11 @@ fn cells(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
         );
         let governs = matches!(
             message,
-            Message::Propose(_) | Message::ProposeCode(_) | Message::Enact(_) | Message::Cancel(_) | Message::SetCode()
+            Message::Propose(_)
+                | Message::ProposeCode(_)
+                | Message::Enact(_)
+                | Message::Cancel(_)
+                | Message::SetCode()
         );
         let may = match message {
             // A place in a pool, for whoever needs it first.
@@ -149,10 +155,13 @@ fn cells(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
             Message::Collect(_) => {
                 map == TASKS.prefix() && sized == "freed" || map == ACCOUNTS.prefix() && sized == "resized"
             }
-            Message::DrawPanels(_) | Message::Advance(_) => map == ACCOUNTS.prefix() && own && sized == "made",
+            Message::DrawPanels(_) | Message::Advance(_) => {
+                map == ACCOUNTS.prefix() && own && sized == "made"
+            }
             Message::WithdrawBond() => map == AUDITORS.prefix() && own && sized == "freed",
             _ if governs => {
-                [CHANGES.prefix(), LEVERS.prefix(), KINDS.prefix(), VERSIONS.prefix(), KIND_IDS.prefix()].contains(&map)
+                [CHANGES.prefix(), LEVERS.prefix(), KINDS.prefix(), VERSIONS.prefix(), KIND_IDS.prefix()]
+                    .contains(&map)
                     || map == AUDITORS.prefix() && sized == "made"
                     || map == 0 && sized == "resized"
             }
@@ -193,7 +202,8 @@ fn moved(message: &Message, before: Phase, after: Phase) -> bool {
                 matches!((before, after), (Scoring, Revealing) | (Scoring | Revealing, Settled | Refunded))
             }
             Message::Advance(_) => {
-                !before.is_final() && (after == Refunded || matches!((before, after), (Scoring | Revealing, Settled)))
+                !before.is_final()
+                    && (after == Refunded || matches!((before, after), (Scoring | Revealing, Settled)))
             }
             _ => false,
         }
@@ -217,8 +227,10 @@ fn tasks(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
                 ensure(collected, || format!("task {id} is gone by {}: {task:?}", message.name()))?;
             }
             (Some(before), Some(after)) => {
-                changed_task(call, message, *id, before, after)
-                    .map_err(|error| Failure { text: format!("task {id}, {}: {error}", message.name()), ..error })?;
+                changed_task(call, message, *id, before, after).map_err(|error| Failure {
+                    text: format!("task {id}, {}: {error}", message.name()),
+                    ..error
+                })?;
             }
             (None, None) => {}
         }
@@ -230,7 +242,11 @@ fn tasks(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
 fn requested(call: &Accepted<'_>, id: TaskId, task: &Task) -> Result<(), Failure> {
     let mut owners = BTreeSet::from([task.requester]);
     for slot in &task.outputs {
-        let node = call.state.nodes.get(&slot.node).ok_or_else(|| Failure::violation("an assigned node is not there"))?;
+        let node = call
+            .state
+            .nodes
+            .get(&slot.node)
+            .ok_or_else(|| Failure::violation("an assigned node is not there"))?;
         let fits = node.role == Role::Inference
             && node.kind == task.kind
             && node.price == slot.price
@@ -276,11 +292,17 @@ fn changed_task(
         let half = deadline.saturating_sub(before.terms.draw_ms / 2);
         let may = match (old.state, new.state, message) {
             (OutputState::Assigned, OutputState::Committed, Message::CommitOutputs(items)) => {
-                let sent = items.iter().any(|item| (item.task, item.node, item.commitment) == (id, old.node, new.commitment));
+                let sent = items
+                    .iter()
+                    .any(|item| (item.task, item.node, item.commitment) == (id, old.node, new.commitment));
                 own && open && sent && new.commitment != [0; 32] && new.committed_at == call.now
             }
             (OutputState::Assigned, OutputState::Declined, Message::Decline(_)) => own && open,
-            (OutputState::Committed, OutputState::Opened, Message::OpenOutputs(_) | Message::DrawPanels(_)) => {
+            (
+                OutputState::Committed,
+                OutputState::Opened,
+                Message::OpenOutputs(_) | Message::DrawPanels(_),
+            ) => {
                 let network = &call.state.root()?.network;
                 let preimage = commitment::output(network, id, old.node, &new.hash, &new.salt);
                 blake2(&preimage) == old.commitment && phase == Phase::Drawing && call.now <= half
@@ -292,7 +314,8 @@ fn changed_task(
     seats(call, message, id, before, after)?;
     let draws = before.seed != after.seed;
     if draws {
-        let shown = matches!(message, Message::DrawPanels(_)) && phase == Phase::Drawing && call.now <= deadline;
+        let shown =
+            matches!(message, Message::DrawPanels(_)) && phase == Phase::Drawing && call.now <= deadline;
         let all = after.outputs.iter().all(|slot| slot.state != OutputState::Committed);
         ensure(shown && all && before.panel.iter().all(|seat| seat.node == 0), || {
             format!("drawn at {}: {before:?}", call.now)
@@ -302,9 +325,10 @@ fn changed_task(
         // The outputs are sealed by the last answer, or by the deadline.
         let sealed = if call.now > before.deadline { before.deadline } else { call.now };
         let epoch_ms = call.state.root()?.epoch_ms;
-        ensure(u64::from(after.sealed_epoch) == sealed / epoch_ms && before.phase == Phase::Inferring, || {
-            format!("sealed in epoch {} at {}", after.sealed_epoch, call.now)
-        })?;
+        ensure(
+            u64::from(after.sealed_epoch) == sealed / epoch_ms && before.phase == Phase::Inferring,
+            || format!("sealed in epoch {} at {}", after.sealed_epoch, call.now),
+        )?;
     }
     Ok(())
 }
@@ -320,7 +344,8 @@ fn seats(
     let filled = !before.filled && after.filled;
     let (phase, deadline) = phase_at(before, call.now);
     let mut owners = BTreeSet::from([after.requester]);
-    let of_answers = after.outputs.iter().filter_map(|slot| call.state.nodes.get(&slot.node)).map(|node| node.owner);
+    let of_answers =
+        after.outputs.iter().filter_map(|slot| call.state.nodes.get(&slot.node)).map(|node| node.owner);
     owners.extend(of_answers);
     for (old, new) in before.panel.iter().zip(&after.panel) {
         if new.node != 0 && before.panel.iter().all(|seat| seat.node != new.node) {
@@ -338,18 +363,35 @@ fn seats(
             ensure(old.node == new.node, || format!("a seat from {old:?} to {new:?}"))?;
             let may = match (old.state, new.state, message) {
                 (SeatState::Drawn, SeatState::Committed, Message::CommitScores(items)) => {
-                    let sent = items.iter().any(|item| (item.task, item.node, item.commitment) == (id, old.node, new.commitment));
+                    let sent = items.iter().any(|item| {
+                        (item.task, item.node, item.commitment) == (id, old.node, new.commitment)
+                    });
                     let open = before.phase == Phase::Scoring && call.now <= before.deadline;
-                    operates(call, old.node) && open && sent && new.commitment != [0; 32] && new.committed_at == call.now
+                    operates(call, old.node)
+                        && open
+                        && sent
+                        && new.commitment != [0; 32]
+                        && new.committed_at == call.now
                 }
                 (SeatState::Committed, SeatState::Revealed, Message::RevealScores(items)) => {
-                    let matching = |item: &&Reveal| item.task == id && item.node == old.node && item.scores == new.scores;
+                    let matching = |item: &&Reveal| {
+                        item.task == id && item.node == old.node && item.scores == new.scores
+                    };
                     let network = &call.state.root()?.network;
                     let opens = |item: &Reveal| {
-                        let preimage = commitment::scores(network, id, item.node, &item.scores, &item.report_hash, &item.salt);
+                        let preimage = commitment::scores(
+                            network,
+                            id,
+                            item.node,
+                            &item.scores,
+                            &item.report_hash,
+                            &item.salt,
+                        );
                         blake2(&preimage) == old.commitment
                     };
-                    phase == Phase::Revealing && call.now <= deadline && items.iter().filter(matching).any(opens)
+                    phase == Phase::Revealing
+                        && call.now <= deadline
+                        && items.iter().filter(matching).any(opens)
                 }
                 // Two messages' worth cannot be in one.
                 _ => false,
@@ -359,11 +401,14 @@ fn seats(
         if new.node != 0 && new.drawn_at == call.now && new.state == SeatState::Drawn {
             // One seat an owner, never the requester's nor an answer's. Checked when the seat is taken.
             let owner = call.state.nodes.get(&new.node).map(|node| node.owner);
-            ensure(owner.is_some_and(|owner| owners.insert(owner)), || format!("a second seat of an owner: {new:?}"))?;
+            ensure(owner.is_some_and(|owner| owners.insert(owner)), || {
+                format!("a second seat of an owner: {new:?}")
+            })?;
         }
     }
     if filled {
-        let may = phase == Phase::Scoring && call.now > deadline && call.now <= deadline + before.terms.draw_ms;
+        let may =
+            phase == Phase::Scoring && call.now > deadline && call.now <= deadline + before.terms.draw_ms;
         ensure(may, || format!("seats are filled at {}", call.now))?;
     }
     Ok(())
@@ -403,11 +448,19 @@ fn nodes(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
         ensure(fixed(before) == fixed(after), || format!("node {id} is another one: {after:?}"))?;
         let set = |node: &Node| (node.operator, node.payee, node.price);
         let configured = matches!(message, Message::Configure(..));
-        ensure(configured || set(before) == set(after), || format!("{} configures node {id}", message.name()))?;
+        ensure(configured || set(before) == set(after), || {
+            format!("{} configures node {id}", message.name())
+        })?;
         let trust = (before.trust, before.gain_average) == (after.trust, after.gain_average);
         let audits = matches!(message, Message::OpenReference(..));
         ensure(trust || audits, || format!("{} moves the trust of node {id}", message.name()))?;
-        ensure(after.trust >= params.trust_floor.min(before.trust), || format!("node {id} has {:?}", after.trust))?;
+        let settles = matches!(message, Message::Advance(_) | Message::RevealScores(_));
+        ensure(before.due == after.due || settles, || {
+            format!("{} moves what is due to node {id}", message.name())
+        })?;
+        ensure(after.trust >= params.trust_floor.min(before.trust), || {
+            format!("node {id} has {:?}", after.trust)
+        })?;
         if before.status != after.status {
             let may = match message {
                 Message::Drain(other) => other == id,
@@ -436,7 +489,8 @@ fn nodes(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
             _ => false,
         };
         if owners_act {
-            let least = if before.standing.place.class().is_some() { params.stake_min / 2 } else { params.stake_min };
+            let least =
+                if before.standing.place.class().is_some() { params.stake_min / 2 } else { params.stake_min };
             let due = weight(after, params, least);
             ensure(latest == due, || format!("node {id} weighs {latest} after its owner's act, not {due}"))?;
         }
@@ -485,7 +539,9 @@ fn locks(state: &State) -> Result<(), Failure> {
         let mut at_risk = 0;
         for task_id in &open {
             let task = state.tasks.get(task_id).filter(|task| !task.phase.is_final());
-            let task = task.ok_or_else(|| Failure::violation(format!("node {id} is bound by task {task_id}, which is over")))?;
+            let task = task.ok_or_else(|| {
+                Failure::violation(format!("node {id} is bound by task {task_id}, which is over"))
+            })?;
             let (named, risk) = match node.role {
                 Role::Inference => (
                     task.outputs.iter().filter(|slot| slot.node == *id).count(),
@@ -495,14 +551,17 @@ fn locks(state: &State) -> Result<(), Failure> {
                     (task.panel.iter().filter(|seat| seat.node == *id).count(), task.terms.evaluator_at_risk)
                 }
             };
-            ensure(named == 1, || format!("node {id} is bound by task {task_id}, which has {named} places for it"))?;
+            ensure(named == 1, || {
+                format!("node {id} is bound by task {task_id}, which has {named} places for it")
+            })?;
             at_risk += risk;
         }
         let twice = open.iter().collect::<BTreeSet<_>>().len() != open.len();
         let stake = node.stake;
-        ensure(!twice && open.len() <= MAX_OPEN && stake.locked == at_risk && at_risk <= stake.total(), || {
-            format!("node {id} has {at_risk} at risk for {open:?}, and {stake:?}")
-        })?;
+        ensure(
+            !twice && open.len() <= MAX_OPEN && stake.locked == at_risk && at_risk <= stake.total(),
+            || format!("node {id} has {at_risk} at risk for {open:?}, and {stake:?}"),
+        )?;
     }
     let mut asked: BTreeMap<AccountId, BTreeSet<TaskId>> = BTreeMap::new();
     for (id, task) in &state.tasks {
@@ -553,9 +612,13 @@ fn places(call: &Accepted<'_>) -> Result<(), Failure> {
                         _ => member.at(now.saturating_sub(1)).copied(),
                     };
                     let Some(id) = id else {
-                        return Err(Failure::violation(format!("place {key:?} is forgotten in its {which} version")));
+                        return Err(Failure::violation(format!(
+                            "place {key:?} is forgotten in its {which} version"
+                        )));
                     };
-                    ensure(id != 0 && seen.insert(id), || format!("node {id} has two places, {which}, or none is at {key:?}"))?;
+                    ensure(id != 0 && seen.insert(id), || {
+                        format!("node {id} has two places, {which}, or none is at {key:?}")
+                    })?;
                     if which == "next" {
                         placed += 1;
                         let node = state.nodes.get(&id);

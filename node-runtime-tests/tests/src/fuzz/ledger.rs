@@ -246,7 +246,7 @@ fn undelivered_penalty(params: &KindParams, task: &Task, own: OutputState) -> Ba
         OutputState::Committed => part(params.unrevealed_penalty, risk),
         OutputState::Assigned => part(params.missed_penalty, risk),
         OutputState::Declined if task.outputs.iter().any(|slot| tried(slot.state)) => {
-            part(params.missed_penalty, risk)
+            part(params.bad_penalty, risk)
         }
         OutputState::Declined => {
             let all = task.outputs.iter().all(|slot| slot.state == OutputState::Declined);
@@ -301,8 +301,7 @@ impl Ended<'_> {
                     // Not known who got how much of it.
                     return (rest, rest + slots.map(|slot| back(0, opened(slot.state))).sum::<Balance>());
                 }
-                let sum: Balance =
-                    slots.zip(paid).map(|(slot, paid)| back(*paid, opened(slot.state))).sum();
+                let sum: Balance = slots.zip(paid).map(|(slot, paid)| back(*paid, opened(slot.state))).sum();
                 exactly(rest + sum)
             }
             Ending::Undelivered => exactly(self.after.fee - reserve),
@@ -322,12 +321,9 @@ impl Ended<'_> {
         for slot in &after.outputs {
             let (pay, slash) = match (slot.state, after.ending) {
                 (OutputState::Opened, Ending::Consensus) => ((0, cut.inference), (0, missed)),
-                (OutputState::Opened, Ending::Unopened | Ending::NoSecret) => {
-                    (exactly(cut.inference), exactly(0))
-                }
-                (OutputState::Opened, _) => {
-                    (exactly(part(params.delivery_share, cut.inference)), exactly(0))
-                }
+                // The requester alone is to blame.
+                (OutputState::Opened, Ending::NoSecret) => (exactly(cut.inference), exactly(0)),
+                (OutputState::Opened, _) => (exactly(part(params.delivery_share, cut.inference)), exactly(0)),
                 (state, _) => (exactly(0), exactly(undelivered_penalty(params, after, state))),
             };
             expected.add(slot.node, pay, slash);
@@ -461,15 +457,18 @@ impl Ledger {
         for (id, before, after) in &call.diff.nodes {
             // A pool takes the last and goes in the same message.
             if after.is_none() && call.message.is_some() {
-                ensure(before.as_ref().is_some_and(|node| node.stake.total() == 0 && node.claimable == 0), || {
-                    format!("node {id} is gone with its money: {before:?}")
-                })?;
+                ensure(
+                    before.as_ref().is_some_and(|node| node.stake.total() == 0 && node.claimable == 0),
+                    || format!("node {id} is gone with its money: {before:?}"),
+                )?;
             }
         }
         for (id, _, after) in &call.diff.accounts {
             let credit = after.as_ref().map_or(0, |account| account.credit);
             let book = self.credit(id);
-            ensure(credit == book, || format!("an account has {credit} of credit, the books {book}: {id:?}"))?;
+            ensure(credit == book, || {
+                format!("an account has {credit} of credit, the books {book}: {id:?}")
+            })?;
         }
         for (id, _, after) in &call.diff.auditors {
             let bond = after.map_or(0, |auditor| auditor.bond);
@@ -497,7 +496,9 @@ impl Ledger {
                 .ok_or_else(|| Failure::violation("the pool claims more than its node has earned"))?;
             book.claimed += claimed;
             let moves = before.stake.total() != after.stake.total() || claimed > 0;
-            ensure(!moves || before.owner == before.payee, || format!("a pool moves the money of node {id}"))?;
+            ensure(!moves || before.owner == before.payee, || {
+                format!("a pool moves the money of node {id}")
+            })?;
         }
         for (id, before, after) in &call.diff.nodes {
             if let (Some(_), None) = (before, after) {
@@ -566,7 +567,9 @@ impl Ledger {
             Message::Withdraw() => {
                 let amount: Balance = call.returned()?;
                 let credit = self.credit.remove(&call.sender).unwrap_or(0);
-                ensure(amount == credit && amount > 0, || format!("{amount} withdrawn of {credit} of credit"))?;
+                ensure(amount == credit && amount > 0, || {
+                    format!("{amount} withdrawn of {credit} of credit")
+                })?;
                 out.push((call.sender, amount));
             }
             Message::Bond() => *self.bonds.entry(call.sender).or_default() += call.value(),
@@ -641,7 +644,7 @@ impl Ledger {
                     && cut.evaluator >= params.evaluator_slot_min
                     && request.fee <= params.fee_max
                     && terms.evaluator_at_risk == cut.evaluator * Balance::from(params.evaluator_risk)
-                    && terms.inference_at_risk == params.inference_at_risk
+                    && terms.inference_at_risk == cut.inference * Balance::from(params.inference_risk)
                     && terms.evaluator_at_risk.max(terms.inference_at_risk) <= most
             });
             ensure(fits.is_some(), || format!("task {id} takes {request:?} under {:?}", task.terms))?;
@@ -666,7 +669,8 @@ impl Ledger {
         let mut to = None;
         for id in ids {
             let refund = self.tasks.remove(id).and_then(|book| book.refund);
-            total += refund.ok_or_else(|| Failure::violation(format!("task {id} is collected unfinished")))?;
+            total +=
+                refund.ok_or_else(|| Failure::violation(format!("task {id} is collected unfinished")))?;
             let gone = call.diff.tasks.iter().find(|(task, ..)| task == id);
             let Some((_, Some(task), None)) = gone else {
                 return Err(Failure::violation(format!("task {id} is collected and still there")));
@@ -675,7 +679,9 @@ impl Ledger {
                 "the refunds of two are collected at once".into()
             })?;
             let archived = call.now > task.deadline + call.state.root()?.global.archive_ms;
-            ensure(call.sender == task.requester || archived, || format!("somebody else collects task {id}"))?;
+            ensure(call.sender == task.requester || archived, || {
+                format!("somebody else collects task {id}")
+            })?;
         }
         let amount: Balance = call.returned()?;
         ensure(amount == total, || format!("{amount} collected of {total}"))?;
@@ -706,9 +712,12 @@ impl Ledger {
             }
             if !before.phase.is_final() && after.phase.is_final() {
                 let (n, k) = (after.outputs.len(), after.panel.len());
-                let cut = cut(params, after.fee, n, k).ok_or_else(|| Failure::violation("a fee without slots"))?;
+                let cut =
+                    cut(params, after.fee, n, k).ok_or_else(|| Failure::violation("a fee without slots"))?;
                 let must = ending(before, after, call.now)?;
-                ensure(after.ending == must, || format!("task {id} ends as {:?}, not {must:?}", after.ending))?;
+                ensure(after.ending == must, || {
+                    format!("task {id} ends as {:?}, not {must:?}", after.ending)
+                })?;
                 let ended_task = Ended { before, after, params, cut };
                 ended_task.expect(call.now, &mut expected);
                 ended.push((*id, ended_task));
@@ -766,7 +775,9 @@ impl Ledger {
             && fee <= after.terms.keeper_fee
             && after.keeper_steps == before.keeper_steps + 1
             && after.keeper_steps <= 4;
-        ensure(allowed, || format!("task {id}: {fee} for {} as step {}", message.name(), after.keeper_steps))?;
+        ensure(allowed, || {
+            format!("task {id}: {fee} for {} as step {}", message.name(), after.keeper_steps)
+        })?;
         *self.credit.entry(call.sender).or_default() += fee;
         if let Some(book) = self.tasks.get_mut(&id) {
             book.keepers += fee;
@@ -803,9 +814,9 @@ impl Ledger {
             self.treasury += task.treasury();
             rest += after.fee - after.keepers - after.refund - task.treasury();
         }
-        let burned = rest
-            .checked_sub(earned)
-            .ok_or_else(|| Failure::violation(format!("nodes get {earned} of {rest} that is left of fees")))?;
+        let burned = rest.checked_sub(earned).ok_or_else(|| {
+            Failure::violation(format!("nodes get {earned} of {rest} that is left of fees"))
+        })?;
         self.burned += burned + slashed;
         Ok(())
     }
@@ -820,7 +831,10 @@ impl Ledger {
         let paid: Balance = self.people.values().map(|person| person.paid).sum();
         let got: Balance = self.people.values().map(|person| person.got).sum();
         ensure(paid + self.pool.paid + self.given == got + self.pool.got + self.gifts, || {
-            format!("{paid} came in by messages, {got} went out, and {:?} of the pool, {} are left", self.pool, self.gifts)
+            format!(
+                "{paid} came in by messages, {got} went out, and {:?} of the pool, {} are left",
+                self.pool, self.gifts
+            )
         })
     }
 }

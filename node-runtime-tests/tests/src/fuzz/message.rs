@@ -5,7 +5,8 @@ use ink::primitives::AccountId;
 use parity_scale_codec::{Decode, Encode};
 use poq_contract::errors::Error;
 use poq_contract::types::{
-    Change, Commit, Decline as Declined, Draw, Lever, NodeUpdate, Open, Opening, Registration, Request, Reveal,
+    Change, Commit, Decline as Declined, Draw, Lever, NodeUpdate, Open, Opening, Registration, Request,
+    Reveal,
 };
 use poq_contract::Poq;
 use poq_core::units::{Balance, NodeId, TaskId};

@@ -54,6 +54,11 @@ impl Native {
         Native::at([200; 32].into(), [1; 32], (1_767_225_600_000, 1))
     }
 
+    /// The number of the block that calls go into now.
+    pub fn block(&self) -> u32 {
+        self.block
+    }
+
     fn balance(account: AccountId) -> Balance {
         test::get_account_balance::<Env>(account).unwrap_or(0)
     }
@@ -154,7 +159,10 @@ impl Machine for Native {
                 native::roll_back();
                 Native::transfer(self.contract, from, call.value);
                 if Native::balance(self.contract) != before {
-                    return Err(Failure::violation(format!("{} paid, and refused: {error:?}", message.name())));
+                    return Err(Failure::violation(format!(
+                        "{} paid, and refused: {error:?}",
+                        message.name()
+                    )));
                 }
                 sent.answer = Err(Refused::Contract(error));
                 Ok(sent)

@@ -3,8 +3,8 @@
 
 use super::act::{Act, Verb};
 use super::machine::{
-    people, Call, Payload, AUDITORS, HEIRS, KEEPERS, OPERATORS, OUTSIDER, OWNER, OWNERS, PAYEES, PEOPLE, POOR,
-    REQUESTERS,
+    people, Call, Payload, AUDITORS, HEIRS, KEEPERS, OPERATORS, OUTSIDER, OWNER, OWNERS, PAYEES, PEOPLE,
+    POOR, REQUESTERS,
 };
 use super::message::{selector_of, Message};
 use super::state::State;
@@ -13,9 +13,9 @@ use crate::{blake2, salt};
 use ink::primitives::AccountId;
 use parity_scale_codec::Encode;
 use poq_contract::types::{
-    Change, Commit, Decline, DeclineReason, Draw, GlobalParams, KindParams, Lever, Node, NodeStatus, NodeUpdate,
-    Open, Opened, Opening, OutputState, Registration, Request, Reveal, Role, SeatState, Source, Step, Task, MAX_BATCH,
-    MAX_INLINE, MAX_TEXT,
+    Change, Commit, Decline, DeclineReason, Draw, GlobalParams, KindParams, Lever, Node, NodeStatus,
+    NodeUpdate, Open, Opened, Opening, OutputState, Registration, Request, Reveal, Role, SeatState, Source,
+    Step, Task, MAX_BATCH, MAX_INLINE, MAX_TEXT,
 };
 use poq_core::commitment::{self, Hash};
 use poq_core::params::DAY;
@@ -325,14 +325,19 @@ impl Minds {
                         duties.push((None, Duty::Open(open)));
                     }
                 }
-                let waits = task.outputs.iter().enumerate().any(|(at, slot)| committed(slot.state) && hidden(at));
+                let waits =
+                    task.outputs.iter().enumerate().any(|(at, slot)| committed(slot.state) && hidden(at));
                 let secret = secret_of(&task.reference_commitment);
                 // A request that somebody else has sent has a secret that nobody knows.
                 let known = task.secret_hash
                     == blake2(&commitment::secret(&view.network, task.requester.as_ref(), &secret));
-                if mind != Mind::NoSecret && !waits && known {
-                    let openings =
-                        task.outputs.iter().map(|slot| committed(slot.state).then(|| opened_of(id, slot.node)));
+                // Where there were too few, it is tried again, but not all the time.
+                let again = !task.short || view.now.is_multiple_of(8);
+                if mind != Mind::NoSecret && !waits && known && again {
+                    let openings = task
+                        .outputs
+                        .iter()
+                        .map(|slot| committed(slot.state).then(|| opened_of(id, slot.node)));
                     let draw = Draw { task: id, secret, openings: openings.collect() };
                     // Normally nothing is opened on the chain.
                     duties.insert(0, (None, Duty::Draw(draw)));
@@ -360,13 +365,17 @@ impl Minds {
                 for (at, seat) in task.panel.iter().enumerate() {
                     let silent = match mind {
                         Mind::FewReveal => {
-                            task.panel.iter().filter(|seat| seat.state == SeatState::Revealed).count() + 1 >= quorum
+                            task.panel.iter().filter(|seat| seat.state == SeatState::Revealed).count() + 1
+                                >= quorum
                         }
                         Mind::OneHides => at == 0,
                         _ => false,
                     };
                     let reveal = reveal_of(mind, id, task, at, seat.node);
-                    if seat.state == SeatState::Committed && !silent && seat.commitment == scores_of(view, &reveal) {
+                    if seat.state == SeatState::Committed
+                        && !silent
+                        && seat.commitment == scores_of(view, &reveal)
+                    {
                         duties.push((None, Duty::Reveal(reveal)));
                     }
                 }
@@ -399,8 +408,11 @@ impl Minds {
         };
         let mut duties = vec![duty];
         // In whatever order they come: a block's author or a relayer decides that.
-        let mut rest: Vec<Duty> =
-            all.into_iter().filter(|(other, duty)| duty.kind() == kind && *other == by).map(|(_, duty)| duty).collect();
+        let mut rest: Vec<Duty> = all
+            .into_iter()
+            .filter(|(other, duty)| duty.kind() == kind && *other == by)
+            .map(|(_, duty)| duty)
+            .collect();
         if n[1] / 128 % 2 == 1 {
             rest.reverse();
         }
@@ -426,7 +438,8 @@ impl Minds {
     }
 
     fn keep(&self, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
-        let due = |task: &Task| matches!(task.clock().step(view.now), Step::Fill | Step::Settle | Step::End(_));
+        let due =
+            |task: &Task| matches!(task.clock().step(view.now), Step::Fill | Step::Settle | Step::End(_));
         let mut ids: Vec<TaskId> =
             view.state.tasks.iter().filter(|(_, task)| due(task)).map(|(id, _)| *id).collect();
         let first = (n[0] as usize).checked_rem(ids.len())?;
@@ -440,14 +453,19 @@ impl Minds {
             view.state.tasks.iter().filter(|(_, task)| task.phase.is_final()).collect();
         let (_, task) = pick(&over, n[0])?;
         let requester = task.requester;
-        let ids: Vec<TaskId> =
-            over.iter().filter(|(_, task)| task.requester == requester).map(|(id, _)| **id).take(1 + n[1] as usize % 6).collect();
+        let ids: Vec<TaskId> = over
+            .iter()
+            .filter(|(_, task)| task.requester == requester)
+            .map(|(id, _)| **id)
+            .take(1 + n[1] as usize % 6)
+            .collect();
         // Gold tasks wait for their auditors, mostly.
         if n[2] % 4 != 0 && ids.iter().any(|id| self.is_gold(view, *id)) {
             return None;
         }
         let archive = view.state.root().ok()?.global.archive_ms;
-        let archived = |id: &TaskId| view.state.tasks.get(id).is_some_and(|task| view.now > task.deadline + archive);
+        let archived =
+            |id: &TaskId| view.state.tasks.get(id).is_some_and(|task| view.now > task.deadline + archive);
         // Tidying up behind others, where one may and where one may not.
         if n[3] % 4 == 0 {
             let plan = right(one_of(KEEPERS, n[3]), 0, Message::Collect(ids.clone()));
@@ -543,7 +561,11 @@ impl Minds {
                 let slash = view.state.announced(&Lever::SlashAuditor(id(auditor)));
                 let free = slash.is_none_or(|pending| pending.has_lapsed(view.now));
                 let plan = right(auditor, 0, Message::WithdrawBond());
-                if free { plan } else { plan.map(any) }
+                if free {
+                    plan
+                } else {
+                    plan.map(any)
+                }
             }
             Some(record) if record.appointed && record.unbonds_at == 0 && record.bond < global.audit_bond => {
                 right(auditor, global.audit_bond - record.bond, Message::Bond())
@@ -575,7 +597,11 @@ impl Minds {
                 });
                 let plan = right(person_of(&gold.auditor)?, 0, Message::OpenReference(**task_id, opening));
                 // One that owns a node of the task opens nothing; auditors own none here.
-                if free { plan } else { plan.map(any) }
+                if free {
+                    plan
+                } else {
+                    plan.map(any)
+                }
             }
         }
     }
@@ -601,7 +627,17 @@ impl Minds {
             Verb::Wait | Verb::Until | Verb::Leap | Verb::Gift | Verb::Starve => None,
         }?;
         // One in eight goes wrong on its way.
-        if n[3] % 8 == 5 && matches!(act.verb, Verb::Work | Verb::Keep | Verb::Collect | Verb::Request | Verb::Own | Verb::Take | Verb::Audit)
+        if n[3] % 8 == 5
+            && matches!(
+                act.verb,
+                Verb::Work
+                    | Verb::Keep
+                    | Verb::Collect
+                    | Verb::Request
+                    | Verb::Own
+                    | Verb::Take
+                    | Verb::Audit
+            )
         {
             return Some(spoil(plan, mix(n[3], n[2])));
         }
@@ -622,7 +658,8 @@ fn any(mut plan: Plan) -> Plan {
 /// What a node's owner does.
 fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let nodes: Vec<(&NodeId, &Node)> = view.state.nodes.iter().collect();
-    let mine: Vec<&(&NodeId, &Node)> = nodes.iter().filter(|(_, node)| person_of(&node.owner).is_some()).collect();
+    let mine: Vec<&(&NodeId, &Node)> =
+        nodes.iter().filter(|(_, node)| person_of(&node.owner).is_some()).collect();
     let what = n[1] % 32;
     if what < 3 || mine.is_empty() {
         return register(view, n);
@@ -633,7 +670,9 @@ fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let params = &view.state.kinds.get(&node.kind)?.params;
     let some = Balance::from(n[2]) * UNIT / 100_000_000;
     match what {
-        3..=8 => right(owner, 1 + some + if n[2] % 4 == 0 { params.stake_min } else { 0 }, Message::Stake(node_id)),
+        3..=8 => {
+            right(owner, 1 + some + if n[2] % 4 == 0 { params.stake_min } else { 0 }, Message::Stake(node_id))
+        }
         9..=10 => {
             let bonded = node.stake.bonded;
             let amount = match n[2] % 8 {
@@ -643,17 +682,26 @@ fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
                 _ => (bonded / 1_000) * Balance::from(n[2] / 8 % 100),
             };
             let plan = right(owner, 0, Message::Unstake(node_id, amount));
-            if amount > 0 { plan } else { plan.map(any) }
+            if amount > 0 {
+                plan
+            } else {
+                plan.map(any)
+            }
         }
         11..=14 => {
             let ripe = node.stake.withdrawable(view.now) > 0;
             let plan = right(owner, 0, Message::WithdrawUnbonded(node_id));
-            if ripe { plan } else { plan.map(any) }
+            if ripe {
+                plan
+            } else {
+                plan.map(any)
+            }
         }
         15 => right(owner, 0, Message::Drain(node_id)),
         16..=22 => {
             // Those that stay drained are of no use to anybody.
-            let drained: Vec<_> = mine.iter().filter(|(_, node)| node.status == NodeStatus::Draining).collect();
+            let drained: Vec<_> =
+                mine.iter().filter(|(_, node)| node.status == NodeStatus::Draining).collect();
             let (other, node) = pick(&drained, n[0]).map_or((&node_id, *node), |(id, node)| (*id, node));
             right(person_of(&node.owner)?, 0, Message::Resume(*other))
         }
@@ -668,7 +716,11 @@ fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
             right(owner, 0, Message::Configure(node_id, update))
         }
         _ => {
-            let ids = nodes.iter().map(|(id, _)| **id).skip(n[2] as usize % nodes.len()).take(1 + n[2] as usize / 64 % 8);
+            let ids = nodes
+                .iter()
+                .map(|(id, _)| **id)
+                .skip(n[2] as usize % nodes.len())
+                .take(1 + n[2] as usize / 64 % 8);
             right(n[3] as usize % PEOPLE, 0, Message::Refresh(ids.collect()))
         }
     }
@@ -709,7 +761,8 @@ fn take(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
             view.state.accounts.iter().filter(|(_, account)| account.credit > 0).map(|(id, _)| id).collect();
         return right(person_of(pick(&rich, n[1])?)?, 0, Message::Withdraw());
     }
-    let paid: Vec<(&NodeId, &Node)> = view.state.nodes.iter().filter(|(_, node)| node.claimable > 0).collect();
+    let paid: Vec<(&NodeId, &Node)> =
+        view.state.nodes.iter().filter(|(_, node)| node.claimable > 0).collect();
     let (node_id, node) = pick(&paid, n[1])?;
     let by = if n[2] % 2 == 0 { &node.owner } else { &node.payee };
     right(person_of(by)?, 0, Message::Claim(**node_id))
@@ -723,10 +776,24 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     // Who can send it must be able to.
     let plan = |message: Message| right(owner, 0, message).map(any);
     match n[1] % 32 {
+        // What is due is enacted, mostly.
+        _ if n[3] % 2 == 0 && levers.iter().any(|lever| is_due(view, lever)) => {
+            let due: Vec<Lever> = levers.iter().copied().filter(|lever| is_due(view, lever)).collect();
+            let lever = *pick(&due, n[2])?;
+            let message = if lever == Lever::Code { Message::SetCode() } else { Message::Enact(lever) };
+            let plan = right(n[3] as usize / 2 % PEOPLE, 0, message);
+            // Parameters may fit no more, a bond may be gone, the code may not migrate.
+            if matches!(lever, Lever::Appoint(_)) {
+                plan
+            } else {
+                plan.map(any)
+            }
+        }
         // Nobody can do without new tasks for long.
         _ if root.paused && n[3] % 4 != 0 => plan(Message::SetPaused(false)),
         0..=1 => {
-            let (kind, record) = view.state.kinds.iter().nth(n[2] as usize % view.state.kinds.len().max(1))?;
+            let (kind, record) =
+                view.state.kinds.iter().nth(n[2] as usize % view.state.kinds.len().max(1))?;
             let kind = if n[2] / 16 % 8 == 0 { kind + 1 } else { *kind };
             plan(Message::Propose(Change::Kind(kind, varied(&record.params, mix(n[2], n[3])))))
         }
@@ -746,15 +813,13 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
             let amount = UNIT * Balance::from(n[2] % 120);
             plan(Message::Propose(Change::SlashAuditor(id(one_of(AUDITORS, n[3])), amount)))
         }
-        9..=15 => {
+        9..=10 => {
             let lever = *pick(levers, n[2])?;
             let message = if lever == Lever::Code { Message::SetCode() } else { Message::Enact(lever) };
-            let due = view.state.announced(&lever).is_some_and(|pending| pending.is_due(view.now));
-            let still = matches!(lever, Lever::Appoint(_));
-            let plan = right(n[3] as usize % PEOPLE, 0, message);
-            if due && still { plan } else { plan.map(any) }
+            right(n[3] as usize % PEOPLE, 0, message).map(any)
         }
-        16 => plan(Message::Cancel(*pick(levers, n[2])?)),
+        11..=13 => plan(Message::Propose(Change::Appoint(id(one_of(AUDITORS, n[2]))))),
+        14..=16 => plan(Message::Cancel(*pick(levers, n[2])?)),
         17..=18 => plan(Message::SetPaused(!root.paused && n[2] % 2 == 0)),
         19 => plan(Message::DismissAuditor(id(one_of(AUDITORS, n[2])))),
         20 => plan(Message::ProposeOwner(id(one_of(HEIRS, n[2])))),
@@ -772,7 +837,11 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         25..=27 => {
             let burned = view.state.books.liabilities.burned > 0;
             let plan = right(n[3] as usize % PEOPLE, 0, Message::Burn());
-            if burned { plan } else { plan.map(any) }
+            if burned {
+                plan
+            } else {
+                plan.map(any)
+            }
         }
         28..=29 => {
             let [later, mute] = view.instances?;
@@ -781,6 +850,10 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         30 => right(n[2] as usize % PEOPLE, 0, Message::SetCode()).map(any),
         _ => right(n[2] as usize % PEOPLE, 0, Message::Migrate()).map(any),
     }
+}
+
+fn is_due(view: &View<'_>, lever: &Lever) -> bool {
+    view.state.announced(lever).is_some_and(|pending| pending.is_due(view.now))
 }
 
 /// Parameters like these with something changed, mostly still valid.
@@ -804,7 +877,7 @@ pub fn varied(params: &KindParams, how: u32) -> KindParams {
         12 => new.draw_ms = 30_000 + Millis::from(by % 200) * 1_000,
         13 => new.unavailable_share = Ratio::from_permille(by % 20),
         14 => new.trust_floor = share,
-        _ => new.inference_at_risk = params.inference_at_risk / 100 * Balance::from(10 + by % 120),
+        _ => new.inference_risk = 1 + (by % 3) as u8,
     }
     new
 }
@@ -858,9 +931,12 @@ fn noise(minds: &mut Minds, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         7 => {
             // Whoever could go goes, sometimes.
             let empty = |node: &Node| node.stake.total() == 0 && node.claimable == 0;
-            let empties: Vec<(&NodeId, &Node)> = view.state.nodes.iter().filter(|(_, node)| empty(node)).collect();
+            let empties: Vec<(&NodeId, &Node)> =
+                view.state.nodes.iter().filter(|(_, node)| empty(node)).collect();
             match pick(&empties, n[2]) {
-                Some((id, node)) => return right(person_of(&node.owner)?, 0, Message::Deregister(**id)).map(any),
+                Some((id, node)) => {
+                    return right(person_of(&node.owner)?, 0, Message::Deregister(**id)).map(any)
+                }
                 None => Message::Deregister(node),
             }
         }
@@ -873,13 +949,20 @@ fn noise(minds: &mut Minds, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         14 => Message::Decline(vec![Decline { task, node, reason: DeclineReason::Other }]),
         15 => Message::OpenOutputs(vec![Open { task, node, opened: opened_of(task, node) }]),
         16 => {
-            let secret = view.state.tasks.get(&task).map_or([0; 32], |task| secret_of(&task.reference_commitment));
+            let secret =
+                view.state.tasks.get(&task).map_or([0; 32], |task| secret_of(&task.reference_commitment));
             Message::DrawPanels(vec![Draw { task, secret, openings: vec![None; seats] }])
         }
         17 => Message::CommitScores(commit("scores")),
         18 => {
             let scores = vec![Score::of(Ratio::from_permille(n[3] % 1_001)); seats];
-            Message::RevealScores(vec![Reveal { task, node, scores, report_hash: [0; 32], salt: salt(task, node) }])
+            Message::RevealScores(vec![Reveal {
+                task,
+                node,
+                scores,
+                report_hash: [0; 32],
+                salt: salt(task, node),
+            }])
         }
         19 => Message::Advance(vec![task]),
         20 => Message::Bond(),
@@ -903,7 +986,9 @@ fn noise(minds: &mut Minds, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     };
     // Now and then by whom it belongs to.
     let from = match (&message, some_node) {
-        (Message::CommitOutputs(_) | Message::CommitScores(_) | Message::Decline(_), Some(node)) if n[1] % 2 == 0 => {
+        (Message::CommitOutputs(_) | Message::CommitScores(_) | Message::Decline(_), Some(node))
+            if n[1] % 2 == 0 =>
+        {
             person_of(&node.operator)?
         }
         (_, Some(node)) if n[1] % 3 == 0 => person_of(&node.owner).unwrap_or(from),
@@ -961,12 +1046,14 @@ fn spoil_items<T: Clone>(items: &mut Vec<T>, how: u32, spoil: impl Fn(&mut T, u3
 
 fn spoil_message(message: &mut Message, how: u32) {
     match message {
-        Message::CommitOutputs(items) | Message::CommitScores(items) => spoil_items(items, how, |item, how| match how % 4 {
-            0 => item.commitment = [0; 32],
-            1 => item.commitment[how as usize / 4 % 32] ^= 1,
-            2 => item.node += 1,
-            _ => item.task += 1,
-        }),
+        Message::CommitOutputs(items) | Message::CommitScores(items) => {
+            spoil_items(items, how, |item, how| match how % 4 {
+                0 => item.commitment = [0; 32],
+                1 => item.commitment[how as usize / 4 % 32] ^= 1,
+                2 => item.node += 1,
+                _ => item.task += 1,
+            })
+        }
         Message::Decline(items) => spoil_items(items, how, |item, how| match how % 2 {
             0 => item.node += 1,
             _ => item.task += 1,
@@ -1064,7 +1151,9 @@ pub fn due_times(view: &View<'_>) -> Vec<Millis> {
             _ => {}
         }
     }
-    for task in view.state.tasks.values().filter(|task| task.ending == Ending::Consensus && task.phase.is_final()) {
+    for task in
+        view.state.tasks.values().filter(|task| task.ending == Ending::Consensus && task.phase.is_final())
+    {
         times.push(task.deadline + task.terms.audit_ms);
     }
     times.retain(|time| *time >= view.now);
@@ -1077,7 +1166,9 @@ pub fn far_times(view: &View<'_>) -> Vec<Millis> {
     let Ok(root) = view.state.root() else { return Vec::new() };
     let mut times = vec![(view.now / root.epoch_ms + 1) * root.epoch_ms];
     for node in view.state.nodes.values() {
-        times.extend(node.stake.tranches.iter().filter(|tranche| tranche.amount > 0).map(|tranche| tranche.until));
+        times.extend(
+            node.stake.tranches.iter().filter(|tranche| tranche.amount > 0).map(|tranche| tranche.until),
+        );
     }
     times.extend(view.state.auditors.values().map(|auditor| auditor.unbonds_at));
     for pending in view.state.changes.values() {

@@ -16,7 +16,8 @@ pub fn selectors() -> Result<Vec<[u8; 4]>, Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/artifacts/poq.json");
     let broken = |error: String| Failure::broken(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|error| broken(error.to_string()))?;
-    let metadata: serde_json::Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let messages = metadata["spec"]["messages"].as_array().ok_or_else(|| broken("no messages".into()))?;
     let selector = |message: &serde_json::Value| {
         let text = message["selector"].as_str()?.strip_prefix("0x")?;
@@ -48,7 +49,8 @@ fn arguments(random: &mut Random) -> Vec<u8> {
         .collect();
     if random.random_range(0..3) == 0 {
         // A vector that says it is as long as can be: compact 2³² − 1, or 2³⁰ − 1.
-        let long: &[u8] = if random.random() { &[0x03, 0xff, 0xff, 0xff, 0xff] } else { &[0xfe, 0xff, 0xff, 0xff] };
+        let long: &[u8] =
+            if random.random() { &[0x03, 0xff, 0xff, 0xff, 0xff] } else { &[0xfe, 0xff, 0xff, 0xff] };
         let at = random.random_range(0..=bytes.len());
         bytes.splice(at..at, long.iter().copied());
     }

@@ -5,12 +5,13 @@ use super::act::{random, Act, Script, Verb};
 use super::invariants::{self, untouched};
 use super::ledger::{ashes, Accepted, Ledger};
 use super::machine::{
-    people, Call, Machine, Payload, Refused, AUDITORS, HEIRS, HOLDERS, KEEPERS, MANAGER, OPERATORS, OWNER, OWNERS,
-    PAYEES, PEOPLE, POOL_OPERATOR,
+    people, Call, Machine, Payload, Refused, AUDITORS, HEIRS, HOLDERS, KEEPERS, MANAGER, OPERATORS, OWNER,
+    OWNERS, PAYEES, PEOPLE, POOL_OPERATOR,
 };
 use super::message::Message;
 use super::people::{
-    due_times, far_times, first_owner, opened_of, person_of, poor, secret_of, varied, Intent, Minds, Plan, View,
+    due_times, far_times, first_owner, opened_of, person_of, poor, secret_of, varied, Intent, Minds, Plan,
+    View,
 };
 use super::state::{Diff, State};
 use super::{ensure, raw, Failure};
@@ -132,18 +133,18 @@ pub fn storm(machine: &mut dyn Machine, script: &Script, per_selector: u32) -> O
 impl<'a> Run<'a> {
     fn new(machine: &'a mut dyn Machine, verbose: bool) -> Run<'a> {
         Run {
-        machine,
-        state: State::default(),
-        ledger: Ledger::default(),
-        minds: Minds::default(),
-        accounts: Vec::new(),
-        wealth: Vec::new(),
-        foreseen: BTreeMap::new(),
-        in_block: 0,
-        pool: None,
-        tally: Tally::default(),
-        log: VecDeque::new(),
-        verbose,
+            machine,
+            state: State::default(),
+            ledger: Ledger::default(),
+            minds: Minds::default(),
+            accounts: Vec::new(),
+            wealth: Vec::new(),
+            foreseen: BTreeMap::new(),
+            in_block: 0,
+            pool: None,
+            tally: Tally::default(),
+            log: VecDeque::new(),
+            verbose,
         }
     }
 }
@@ -209,7 +210,8 @@ impl Run<'_> {
         for (kind, role, owner) in nodes {
             let params = if kind == 1 { &first } else { &second };
             let owner = OWNERS.start + owner;
-            let stake = params.stake_min + params.stake_min / 8 * Balance::from(random.random_range(0..16u32));
+            let stake =
+                params.stake_min + params.stake_min / 8 * Balance::from(random.random_range(0..16u32));
             let registration = Registration {
                 role,
                 kind,
@@ -266,7 +268,8 @@ impl Run<'_> {
                     Verb::Until => (due_times(&view), 4),
                     _ => (far_times(&view), usize::MAX),
                 };
-                let Some(at) = times.get((n[0] as usize).checked_rem(times.len().min(of)).unwrap_or(0)) else {
+                let Some(at) = times.get((n[0] as usize).checked_rem(times.len().min(of)).unwrap_or(0))
+                else {
                     return Ok(());
                 };
                 let beside = (at + u64::from(n[1] % 3)).saturating_sub(1);
@@ -448,7 +451,8 @@ impl Run<'_> {
                 // What moves between a pool and its holders is the pool's own affair.
                 continue;
             }
-            let got: Balance = payments.iter().filter(|(to, _)| to == account).map(|(_, amount)| amount).sum();
+            let got: Balance =
+                payments.iter().filter(|(to, _)| to == account).map(|(_, amount)| amount).sum();
             let mut must = i128::try_from(before + got).map_err(|_| Failure::broken("too much money"))?;
             if !is_pool && *account == people()[call.from] {
                 let spent = i128::try_from(value + fee).map_err(|_| Failure::broken("too much money"))?;
@@ -465,7 +469,9 @@ impl Run<'_> {
     /// The contract has what it owes, and what was given to it.
     fn solvent(&mut self) -> Result<(), Failure> {
         let (has, must) = (self.machine.purse()?, self.ledger.purse());
-        ensure(has == must, || format!("the contract has {has} and must have {must}: {:?}", self.ledger.owed()))
+        ensure(has == must, || {
+            format!("the contract has {has} and must have {must}: {:?}", self.ledger.owed())
+        })
     }
 
     // --- panels --------------------------------------------------------------------------------------------------
@@ -506,8 +512,9 @@ impl Run<'_> {
             return Ok(None);
         }
         let owner = |node: NodeId| self.state.nodes.get(&node).map(Registered::owner);
-        let excluded: Vec<[u8; 32]> =
-            std::iter::once(*task.requester.as_ref()).chain(task.outputs.iter().filter_map(|slot| owner(slot.node))).collect();
+        let excluded: Vec<[u8; 32]> = std::iter::once(*task.requester.as_ref())
+            .chain(task.outputs.iter().filter_map(|slot| owner(slot.node)))
+            .collect();
         let pool = PoolId { kind: task.kind, role: Role::Evaluator };
         let epoch = registry::epoch_of(now, root.epoch_ms);
         // A pool that was empty then is drawn from as it is now.
@@ -531,7 +538,8 @@ impl Run<'_> {
             .map_err(|error| Failure::violation(format!("task {id} cannot be drawn: {error}")))?;
         let panel = if drawn.full { drawn.seats.iter().map(|(node, _)| *node).collect() } else { Vec::new() };
         let of_pool = |node: &&Node| PoolId { kind: node.kind, role: node.role } == pool;
-        let fit = self.state.nodes.iter().filter(|(_, node)| of_pool(node)).map(|(id, node)| (*id, fits(node)));
+        let fit =
+            self.state.nodes.iter().filter(|(_, node)| of_pool(node)).map(|(id, node)| (*id, fits(node)));
         Ok(Some(Foreseen { panel, fit: fit.collect() }))
     }
 
@@ -546,12 +554,17 @@ impl Run<'_> {
     /// The panel that was drawn is the one that was to be since the outputs were sealed.
     fn drawn(&self, message: &Message, diff: &Diff, now: Option<(TaskId, Foreseen)>) -> Result<(), Failure> {
         let (Message::DrawPanels(_), Some((id, now))) = (message, now) else { return Ok(()) };
-        let Some((_, _, Some(after))) = diff.tasks.iter().find(|(task, ..)| *task == id) else { return Ok(()) };
+        let Some((_, _, Some(after))) = diff.tasks.iter().find(|(task, ..)| *task == id) else {
+            return Ok(());
+        };
         let seats: Vec<NodeId> = after.panel.iter().map(|seat| seat.node).filter(|node| *node != 0).collect();
         ensure(seats == now.panel, || format!("task {id} has the panel {seats:?}, not {:?}", now.panel))?;
         match self.foreseen.get(&id) {
             Some(then) if then.fit == now.fit => ensure(then.panel == now.panel, || {
-                format!("task {id} has the panel {seats:?}; when it was sealed it was to have {:?}", then.panel)
+                format!(
+                    "task {id} has the panel {seats:?}; when it was sealed it was to have {:?}",
+                    then.panel
+                )
             }),
             _ => Ok(()),
         }
@@ -630,8 +643,13 @@ impl Run<'_> {
     /// Every state has a deadline, past which anybody can move the task on.
     fn run_out(&mut self) -> Result<(), Failure> {
         for _ in 0..8 {
-            let open: Vec<TaskId> =
-                self.state.tasks.iter().filter(|(_, task)| !task.phase.is_final()).map(|(id, _)| *id).collect();
+            let open: Vec<TaskId> = self
+                .state
+                .tasks
+                .iter()
+                .filter(|(_, task)| !task.phase.is_final())
+                .map(|(id, _)| *id)
+                .collect();
             if open.is_empty() {
                 break;
             }
@@ -639,7 +657,9 @@ impl Run<'_> {
             self.wait(last + 1)?;
             let now = self.machine.now();
             let due = |id: &TaskId| {
-                self.state.tasks.get(id).is_some_and(|task| !matches!(task.clock().step(now), Step::Wait { .. } | Step::Draw { .. }))
+                self.state.tasks.get(id).is_some_and(|task| {
+                    !matches!(task.clock().step(now), Step::Wait { .. } | Step::Draw { .. })
+                })
             };
             let due: Vec<TaskId> = open.into_iter().filter(due).collect();
             for ids in due.chunks(8) {
@@ -761,16 +781,23 @@ impl Run<'_> {
 /// The items of a batch that must all be accepted.
 fn all_items(message: &Message, answer: &[u8]) -> Result<(), Failure> {
     fn read<T: Decode>(mut answer: &[u8]) -> Result<T, Failure> {
-        T::decode(&mut answer).map_err(|error| Failure::violation(format!("the answer does not decode: {error}")))
+        T::decode(&mut answer)
+            .map_err(|error| Failure::violation(format!("the answer does not decode: {error}")))
     }
+    // An item that found no memory left is sent again.
+    let fault = |error: &Error| *error != Error::BatchSize;
     let wrong: Option<Error> = match message {
         Message::CommitOutputs(_)
         | Message::Decline(_)
         | Message::OpenOutputs(_)
         | Message::CommitScores(_)
-        | Message::RevealScores(_) => read::<Vec<Option<Error>>>(answer)?.into_iter().flatten().next(),
-        Message::DrawPanels(_) => read::<Vec<Result<bool, Error>>>(answer)?.into_iter().find_map(Result::err),
-        Message::Advance(_) => read::<Vec<Result<Step, Error>>>(answer)?.into_iter().find_map(Result::err),
+        | Message::RevealScores(_) => read::<Vec<Option<Error>>>(answer)?.into_iter().flatten().find(fault),
+        Message::DrawPanels(_) => {
+            read::<Vec<Result<bool, Error>>>(answer)?.into_iter().filter_map(Result::err).find(fault)
+        }
+        Message::Advance(_) => {
+            read::<Vec<Result<Step, Error>>>(answer)?.into_iter().filter_map(Result::err).find(fault)
+        }
         _ => None,
     };
     ensure(wrong.is_none(), || format!("an item that must be accepted is refused: {wrong:?}"))
@@ -818,9 +845,13 @@ fn short(text: &str) -> String {
         let (before, list) = rest.split_at(from);
         out.push_str(before);
         let end = list.find(']').unwrap_or(list.len());
-        let bytes: Vec<u8> = list.get(1..end).unwrap_or_default().split(", ").map_while(|word| word.parse().ok()).collect();
+        let bytes: Vec<u8> =
+            list.get(1..end).unwrap_or_default().split(", ").map_while(|word| word.parse().ok()).collect();
         if bytes.len() >= 16 {
-            out.extend(std::iter::once("0x".to_owned()).chain(bytes.iter().take(4).map(|byte| format!("{byte:02x}"))));
+            out.extend(
+                std::iter::once("0x".to_owned())
+                    .chain(bytes.iter().take(4).map(|byte| format!("{byte:02x}"))),
+            );
             rest = list.get(end + 1..).unwrap_or_default();
         } else {
             out.push('[');
@@ -847,8 +878,13 @@ pub fn kinds(seed: u64) -> [KindParams; 2] {
 
 /// Small panels of nodes with little stake.
 fn small() -> KindParams {
-    let fee_max = 15 * UNIT;
-    KindParams { panel_min: 2, panel_max: 5, outputs_max: 2, trust_initial: Ratio::ONE, fee_max, ..KindParams::default() }
+    KindParams {
+        panel_min: 2,
+        panel_max: 5,
+        outputs_max: 2,
+        trust_initial: Ratio::ONE,
+        ..KindParams::default()
+    }
 }
 
 /// The same with other rules.

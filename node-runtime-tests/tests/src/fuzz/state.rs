@@ -8,8 +8,8 @@ use poq_contract::storage::{
     TASKS, VERSIONS,
 };
 use poq_contract::types::{
-    Account, Auditor, Books, Change, Counts, GlobalParams, Kind, Lever, Node, NodeInfo, Pending, PoolId, Task,
-    Ver,
+    Account, Auditor, Books, Change, Counts, GlobalParams, Kind, Lever, Node, NodeInfo, Pending, PoolId,
+    Task, Ver,
 };
 use poq_core::commitment::Hash;
 use poq_core::registry::Registry;
