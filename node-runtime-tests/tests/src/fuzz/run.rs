@@ -365,8 +365,11 @@ impl Run<'_> {
                     read = message;
                     (Some(&read), answer)
                 }
-                // A query.
-                (None, [0, ..]) => return untouched(&diff),
+                // A query, which costs its fee.
+                (None, [0, ..]) => {
+                    untouched(&diff)?;
+                    return self.paid(call, sent.fee, sent.deposit, &[], call.value);
+                }
                 (_, other) => return Err(Failure::violation(format!("accepted with the answer {other:?}"))),
             },
         };
