@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use assert_cmd::Command;
-use poq_sandbox::{SandboxConfig, SandboxNode, WsServer};
+use poq_sandbox::{SandboxConfig, SandboxNode, TimeMode, WsServer};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -139,9 +139,11 @@ impl Chain {
         Chain::with(address, SandboxConfig::default())
     }
 
+    /// The chain goes by the machine's clock: a command that has not heard of a new block goes by it too.
+
     fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(config).unwrap();
+        let node = SandboxNode::start(SandboxConfig { time: TimeMode::System, ..config }).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
