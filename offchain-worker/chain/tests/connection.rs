@@ -530,7 +530,7 @@ async fn a_real_node_behaves_the_same() {
         let sender = client.submitter(keys(&format!("//Real//{index}")));
         owner.transfer(&sender.account(), 1_000 * UNIT).await.unwrap();
         let id = sender
-            .send(messages::register(registration(role, index, &sender.account()), 100 * UNIT))
+            .send(messages::register(registration(role, index, &sender.account()), 200 * UNIT))
             .await
             .unwrap();
         nodes.push((id.value, sender));

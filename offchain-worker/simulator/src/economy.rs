@@ -381,6 +381,11 @@ impl<'a> Economy<'a> {
         self.split
     }
 
+    /// What an inference node has at risk.
+    pub fn inference_at_risk(&self) -> Balance {
+        self.terms.inference_at_risk
+    }
+
     /// What an evaluator has at risk.
     pub fn evaluator_at_risk(&self) -> Balance {
         self.terms.evaluator_at_risk
@@ -1061,7 +1066,7 @@ mod tests {
             if round.ended == Some(Ended::Refunded(Ending::Undelivered)) {
                 refunded += 1;
                 assert!(round.answers.iter().all(Option::is_none));
-                let missed = setting.params.missed_penalty.of(setting.params.inference_at_risk);
+                let missed = setting.params.missed_penalty.of(economy.inference_at_risk());
                 assert!(round.entries.iter().all(|e| e.slashed == missed));
             }
         }
@@ -1115,7 +1120,9 @@ mod tests {
         assert!(refund(&round) < UNIT / 1_000, "{}", refund(&round));
 
         // Nodes that were given nothing to work on lose next to nothing, and it is not free.
-        for (outputs, owed) in [(1, KindParams::default().decline_penalty.of(UNIT)), (2, 0)] {
+        let alone = Setting { outputs: 1, ..Setting::default() };
+        let at_risk = alone.params.inference_at_risk(alone.split().unwrap().inference_slot);
+        for (outputs, owed) in [(1, alone.params.decline_penalty.of(at_risk)), (2, 0)] {
             let round = run(Requester::WithholdsAll, outputs);
             assert_eq!(round.ended, Some(Ended::Refunded(Ending::Undelivered)));
             assert_eq!((paid(&round), slashed(&round)), (0, owed));
@@ -1124,11 +1131,12 @@ mod tests {
     }
 
     #[test]
-    fn who_hides_its_output_owes_the_most_and_whoever_opened_is_paid() {
+    fn who_hides_its_output_owes_the_most_and_whoever_opened_gets_its_share() {
         let world = World::standard(Spread::Wide).unwrap();
         let setting = Setting { fault_rate: 0.0, ..Setting::default() };
         let crowd = Crowd::default().attacked(Attack::WithholdOpening, 0.5);
         let mut economy = economy(&world, &setting, crowd, 12);
+        let share = setting.params.delivery_share.of(economy.fee_split().inference_slot);
         let mut seen = 0;
         for _ in 0..40 {
             let round = economy.round().unwrap().clone();
@@ -1137,8 +1145,8 @@ mod tests {
             assert_eq!(hidden, round.ended == Some(Ended::Refunded(Ending::Unopened)));
             for entry in round.entries.iter().filter(|_| hidden) {
                 let expected = match bad(&entry.node) {
-                    true => (0, setting.params.inference_at_risk),
-                    false => (economy.fee_split().inference_slot, 0),
+                    true => (0, economy.inference_at_risk()),
+                    false => (share, 0),
                 };
                 assert_eq!((entry.payout, entry.slashed), expected);
                 seen += 1;

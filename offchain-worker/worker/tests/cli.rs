@@ -389,8 +389,8 @@ fn a_node_is_registered_staked_changed_and_removed() {
     let show = || desk.json(&["node", "show", "1", "--json"]);
     assert_eq!(show()["node"]["stake"]["bonded"], "5000000000000");
     desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("not drawn: its stake is below"));
-    desk.poq(&["node", "stake", "1", "157.5", "--key-file", "bob.key"]).assert().success();
-    assert_eq!(show()["node"]["stake"]["bonded"], "162500000000000");
+    desk.poq(&["node", "stake", "1", "257.5", "--key-file", "bob.key"]).assert().success();
+    assert_eq!(show()["node"]["stake"]["bonded"], "262500000000000");
     desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("active from the next epoch on"));
 
     desk.poq(&["node", "configure", "1", "--endpoint", "http://h:2", "--key-file", "bob.key"])
@@ -417,8 +417,8 @@ fn a_node_is_registered_staked_changed_and_removed() {
 
     let bob = desk.json(&["keys", "inspect", "bob.key", "--json"])["address"].as_str().unwrap().to_owned();
     let balance = desk.json(&["balance", &bob, "--json"]);
-    assert_eq!((&balance["stake"], &balance["claimable"]), (&"162500000000000".into(), &"0".into()));
-    desk.poq(&["balance", &bob]).assert().success().stdout(contains("162.5 UNIT"));
+    assert_eq!((&balance["stake"], &balance["claimable"]), (&"262500000000000".into(), &"0".into()));
+    desk.poq(&["balance", &bob]).assert().success().stdout(contains("262.5 UNIT"));
 
     desk.refuses(&["node", "deregister", "1", "--key-file", "bob.key"], REFUSED, &["deregister was refused"]);
     desk.refuses(
@@ -430,7 +430,7 @@ fn a_node_is_registered_staked_changed_and_removed() {
     desk.refuses(&["node", "withdraw", "1", "--key-file", "bob.key"], REFUSED, &["unbonding period"]);
     network.chain.node.advance_ms(30 * HOUR).unwrap();
     let withdrawn = desk.json(&["node", "withdraw", "1", "--key-file", "bob.key", "--json"]);
-    assert_eq!(withdrawn["amount"], "162500000000000");
+    assert_eq!(withdrawn["amount"], "262500000000000");
     desk.poq(&["node", "deregister", "1", "--key-file", "bob.key"]).assert().success();
     desk.refuses(&["node", "show", "1"], REFUSED, &["there is no node 1"]);
 }
@@ -745,7 +745,7 @@ fn a_short_public_input_needs_no_server_and_nodes_can_be_named() {
 fn parameters_are_shown_set_and_refused() {
     let network = Network::new();
     let desk = &network.desk;
-    desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"100\""));
+    desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"200\""));
     // With auditors trust is anchored to what they open, and they get time; without, everybody has all of it. What is deployed
     // is what is shown.
     let defaults = desk.json(&["params", "show", "--defaults", "--json"]);

@@ -175,7 +175,7 @@ def inference_share_lost(params, answers, own):
         return 0
     if own == "declined":
         if any(delivered(a) or a == "unopened" for a in answers):
-            return params["missed_penalty"]
+            return params["bad_penalty"]
         all_of_several = len(answers) > 1 and all(a == "declined" for a in answers)
         return 0 if all_of_several else params["decline_penalty"]
     return params[{"missed": "missed_penalty", "unopened": "unrevealed_penalty"}[own]]
@@ -198,10 +198,10 @@ def settle(params, task):
     nobody = not any(map(delivered, answers))
     free = ending in ("undelivered", "unopened", "no_secret") and nobody
     if ending == "consensus":
-        outputs, panel, consensus, reference = by_scores(params, task, parts)
+        outputs, panel, consensus, reference, weight = by_scores(params, task, parts)
     else:
         outputs, panel = without_consensus(params, task, parts, ending)
-        consensus, reference = None, task["population"]["reference"]
+        consensus, reference, weight = None, task["population"]["reference"], 0
 
     # Who gets what nobody earned.
     outputs_back = ending == "consensus" or free
@@ -229,6 +229,7 @@ def settle(params, task):
         "refund": str(refund),
         "consensus": consensus,
         "reference": reference,
+        "weight": str(weight),
     }
 
 
@@ -243,8 +244,8 @@ def seat_row(**known):
 def without_consensus(params, task, parts, ending):
     _, _, inference_slot, evaluator_slot = parts
     answers = [o["answer"] for o in task["outputs"]]
-    share = ONE if ending in ("unopened", "no_secret") else params["delivery_share"]
-    risk, seat_risk = int(params["inference_at_risk"]), params["evaluator_risk"] * evaluator_slot
+    share = ONE if ending == "no_secret" else params["delivery_share"]
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
     outputs = [
         output_row(
             payout=of(share, inference_slot) if delivered(a) else 0,
@@ -277,7 +278,7 @@ def gain_of(pairs, tolerance, ring, available):
 def by_scores(params, task, parts):
     protocol, reserve, inference_slot, evaluator_slot = parts
     outputs, panel, past = task["outputs"], task["panel"], task["population"]
-    risk, seat_risk = int(params["inference_at_risk"]), params["evaluator_risk"] * evaluator_slot
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
     missed, seat_missed = of(params["missed_penalty"], risk), of(params["missed_penalty"], seat_risk)
     rule, tolerance = params["aggregation"], params["tolerance"]
     answers = [o["answer"] for o in outputs]
@@ -350,16 +351,17 @@ def by_scores(params, task, parts):
             row["payout"], row["slashed"] = payout, penalty
 
     reference = past["reference"]
+    burned = protocol // 2 + reserve - int(task["keepers"])
     if params["merit"] != "closeness":
         least = params["merit"]["information"]["floor"]
-        weight = fraction(protocol // 2 + reserve, int(params["ring_burn"]))
+        weight = fraction(burned, int(params["ring_burn"]))
         step = of(params["merit"]["information"]["step"], weight)
         gains = [row["gain"] for row in settled_panel if row["gain"] is not None]
         above = sum(g > past["reference"] for g in gains)
         for _ in range(abs(2 * above - len(gains)) if step else 0):
             by = max(1, of(step, reference))
             reference = max(least, clip(reference + (by if 2 * above > len(gains) else -by)))
-    return settled_outputs, settled_panel, next((q for q in quality if q is not None), None), reference
+    return settled_outputs, settled_panel, next((q for q in quality if q is not None), None), reference, burned
 
 
 def audit(params, task):

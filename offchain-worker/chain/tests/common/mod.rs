@@ -160,7 +160,7 @@ impl<N> World<N> {
     pub(crate) async fn node(&self, role: Role, index: u8) -> (NodeId, Submitter) {
         let sender = self.sender(&format!("//{role:?}//{index}")).await;
         let id = sender
-            .send(messages::register(registration(role, index, &sender.account()), 100 * UNIT))
+            .send(messages::register(registration(role, index, &sender.account()), 200 * UNIT))
             .await
             .unwrap();
         (id.value, sender)

@@ -81,7 +81,6 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
         ring_burn: scaled(shipped.ring_burn),
         stake_min: scaled(shipped.stake_min),
         stake_cap: 4 * scaled(shipped.stake_min),
-        inference_at_risk: scaled(shipped.inference_at_risk),
         inference_ms: 15 * MINUTE,
         draw_ms: 5 * MINUTE,
         commit_ms: 10 * MINUTE,

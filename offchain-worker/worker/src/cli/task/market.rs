@@ -128,13 +128,15 @@ impl Market<'_> {
             .filter(asked)
     }
 
-    /// The lowest price of each owner whose node can be drawn, in rising order.
+    /// The lowest price of each owner whose node can be drawn for a slot of that price, in rising order.
     fn prices(&self) -> Vec<Balance> {
         let settled = self.is_settled(Role::Inference);
-        let at_risk = self.params.inference_at_risk;
+        let can = |view: &&NodeView| {
+            let slot = view.node.price.max(self.params.inference_slot_min);
+            self.filter(view, settled, self.params.inference_at_risk(slot)).is_none()
+        };
         let mut cheapest: BTreeMap<[u8; 32], Balance> = BTreeMap::new();
-        for view in self.of_role(Role::Inference).filter(|view| self.filter(view, settled, at_risk).is_none())
-        {
+        for view in self.of_role(Role::Inference).filter(can) {
             let owner: [u8; 32] = *view.node.owner.as_ref();
             let price = cheapest.entry(owner).or_insert(view.node.price);
             *price = view.node.price.min(*price);
@@ -165,7 +167,7 @@ impl Market<'_> {
     /// What can be drawn of a role now, at a fee that is split so.
     pub(super) fn supply(&self, role: Role, wanted: u8, split: &FeeSplit) -> Supply {
         let (slot, at_risk) = match role {
-            Role::Inference => (split.inference_slot, self.params.inference_at_risk),
+            Role::Inference => (split.inference_slot, self.params.inference_at_risk(split.inference_slot)),
             Role::Evaluator => (split.evaluator_slot, self.params.evaluator_at_risk(split.evaluator_slot)),
         };
         let mut supply =
@@ -395,7 +397,7 @@ mod tests {
         for says in [
             "4 wanted, 10 registered, 2 can be drawn",
             "1 draining",
-            "less stake than 100 UNIT",
+            "less stake than 200 UNIT",
             "1 from the next epoch on",
             "16 open tasks",
             "1 your own",
