@@ -60,6 +60,8 @@ fn one_answer_three_evaluators_from_request_to_claim() -> Res {
     let owner = world.owner.clone();
     let to = world.account()?;
     world.send(&owner, 0, call().withdraw_treasury(ink_of(&to), owed.treasury))??;
+    // Who drew the panel for the requester, a moment after that was due.
+    assert_eq!(world.send(&dev::bob(), 0, call().withdraw())??.value, task.keepers);
     let owed = world.overview()?.liabilities;
     assert_eq!((owed.escrow, owed.refunds, owed.claimable, owed.treasury, owed.burned), (0, 0, 0, 0, 0));
     Ok(())
