@@ -524,6 +524,7 @@ impl Poq {
                 slashed: missed,
                 missed: true,
                 record: None,
+                due: 0,
             };
             record.finish(&outcome, &newest, session.epoch)?;
             session.save(node, &record);
@@ -550,8 +551,8 @@ impl Poq {
         let params = older.as_ref().unwrap_or(&kind.params);
         let output_nodes: Vec<NodeId> = task.outputs.iter().map(|slot| slot.node).collect();
         let panel_nodes: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
-        let trust = |node| session.load(node).map_or(Ratio::ZERO, |node| node.trust);
-        let input = task.settlement_input(ending, trust, &kind.population, session.now);
+        let standing = |node| session.load(node).map_or((Ratio::ZERO, 0), |node| (node.trust, node.due));
+        let input = task.settlement_input(ending, standing, &kind.population, session.now);
         let settlement = settle(params, &input).ok_or(Error::Overflow)?;
         let outcomes = task.outcomes(id, &input, &settlement);
         let mut credited: Balance = 0;

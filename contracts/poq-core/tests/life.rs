@@ -112,7 +112,7 @@ fn quality(permille: u32) -> Score {
 }
 
 fn end(task: &Task, ending: Ending, now: Millis) -> Settlement {
-    let input = task.settlement_input(ending, |_| Ratio::ONE, &Population::default(), now);
+    let input = task.settlement_input(ending, |_| (Ratio::ONE, 0), &Population::default(), now);
     let settlement = settle(&params(), &input).unwrap();
     assert_books(task, &settlement);
     settlement
@@ -495,7 +495,7 @@ proptest! {
         for (node, score) in (101..).zip(&panel) {
             reveal(&mut task, node, &[*score], START + 3);
         }
-        let mut input = task.settlement_input(Ending::Consensus, |_| Ratio::ONE, &Population::default(), START);
+        let mut input = task.settlement_input(Ending::Consensus, |_| (Ratio::ONE, 0), &Population::default(), START);
         input.panel[0].latency_ms = committed;
         input.outputs[0].price = price;
         let mut cost = |latency_ms| {
@@ -569,7 +569,7 @@ fn m6_the_reference_gain_moves_by_what_is_burned() {
         for node in 101..=103 {
             reveal(&mut task, node, &[quality(900)], START + 3);
         }
-        let input = task.settlement_input(Ending::Consensus, |_| Ratio::ONE, &population, START + 3);
+        let input = task.settlement_input(Ending::Consensus, |_| (Ratio::ONE, 0), &population, START + 3);
         settle(&p, &input).unwrap().reference.ppb().abs_diff(population.reference.ppb())
     };
     // A hundredth of the fee, and the keepers' reserve.

@@ -1045,11 +1045,52 @@ proptest! {
     }
 
     #[test]
-    fn merit_rises_with_the_gain_up_to_the_reference(gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE)) {
-        let m = merit::information(gain, reference);
-        prop_assert_eq!(m == Ratio::ZERO, i128::from(gain) * i128::from(ONE) < i128::from(reference.ppb()));
-        prop_assert_eq!(m == Ratio::ONE, gain >= reference.signed());
-        prop_assert!(merit::information(gain + more, reference) >= m);
+    fn merit_rises_with_the_gain_and_with_what_is_due(
+        gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE),
+        slot in 1..1_000_000_000_000_000u128, due in -10_000_000_000_000_000i128..10_000_000_000_000_000,
+        earned in 0..10_000_000_000_000_000i128,
+    ) {
+        let (m, after) = merit::spread(gain, reference, due, slot);
+        let better = merit::spread(gain + more, reference, due, slot);
+        let richer = merit::spread(gain, reference, due + earned, slot);
+        prop_assert!(better.0 >= m && better.1 >= after && richer.0 >= m && richer.1 >= after);
+        // A task earns two slots at most either way, and of what is due two slots at most go.
+        let two = 2 * slot as i128;
+        prop_assert!((after - due).abs() <= 2 * two);
+        prop_assert!(m.of(slot) as i128 <= ((due + two) / 8).max(0));
+    }
+
+    /// However long and whatever it earns: sixteen of the largest slots are the most that can be due or held back.
+    #[test]
+    fn what_is_due_is_bounded(
+        tasks in prop::collection::vec((-i64::from(ONE)..=i64::from(ONE), ratio_in(1..=ONE), 1..1_000_000_000_000u128), 1..200),
+    ) {
+        let most = 16 * tasks.iter().map(|(_, _, slot)| *slot as i128).max().unwrap();
+        let mut due = 0i128;
+        for (gain, reference, slot) in tasks {
+            due = merit::spread(gain, reference, due, slot).1;
+            prop_assert!((-most..=most).contains(&due), "{due} of {most}");
+        }
+    }
+
+    /// What is due is money: who earns in tasks of the least slots is not paid by it in dear ones.
+    #[test]
+    fn cheap_tasks_earn_nothing_dear(
+        cheap in prop::collection::vec(0..=i64::from(ONE), 1..100), dear in prop::collection::vec(-i64::from(ONE)..=0, 1..100),
+    ) {
+        let (mut due, mut paid) = (0, 0);
+        let mut task = |gain: i64, slot: u128| {
+            let (merit, after) = merit::spread(gain, Ratio::from_permille(100), due, slot);
+            due = after;
+            merit.of(slot)
+        };
+        for gain in &cheap {
+            task(*gain, 1_000_000);
+        }
+        for gain in &dear {
+            paid += task(*gain, 1_000_000_000);
+        }
+        prop_assert!(paid <= 16 * 1_000_000);
     }
 
     #[test]

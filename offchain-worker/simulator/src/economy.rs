@@ -625,7 +625,7 @@ impl<'a> Economy<'a> {
         for node in task.vacate() {
             self.finish(
                 index_of(node),
-                Outcome { task: id, at_risk, payout: 0, slashed, missed: true, record: None },
+                Outcome { task: id, at_risk, payout: 0, slashed, missed: true, record: None, due: 0 },
                 None,
             )?;
         }
@@ -910,8 +910,11 @@ impl<'a> Economy<'a> {
     /// Ends a task, and opens its reference if it is gold.
     fn close(&mut self, mut task: Task, id: TaskId, ending: Ending, gold: Audit) -> Result<Ended> {
         let params = &self.setting.params;
-        let trust = |node| self.store.get(index_of(node)).trust;
-        let input = task.settlement_input(ending, trust, &self.population, self.now);
+        let standing = |node| {
+            let node = self.store.get(index_of(node));
+            (node.trust, node.due)
+        };
+        let input = task.settlement_input(ending, standing, &self.population, self.now);
         let settlement = settle(params, &input).ok_or_else(|| self.bug())?;
         let consensus = settlement.ending == Ending::Consensus;
         let mut paid = 0;
@@ -985,6 +988,7 @@ impl<'a> Economy<'a> {
                 if float(record.trust) < below {
                     record.trust = newcomers_trust(node.role, params);
                     record.gain_average = 0;
+                    record.due = 0;
                 }
             }
             self.store.refresh(id, params, epoch);

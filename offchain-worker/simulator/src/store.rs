@@ -71,6 +71,7 @@ impl Store {
             record: Default::default(),
             trust: newcomers_trust(of.role, params),
             gain_average: 0,
+            due: 0,
             misses: 0,
             standing: Standing::default(),
             open: Default::default(),

@@ -16,7 +16,7 @@ use super::trust;
 use crate::kind::Population;
 use crate::params::{FeeSplit, KindParams, MeritRule, TrustRule};
 use crate::task::penalties::{evaluator_penalty, inference_penalty};
-use crate::units::{Balance, Millis, Ratio, Score, Signed};
+use crate::units::{Balance, Millis, Ratio, Score, Signed, SignedBalance};
 use alloc::vec::Vec;
 use parity_scale_codec::{Decode, Encode};
 use scale_info::TypeInfo;
@@ -98,6 +98,9 @@ pub struct EvaluatorInput {
     pub latency_ms: Millis,
     /// Its trust.
     pub trust: Ratio,
+    /// What is due to it from earlier tasks ([`merit::spread`]).
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub due: SignedBalance,
 }
 
 /// Everything that a task's end depends on, besides the kind's parameters.
@@ -153,6 +156,9 @@ pub struct EvaluatorSettlement {
     pub gain: Option<Signed>,
     /// a: the merit by the kind's rule.
     pub merit: Ratio,
+    /// What is due to it after this task.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub due: SignedBalance,
     /// C.
     pub cost: Ratio,
     /// R = α·a − β·C in signed parts per billion.
@@ -327,6 +333,7 @@ fn without_consensus(
                 }
                 _ => 0,
             },
+            due: evaluator.due,
             slashed: evaluator_penalty(params, split.evaluator_slot, &evaluator.conduct),
             ..EvaluatorSettlement::default()
         })
@@ -416,6 +423,7 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
         let mut settled = EvaluatorSettlement {
             deviation: deviation.tolerated,
             gain,
+            due: evaluator.due,
             slashed: evaluator_penalty(params, split.evaluator_slot, &evaluator.conduct),
             ..EvaluatorSettlement::default()
         };
@@ -437,7 +445,17 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
             Conduct::Revealed(_) => {
                 // Abstaining on some outputs earns in proportion to the others.
                 let answered = Ratio::from_fraction(comparisons.len() as u128, available as u128);
-                settled.merit = merit_of(params, &deviation, gain, answered, input.population.reference);
+                (settled.merit, settled.due) = match (params.merit, gain) {
+                    // The gain is a mean over all available outputs already: half of them answered earns half at most.
+                    (MeritRule::Information { floor, .. }, Some(gain)) => {
+                        let reference = input.population.reference.max(floor);
+                        let (merit, due) =
+                            merit::spread(gain, reference, evaluator.due, split.evaluator_slot);
+                        (merit.min(answered), due)
+                    }
+                    // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
+                    _ => (merit::closeness(&deviation).mul(answered), evaluator.due),
+                };
                 settled.cost = params.evaluator_latency.cost(evaluator.latency_ms);
                 settled.net = params.evaluator_weights.net(settled.merit, settled.cost);
                 let money = params.evaluator_weights.outcome(settled.net, split.evaluator_slot, missed);
@@ -719,23 +737,4 @@ fn compare(
             Some(Comparison { own, others })
         })
         .collect()
-}
-
-fn merit_of(
-    params: &KindParams,
-    deviation: &Deviation,
-    gain: Option<Signed>,
-    answered: Ratio,
-    reference: Ratio,
-) -> Ratio {
-    match (params.merit, gain) {
-        // The gain is a mean over all available outputs already: half of them answered earns half at most.
-        (MeritRule::Information { floor, .. }, Some(gain)) => {
-            merit::information(gain, reference.max(floor)).min(answered)
-        }
-        // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
-        (MeritRule::Closeness, _) | (MeritRule::Information { .. }, None) => {
-            merit::closeness(deviation).mul(answered)
-        }
-    }
 }

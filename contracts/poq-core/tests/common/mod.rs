@@ -225,9 +225,10 @@ fn output() -> impl Strategy<Value = OutputInput> {
 const NOW: Millis = 1_700_000_000_000;
 
 fn evaluator(outputs: usize, floor: Ratio) -> impl Strategy<Value = EvaluatorInput> {
-    (conduct(outputs), 0..200_000u64, ratio()).prop_map(move |(conduct, late, trust)| {
+    let due = prop_oneof![3 => -1_000_000_000_000_000i128..1_000_000_000_000_000, 1 => any::<i128>()];
+    (conduct(outputs), 0..200_000u64, ratio(), due).prop_map(move |(conduct, late, trust, due)| {
         let latency_ms = if conduct == Conduct::Missed { 0 } else { late };
-        EvaluatorInput { conduct, latency_ms, trust: trust.max(floor) }
+        EvaluatorInput { conduct, latency_ms, trust: trust.max(floor), due }
     })
 }
 

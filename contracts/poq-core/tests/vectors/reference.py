@@ -104,8 +104,12 @@ def information_gain(pairs, tolerance, ring):
     return sum(gains) // len(gains)
 
 
-def information(gain, reference):
-    return 0 if gain < 0 else fraction(gain, reference)
+def spread(gain, reference, due, slot):
+    """The merit, and what is due after it: a task earns up to two slots, and pays an eighth of what is due."""
+    size = of(fraction(abs(gain), 2 * reference), 2 * slot)
+    due += -size if gain < 0 else size
+    part = max(-2 * slot, min(2 * slot, truncate(due, 8)))
+    return (fraction(part, slot) if part > 0 else 0), due - part
 
 
 def multiplicative(w, d, eta, floor):
@@ -217,6 +221,8 @@ def settle(params, task):
     refund += protocol if free else 0
     paid = sum(row["payout"] for row in outputs + panel)
     slashed = sum(row["slashed"] for row in outputs + panel)
+    for row in panel:
+        row["due"] = str(row["due"])
     for row in outputs + panel:
         row["payout"], row["slashed"] = str(row["payout"]), str(row["slashed"])
     return {
@@ -238,7 +244,7 @@ def output_row(**known):
 
 
 def seat_row(**known):
-    return {"deviation": 0, "gain": None, "merit": 0, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
+    return {"deviation": 0, "gain": None, "merit": 0, "due": 0, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
 
 
 def without_consensus(params, task, parts, ending):
@@ -258,6 +264,7 @@ def without_consensus(params, task, parts, ending):
         told = ending == "input_unavailable" and no_input(revealed_scores(evaluator["conduct"]))
         panel.append(
             seat_row(
+                due=int(evaluator["due"]),
                 payout=of(params["unavailable_share"], evaluator_slot) if told else 0,
                 slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk),
             )
@@ -325,7 +332,7 @@ def by_scores(params, task, parts):
     settled_panel = []
     for m, evaluator in enumerate(panel):
         pairs = pairs_of(m, 1)
-        row = seat_row(slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk))
+        row = seat_row(due=int(evaluator["due"]), slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk))
         settled_panel.append(row)
         if no_input(said[m]):
             row["slashed"] = seat_missed
@@ -341,7 +348,8 @@ def by_scores(params, task, parts):
             row["merit"] = of(share, ONE - row["deviation"])
         else:
             reference = max(past["reference"], params["merit"]["information"]["floor"])
-            row["merit"] = min(share, information(row["gain"], reference))
+            merit, row["due"] = spread(row["gain"], reference, row["due"], evaluator_slot)
+            row["merit"] = min(share, merit)
         row["cost"] = latency_cost(evaluator["latency_ms"], params["evaluator_latency"])
         row["net"] = net(params["evaluator_weights"], row["merit"], row["cost"])
         payout, penalty = outcome(params["evaluator_weights"], row["net"], evaluator_slot, seat_missed)
@@ -511,7 +519,10 @@ def check_reward(c):
 def check_merit(c):
     pairs = [tuple(p) for p in c["comparisons"]]
     gain = information_gain(pairs, c["tolerance"], c["ring"])
-    return {"gain": gain, "merit": None if gain is None else information(gain, c["reference"])}
+    if gain is None:
+        return {"gain": None, "merit": None, "due": None}
+    merit, due = spread(gain, c["reference"], int(c["due"]), int(c["slot"]))
+    return {"gain": gain, "merit": merit, "due": str(due)}
 
 
 def check_trust(c):

@@ -306,6 +306,7 @@ mod tests {
                 record: Record::default(),
                 trust: Ratio::ONE,
                 gain_average: 0,
+                due: 0,
                 misses: 0,
                 standing: Standing { weight: Ver::new(Ratio::ONE), place: Place { class: 0, index: 0 } },
                 open: [0; MAX_OPEN],
