@@ -818,11 +818,12 @@ async fn leave(
         let view = &view;
         async move {
             if player.is_pooled() {
-                return pool.close(client, player).await;
+                pool.close(client, player).await?;
+                return anyhow::Ok(0);
             }
             let bonded = view.node(player.id).await?.map_or(0, |view| view.node.stake.bonded);
             if bonded == 0 {
-                return anyhow::Ok(0);
+                return Ok(0);
             }
             let owner = client.submitter(player.owner.keys.clone());
             Ok(owner.send(messages::unstake(player.id, bonded)).await?.value)
@@ -833,16 +834,22 @@ async fn leave(
     if !ground.advance_to(until)? {
         return Ok(None);
     }
-    let leaving = cast.players.iter().map(|player| async move {
-        if player.is_pooled() {
-            return pool.pay_out(client, player, &cast.holder).await.map(Some);
-        }
+    let leaving = cast.players.iter().filter(|player| !player.is_pooled()).map(|player| async move {
         let owner = client.submitter(player.owner.keys.clone());
         owner.send(messages::withdraw_unbonded(player.id)).await?;
         owner.send(messages::deregister(player.id)).await?;
-        anyhow::Ok(None)
+        anyhow::Ok(())
     });
-    Ok(try_join_all(leaving).await?.into_iter().flatten().next())
+    try_join_all(leaving).await?;
+    let pooled = cast.players.iter().find(|player| player.is_pooled()).context("no node has a pool")?;
+    // Its era, its exit time, and once more where a tranche's grid makes that longer.
+    for _ in 0..4 {
+        match pool.wind_up(client, pooled).await? {
+            None => return pool.pay_out(client, pooled, &cast.holder).await.map(Some),
+            Some(until) => ensure!(ground.advance_to(until)?, "the chain's clock cannot be moved any more"),
+        };
+    }
+    bail!("the pool could not be closed")
 }
 
 /// Sends back to the funder what is left. What cannot be sent back is told, and is no failure of the demonstration.

@@ -6,7 +6,7 @@ use super::{global_params, EPOCH};
 use crate::cli::amount::Unit;
 use anyhow::Context;
 use poq_chain::deploy::Artifact;
-use poq_chain::pool::{self, MemberView, NewPool, PoolNode, Rules, Terms, Token};
+use poq_chain::pool::{self, MemberView, NewPool, PoolNode, Rules, Stage, Terms, Token};
 use poq_chain::types::{Millis, Ratio};
 use poq_chain::{to_ink, AccountId32, At, Client};
 
@@ -105,14 +105,26 @@ impl Pool {
         })
     }
 
-    /// Begins to close it; returns from when its stake can be had.
-    pub(super) async fn close(&self, client: &Client, player: &Player) -> anyhow::Result<Millis> {
+    /// Begins to close it: its stake goes out with its next era.
+    pub(super) async fn close(&self, client: &Client, player: &Player) -> anyhow::Result<()> {
         client.submitter(player.owner.keys.clone()).send(pool::close(&self.address)).await?;
-        let node = client.view().await?.node(player.id).await?.context("the pool's node is gone")?;
-        Ok(node.node.stake.tranches.iter().map(|tranche| tranche.until).max().unwrap_or(0))
+        Ok(())
     }
 
-    /// Pays everybody out of it: its stake is back. Returns what manager and holder got.
+    /// Does what is due in a pool that is being closed; returns from when there is more to do, `None` where it is closed.
+    pub(super) async fn wind_up(&self, client: &Client, player: &Player) -> anyhow::Result<Option<Millis>> {
+        client.submitter(player.owner.keys.clone()).send(pool::advance(&self.address)).await?;
+        let view = client.view().await?;
+        if view.pool(&self.address).await?.ledger.stage == Stage::Closed {
+            return Ok(None);
+        }
+        let node = view.node(player.id).await?.context("the pool's node is gone")?;
+        let back = node.node.stake.tranches.iter().map(|tranche| tranche.until).max();
+        let era = view.block().timestamp_ms.saturating_add(EPOCH.as_millis() as Millis);
+        Ok(Some(back.unwrap_or(era)))
+    }
+
+    /// Pays everybody out of it, once it is closed. Returns what manager and holder got.
     pub(super) async fn pay_out(
         &self,
         client: &Client,
@@ -120,7 +132,6 @@ impl Pool {
         holder: &Actor,
     ) -> anyhow::Result<(u128, u128)> {
         let manager = client.submitter(player.owner.keys.clone());
-        manager.send(pool::advance(&self.address)).await?;
         let submitter = client.submitter(holder.keys.clone());
         let MemberView { shares, .. } =
             client.view().await?.pool_member(&self.address, &holder.account()).await?;
