@@ -99,7 +99,7 @@ pub(crate) struct DemoArgs {
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
-    /// The built pool contract; found as `poq pool create` finds it.
+    /// The built pool contract; found beside the other one, or as `poq pool create` finds it.
     #[arg(long, env = "POQ_POOL_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) pool_artifact: Option<PathBuf>,
     /// The folder of the models that scripts/install-models.sh has installed.
@@ -189,7 +189,10 @@ struct Prepared {
 
 fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     let artifact = artifact(args.artifact.as_deref())?;
-    let pool = find_artifact(args.pool_artifact.as_deref(), POOL_ARTIFACT, "--pool-artifact")?;
+    // Both are built into one folder.
+    let beside = args.artifact.as_ref().map(|file| file.with_file_name("pool.contract"));
+    let pool = args.pool_artifact.clone().or(beside.filter(|file| file.is_file()));
+    let pool = find_artifact(pool.as_deref(), POOL_ARTIFACT, "--pool-artifact")?;
     let models_dir = args.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), &models_dir);
     for model in cast::models() {
