@@ -883,12 +883,13 @@ impl Report<'_> {
     /// What raids on a staking pool gain, in UNIT.
     fn raids(&self) -> Result<()> {
         let header = names(&["raid", "gain", "due", "because", "others_gain", "others_gain_without"]);
+        // Plancks that rounding leaves are nobody's gain.
+        let figure = |units: f64| short((units * 1e6).round() / 1e6 + 0.0);
         let rows: Vec<Vec<String>> = raids::all()?
             .into_iter()
             .map(|of| {
-                let numbers = [of.others, of.others_without].map(short);
-                let mut row = names(&[of.raid, &short(of.gain), &short(of.due), of.because]);
-                row.extend(numbers);
+                let mut row = names(&[of.raid, &figure(of.gain), &figure(of.due), of.because]);
+                row.extend([of.others, of.others_without].map(figure));
                 row
             })
             .collect();
