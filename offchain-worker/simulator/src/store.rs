@@ -99,6 +99,23 @@ impl Store {
         self.nodes[index as usize] = node;
     }
 
+    /// What an owner does to its node in `now`: it counts from the next epoch on.
+    pub(crate) fn act(
+        &mut self,
+        index: u32,
+        params: &KindParams,
+        now: Epoch,
+        change: impl FnOnce(&mut Node),
+    ) {
+        let mut node = self.nodes[index as usize].clone();
+        change(&mut node);
+        let weight = node.weight(params);
+        let pool = PoolId { kind: KIND, role: node.role };
+        // As in `refresh`.
+        let _ = place(self, pool, now, id_of(index), &mut node, weight);
+        self.nodes[index as usize] = node;
+    }
+
     /// What all nodes own: stakes, at risk or not, and rewards.
     pub(crate) fn owned(&self) -> Balance {
         self.nodes.iter().map(|node| node.stake.total() + node.claimable).sum()
