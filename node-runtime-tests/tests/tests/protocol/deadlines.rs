@@ -68,7 +68,7 @@ fn a_panel_is_drawn_for_those_who_delivered_in_time() -> Res {
     first_commits(&mut world, id, &nodes.0)?;
     let plan = world.draw_of(id)?;
     let early = world.one(&dev::bob(), call().draw_panels(vec![plan]))?.unwrap_err();
-    assert_eq!(early, Error::Task(Refusal::WrongPhase));
+    assert_eq!(early, Error::Task(Refusal::TooEarly));
     world.pass(params().inference_ms + 1)?;
     world.draw(id)?;
     world.score(id, &nodes.1, |_| vec![800, 2_000])?;
