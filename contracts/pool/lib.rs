@@ -27,9 +27,6 @@
 // ink!'s macros generate undocumented items and arithmetic of their own.
 #![allow(missing_docs, unreachable_pub, clippy::new_without_default, unexpected_cfgs)]
 
-#[cfg(target_arch = "wasm32")]
-#[path = "../poq/copy.rs"]
-mod copy;
 pub mod errors;
 pub mod events;
 pub mod node;
