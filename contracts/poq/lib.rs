@@ -42,6 +42,8 @@
 //!
 //! The root's layout never changes: what later code adds goes into cells of its own. Every mapping has a key of its own
 //! ([`storage`]). `set_code` runs announced code and lets it `migrate` in the same message.
+// What is announced and what is called is decoded once and used at once: a box would only cost gas.
+#![allow(clippy::large_enum_variant)]
 #![cfg_attr(not(feature = "std"), no_std, no_main)]
 // ink!'s macros generate undocumented items and arithmetic of their own.
 #![allow(missing_docs, unreachable_pub, clippy::new_without_default, unexpected_cfgs)]

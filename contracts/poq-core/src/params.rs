@@ -332,7 +332,7 @@ impl KindParams {
         )?;
         // One answer and the smallest panel have the largest slots.
         let dearest = self.split_unchecked(self.fee_max, 1, self.panel_min).ok_or(ParamsError::Bounds)?;
-        let most = self.stake_min / MAX_OPEN as Balance;
+        let most = self.stake_min.checked_div(MAX_OPEN as Balance).unwrap_or(0);
         let dearest_risk = self.inference_at_risk(dearest.inference_slot);
         ensure(
             dearest_risk <= most && self.evaluator_at_risk(dearest.evaluator_slot) <= most,

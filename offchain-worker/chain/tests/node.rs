@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{artifact, keys, options, params, registration, setup, World, KIND};
+use common::{artifact, keys, options, params, setup, World};
 use poq_chain::deploy::{find_or_deploy, Setup};
 use poq_chain::types::{Phase, Role};
 use poq_chain::{messages, Client};

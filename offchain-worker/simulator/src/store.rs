@@ -30,12 +30,12 @@ pub(crate) struct Store {
 
 /// The registry's number of a simulated node.
 pub(crate) fn id_of(index: u32) -> NodeId {
-    NodeId::from(index) + 1
+    index + 1
 }
 
 /// The simulated node of a number.
 pub(crate) fn index_of(id: NodeId) -> u32 {
-    u32::try_from(id.saturating_sub(1)).unwrap_or(u32::MAX)
+    id.saturating_sub(1)
 }
 
 impl Store {
