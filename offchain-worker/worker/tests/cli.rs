@@ -140,7 +140,6 @@ impl Chain {
     }
 
     /// The chain goes by the machine's clock: a command that has not heard of a new block goes by it too.
-
     fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
         let node = SandboxNode::start(SandboxConfig { time: TimeMode::System, ..config }).unwrap();

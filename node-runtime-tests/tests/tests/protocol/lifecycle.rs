@@ -118,7 +118,7 @@ fn batches_do_what_single_messages_do_and_skip_what_is_wrong() -> Res {
     assert!(results[1].is_some());
     assert_eq!(world.task(id)?.task.phase, Phase::Drawing);
     // Again: accepted, and nothing happens.
-    let again = world.send(&operator, 0, call().commit_outputs(vec![items[0].clone()]))??;
+    let again = world.send(&operator, 0, call().commit_outputs(vec![items[0]]))??;
     assert_eq!(again.value, vec![None]);
     Ok(())
 }
