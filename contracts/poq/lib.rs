@@ -23,7 +23,9 @@
 //!
 //! A message that returns an error has changed nothing. Repeating a duty with the same content is accepted and does nothing,
 //! so that a worker that lost an answer can simply send again. Batches (1 to 64 items) skip what is wrong and say so per item; a
-//! batch none of whose items is accepted is refused with the first item's error.
+//! batch none of whose items is accepted is refused with the first item's error. Items of large tasks for which there is no memory left
+//! say `BatchSize`: send them again ([`memory`]). ink! reads 16 KiB of a call: 64 items of every kind fit in but draws with four openings
+//! each (48), and requests with long addresses or inputs.
 //!
 //! # Storage deposits
 //!
@@ -53,7 +55,11 @@ mod copy;
 pub mod errors;
 pub mod events;
 pub mod governance;
+mod memory;
 pub mod money;
+pub mod mutant;
+#[cfg(feature = "std")]
+pub mod native;
 pub mod nodes;
 pub mod storage;
 pub mod tasks;
