@@ -332,7 +332,7 @@ impl KindParams {
         )?;
         // One answer and the smallest panel have the largest slots.
         let dearest = self.split_unchecked(self.fee_max, 1, self.panel_min).ok_or(ParamsError::Bounds)?;
-        let most = self.stake_min / MAX_OPEN as Balance;
+        let most = self.stake_min.checked_div(MAX_OPEN as Balance).unwrap_or(0);
         let dearest_risk = self.inference_at_risk(dearest.inference_slot);
         ensure(
             dearest_risk <= most && self.evaluator_at_risk(dearest.evaluator_slot) <= most,
@@ -426,7 +426,14 @@ impl KindParams {
 
     /// The smallest fee that [`KindParams::split`] accepts; `None` where the largest is not enough (a share of zero).
     pub fn fee_min(&self, outputs: u8, panel: u8) -> Option<Balance> {
-        let fits = |fee: Balance| self.split(fee, outputs, panel).is_some();
+        self.fee_for(outputs, panel, 0)
+    }
+
+    /// The smallest fee that [`KindParams::split`] accepts and that offers each inference node a slot of at least `price`; `None` where
+    /// the largest is not enough.
+    pub fn fee_for(&self, outputs: u8, panel: u8, price: Balance) -> Option<Balance> {
+        let fits =
+            |fee: Balance| self.split(fee, outputs, panel).is_some_and(|split| split.inference_slot >= price);
         // Monotone in the fee up to the largest: bisect. 128 steps at most, and only in queries.
         let (mut low, mut high) = (0u128, self.fee_max);
         if !fits(high) {

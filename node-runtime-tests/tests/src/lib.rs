@@ -450,7 +450,7 @@ impl World {
         if !drawn {
             return Err(format!("too few evaluators could be drawn for task {id}").into());
         }
-        Ok(self.panel(id)?)
+        self.panel(id)
     }
 
     /// The nodes of a task's panel.

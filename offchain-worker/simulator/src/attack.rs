@@ -442,7 +442,7 @@ mod tests {
 
     const SEEN: [Option<f64>; 3] = [Some(0.5), Some(0.7), None];
     const OWN: [bool; 3] = [true, false, false];
-    const RING: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
+    const EARLIER: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
 
     struct Given {
         scores: Vec<Option<f64>>,
@@ -458,7 +458,7 @@ mod tests {
     }
 
     fn act(attack: Attack, seen: &[Option<f64>], shared: &mut Collusion, rng: &mut Rng) -> Given {
-        let view = View { seen, own: &OWN, ring: &RING, last: Some(0.62), usual: 0.65 };
+        let view = View { seen, own: &OWN, ring: &EARLIER, last: Some(0.62), usual: 0.65 };
         let mut scores = Vec::new();
         let plan = plan(attack, &view, shared, rng, &mut scores);
         assert_eq!(scores.len(), seen.len());

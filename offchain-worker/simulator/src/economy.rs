@@ -30,7 +30,7 @@ pub(crate) fn blake2_256(bytes: &[u8]) -> Hash {
 }
 
 /// The simulated network: its genesis and its contract.
-const NETWORK: Hash = *b"the simulated chain and contract";
+pub(crate) const NETWORK: Hash = *b"the simulated chain and contract";
 
 /// Gold tasks: tasks whose reference is opened after the scores were revealed, so that evaluators are measured by the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -286,7 +286,7 @@ mod tests {
                     .iter()
                     .map(|node| EvaluatorInput {
                         conduct: Conduct::Revealed(vec![poq_core::Score::of(
-                            quality.saturating_add(Ratio::from_permille(*node as u32)),
+                            quality.saturating_add(Ratio::from_permille(*node)),
                         )]),
                         latency_ms: 1_000,
                         // The book knows better.

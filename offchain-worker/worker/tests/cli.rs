@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use assert_cmd::Command;
-use poq_sandbox::{SandboxConfig, SandboxNode, WsServer};
+use poq_sandbox::{SandboxConfig, SandboxNode, TimeMode, WsServer};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -139,9 +139,10 @@ impl Chain {
         Chain::with(address, SandboxConfig::default())
     }
 
+    /// The chain goes by the machine's clock: a command that has not heard of a new block goes by it too.
     fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(config).unwrap();
+        let node = SandboxNode::start(SandboxConfig { time: TimeMode::System, ..config }).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
@@ -611,7 +612,7 @@ fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
     refuses(
         &[&question[..], &["--fee", "1000"]].concat(),
         REFUSED,
-        &["above the kind's largest", "at most 20 UNIT"],
+        &["above the kind's largest", "at most 10 UNIT"],
     );
     refuses(&[&question[..], &["--node", "1"]].concat(), REFUSED, &["inference: 1 wanted, 0 registered"]);
     let inline =
@@ -697,11 +698,11 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
     // The missed duty cost the node, and nobody has it; without a delivery the protocol earns nothing.
     let owed = desk.json(&["treasury", "show", "--json"])["liabilities"].clone();
     assert_eq!(owed["treasury"], "0");
-    assert_eq!(
-        owed["burned"],
-        (200_000_000_000u64 + 30_000_000_000).to_string(),
-        "a fifth of 1 UNIT; 3 unused steps"
-    );
+    let slashed: u128 = explained["totals"]["slashed"].as_str().unwrap().parse().unwrap();
+    // A fifth of two slots: 0.6 of the fee less 2 % and the keepers' reserve.
+    let slot = (fee - fee / 50 - 40_000_000_000) * 6 / 10;
+    assert!(slashed.abs_diff(slot * 2 / 5) <= 1, "{slashed} of slots of {slot}");
+    assert_eq!(owed["burned"], (slashed + 30_000_000_000).to_string(), "3 unused steps");
     desk.refuses(&["treasury", "withdraw", "1", "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
     desk.refuses(
         &["treasury", "withdraw", "1000", "--key-file", "alice.key"],
@@ -1180,7 +1181,7 @@ fn a_draw_that_cannot_be_filled_says_what_filters_how_many() {
     let says = [
         "evaluator: 3 wanted, 3 registered, 1 can be drawn",
         "1 draining",
-        "1 with less stake than 100 UNIT",
+        "1 with less stake than 200 UNIT",
     ];
     desk.refuses(&request(&[]), REFUSED, &says);
     // One's own nodes do not answer one's own questions.

@@ -143,7 +143,6 @@ prop_compose! {
         (a, b) in (2u8..=15, 2u8..=15),
         rubric_hash in any::<[u8; 32]>(),
     ) -> KindParams {
-        let missed_penalty = missed_penalty;
         // A slandered evaluator loses one slot at most.
         let one_slot = Ratio::from_fraction(1, u128::from(evaluator_risk.max(1)));
         let mut params = KindParams {

@@ -68,7 +68,7 @@ fn a_panel_is_drawn_for_those_who_delivered_in_time() -> Res {
     first_commits(&mut world, id, &nodes.0)?;
     let plan = world.draw_of(id)?;
     let early = world.one(&dev::bob(), call().draw_panels(vec![plan]))?.unwrap_err();
-    assert_eq!(early, Error::Task(Refusal::WrongPhase));
+    assert_eq!(early, Error::Task(Refusal::TooEarly));
     world.pass(params().inference_ms + 1)?;
     world.draw(id)?;
     world.score(id, &nodes.1, |_| vec![800, 2_000])?;
@@ -91,7 +91,7 @@ fn a_commitment_that_is_not_opened_by_half_time_ends_the_task() -> Res {
     world.commit_outputs(id, &nodes.0)?;
     let [honest, hiding] = [0, 1].map(|at| world.task(id).unwrap().task.outputs[at].node);
     let open = Open { task: id, node: honest, opened: world.opened(id, honest) };
-    world.one(&dev::bob(), call().open_outputs(vec![open.clone()]))??;
+    world.one(&dev::bob(), call().open_outputs(vec![open]))??;
     world.pass(params().draw_ms / 2 + 1)?;
     let late = Open { task: id, node: hiding, opened: world.opened(id, hiding) };
     let late = world.one(&dev::bob(), call().open_outputs(vec![late]))?.unwrap_err();

@@ -155,7 +155,7 @@ impl Market<'_> {
             .get(enough..)
             .unwrap_or_default()
             .iter()
-            .filter_map(|price| fee_for(self.params, outputs, panel, *price))
+            .filter_map(|price| self.params.fee_for(outputs, panel, *price))
             .collect();
         fees.dedup();
         if fees.is_empty() {
@@ -231,7 +231,7 @@ impl Supply {
             return None;
         }
         let price = *market.prices().get(usize::from(self.wanted).saturating_sub(1))?;
-        fee_for(market.params, self.wanted, panel, price)
+        market.params.fee_for(self.wanted, panel, price)
     }
 
     /// In words, with what each condition is.
@@ -277,27 +277,6 @@ impl Supply {
             "slot": self.slot.to_string(),
         })
     }
-}
-
-/// The least fee whose slots are accepted and offer each inference node at least `price`.
-fn fee_for(params: &KindParams, outputs: u8, panel: u8, price: Balance) -> Option<Balance> {
-    let mut low = params.fee_min(outputs, panel)?;
-    let fits =
-        |fee: Balance| params.split(fee, outputs, panel).is_some_and(|split| split.inference_slot >= price);
-    let mut high = params.fee_max;
-    if !fits(high) {
-        return None;
-    }
-    // The slot does not fall when the fee rises: halve.
-    while low < high {
-        let middle = low.midpoint(high);
-        if fits(middle) {
-            high = middle;
-        } else {
-            low = middle.saturating_add(1);
-        }
-    }
-    Some(low)
 }
 
 #[cfg(test)]
