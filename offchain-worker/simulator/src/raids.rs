@@ -209,7 +209,7 @@ fn units(amount: Balance) -> f64 {
     amount as f64 / UNIT as f64
 }
 
-/// Runs a raid and the same days without it. `raids` gets the pool after some ordinary days and whether the raider is there.
+/// Runs a raid and the same days without it. `days` gets the pool after some ordinary days, and whether the raider is there.
 fn raid(
     raid: &'static str,
     (due, because): (f64, &'static str),
