@@ -1,12 +1,34 @@
 //! What happened, with every number. Each event has its signature as its only topic: a topic costs a database write.
 
-use crate::types::{Auditor, BondChange, GlobalParams, Opening, Penalty, RefundReason, Role, Seat};
+use crate::types::{
+    Auditor, BondChange, Change, Decline, KindParams, Lever, Open, Opened, Opening, Penalty, Reveal, Role,
+    TaskInput,
+};
 use ink::prelude::{string::String, vec::Vec};
 use ink::primitives::AccountId;
-use poq_core::commitment::{Hash, Salt};
-use poq_core::params::KindParams;
-use poq_core::settlement::{Settlement, SettlementInput};
-use poq_core::units::{Balance, KindId, Millis, NodeId, Score, TaskId};
+use parity_scale_codec::Encode;
+use poq_core::commitment::Hash;
+use poq_core::formulas::settlement::{Audit, AuditInput, Settlement, SettlementInput};
+use poq_core::units::{Balance, KindId, Millis, NodeId, Ratio, TaskId};
+
+/// Emits an event. One function writes them all: ink!'s own builds each event's topics anew, which is a third of a kilobyte of code an
+/// event.
+pub fn emit<E: ink::env::Event>(event: &E) {
+    let mut topics = ink::prelude::vec::Vec::new();
+    topics.extend(E::SIGNATURE_TOPIC);
+    deposit(&topics.encode(), &event.encode());
+}
+
+#[cfg(target_arch = "wasm32")]
+#[inline(never)]
+fn deposit(topics: &[u8], data: &[u8]) {
+    use pallet_contracts_uapi::HostFn;
+    pallet_contracts_uapi::HostFnImpl::deposit_event(topics, data);
+}
+
+/// Only the Wasm runs: natively the contract is types and metadata.
+#[cfg(not(target_arch = "wasm32"))]
+fn deposit(_: &[u8], _: &[u8]) {}
 
 /// Emitted when a node was registered.
 #[ink::event]
@@ -66,8 +88,8 @@ pub struct Unstaked {
     pub node: NodeId,
     /// How much.
     pub amount: Balance,
-    /// When all of the node's unbonding stake can be withdrawn.
-    pub unbonds_at: Millis,
+    /// When it can be withdrawn.
+    pub until: Millis,
 }
 
 /// Emitted when unbonded stake was paid out.
@@ -92,7 +114,7 @@ pub struct Claimed {
     pub amount: Balance,
 }
 
-/// Emitted when a task was requested and its inference nodes drawn.
+/// Emitted when a task was requested and its inference nodes assigned.
 #[ink::event]
 pub struct TaskRequested {
     /// The task's number.
@@ -105,12 +127,18 @@ pub struct TaskRequested {
     pub version: u32,
     /// What was paid into escrow.
     pub fee: Balance,
-    /// The drawn inference nodes.
+    /// The inference nodes.
     pub nodes: Vec<NodeId>,
     /// How many evaluators will be drawn.
     pub panel: u8,
     /// Until when the outputs must be committed to.
     pub deadline: Millis,
+    /// Whether the requester gets the outputs at once.
+    pub early: bool,
+    /// Where the input is.
+    pub input: TaskInput,
+    /// The input itself where the request carries it; else empty.
+    pub data: Vec<u8>,
 }
 
 /// Emitted when inference nodes committed to outputs.
@@ -120,17 +148,50 @@ pub struct OutputsCommitted {
     pub items: Vec<(TaskId, NodeId)>,
 }
 
-/// Emitted when a panel was drawn.
+/// Emitted when inference nodes declined.
+#[ink::event]
+pub struct Declined {
+    /// Each that was accepted.
+    pub items: Vec<Decline>,
+}
+
+/// Emitted when outputs' commitments were opened before the draw.
+#[ink::event]
+pub struct OutputsOpened {
+    /// Each that was accepted.
+    pub items: Vec<Open>,
+}
+
+/// Emitted when a panel was drawn, or its empty seats filled.
 #[ink::event]
 pub struct PanelDrawn {
     /// The task.
     pub task: TaskId,
-    /// The evaluators.
+    /// Whether these fill empty seats.
+    pub filled: bool,
+    /// The seed.
+    pub seed: Hash,
+    /// The requester's secret; all zero where seats were filled.
+    pub secret: Hash,
+    /// Per output its opening, where it was opened in this message.
+    pub outputs: Vec<Option<Opened>>,
+    /// The evaluators drawn.
     pub nodes: Vec<NodeId>,
+    /// Their weights in the epoch in which the outputs were sealed.
+    pub weights: Vec<Ratio>,
+    /// Who lost a seat for not committing, and what it cost.
+    pub vacated: Vec<Penalty>,
     /// Until when they must commit.
     pub deadline: Millis,
-    /// Whether it is the second panel.
-    pub redrawn: bool,
+}
+
+/// Emitted when the secret was shown but too few evaluators could be drawn. It can be tried again until the deadline.
+#[ink::event]
+pub struct PanelShort {
+    /// The task.
+    pub task: TaskId,
+    /// How many there were.
+    pub found: u8,
 }
 
 /// Emitted when evaluators committed to scores.
@@ -140,45 +201,17 @@ pub struct ScoresCommitted {
     pub items: Vec<(TaskId, NodeId)>,
 }
 
-/// Emitted when an evaluator revealed, rightly or not.
+/// Emitted when evaluators' scores were revealed.
 #[ink::event]
 pub struct ScoresRevealed {
-    /// What was revealed, one item per reveal that was accepted.
-    pub items: Vec<Revealed>,
+    /// Each that was accepted: it matches its commitment.
+    pub items: Vec<Reveal>,
 }
 
-/// One reveal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[ink::scale_derive(Encode, Decode, TypeInfo)]
-pub struct Revealed {
-    /// The task.
-    pub task: TaskId,
-    /// The evaluator.
-    pub node: NodeId,
-    /// Its scores, one per output.
-    pub scores: Vec<Score>,
-    /// Hash of its report.
-    pub report_hash: Hash,
-    /// The salt.
-    pub salt: Salt,
-    /// Whether all this matches the commitment. If not, it is recorded as a fault.
-    pub matched: bool,
-}
-
-/// Emitted when a panel that stayed below quorum was released for a second one.
+/// Emitted when a task ended, with or without a consensus: everything that went in and everything that came out, so that anyone
+/// can replay it.
 #[ink::event]
-pub struct PanelReleased {
-    /// The task.
-    pub task: TaskId,
-    /// The panel as it stood.
-    pub panel: Vec<Seat>,
-    /// What its members lost.
-    pub penalties: Vec<Penalty>,
-}
-
-/// Emitted when a task was settled: everything that went in and everything that came out, so that anyone can replay it.
-#[ink::event]
-pub struct TaskSettled {
+pub struct TaskClosed {
     /// The task.
     pub task: TaskId,
     /// Who gets the refund.
@@ -187,9 +220,11 @@ pub struct TaskSettled {
     pub kind: KindId,
     /// The version of the kind's parameters.
     pub version: u32,
+    /// The seed of the panel, which also decides about the ring.
+    pub seed: Hash,
     /// The inference nodes in order.
     pub output_nodes: Vec<NodeId>,
-    /// The evaluators in order.
+    /// The panel in order; 0 for a vacant seat.
     pub panel_nodes: Vec<NodeId>,
     /// What went in.
     pub input: SettlementInput,
@@ -197,7 +232,7 @@ pub struct TaskSettled {
     pub settlement: Settlement,
 }
 
-/// Emitted when an auditor opened a gold task's reference; the task is settled by it in the same message.
+/// Emitted when an auditor opened a gold task's reference.
 #[ink::event]
 pub struct TaskAudited {
     /// The task.
@@ -206,6 +241,21 @@ pub struct TaskAudited {
     pub auditor: AccountId,
     /// What it opened: the reference and the outputs, for everybody to read and to check.
     pub opening: Opening,
+    /// The panel in order; 0 for a vacant seat.
+    pub panel_nodes: Vec<NodeId>,
+    /// What went in.
+    pub input: AuditInput,
+    /// What came out.
+    pub audit: Audit,
+}
+
+/// Emitted when steps paid their keeper.
+#[ink::event]
+pub struct KeeperPaid {
+    /// Whose credit it is.
+    pub keeper: AccountId,
+    /// Task and fee of each step that paid something.
+    pub items: Vec<(TaskId, Balance)>,
 }
 
 /// Emitted when an auditor was appointed, bonded, was dismissed or slashed, resigned, or got its bond back.
@@ -219,21 +269,6 @@ pub struct AuditorChanged {
     pub change: BondChange,
 }
 
-/// Emitted when a task was refunded.
-#[ink::event]
-pub struct TaskRefunded {
-    /// The task.
-    pub task: TaskId,
-    /// Who gets the refund.
-    pub requester: AccountId,
-    /// Why.
-    pub reason: RefundReason,
-    /// How much: the whole fee.
-    pub refund: Balance,
-    /// What nodes lost that missed their duties.
-    pub penalties: Vec<Penalty>,
-}
-
 /// Emitted when a final task was collected: its refund is paid and its record gone.
 #[ink::event]
 pub struct Collected {
@@ -243,6 +278,45 @@ pub struct Collected {
     pub to: AccountId,
     /// How much.
     pub amount: Balance,
+}
+
+/// Emitted when an account's credit was paid out.
+#[ink::event]
+pub struct Withdrawn {
+    /// To whom.
+    pub to: AccountId,
+    /// How much.
+    pub amount: Balance,
+}
+
+/// Emitted when burned money left the contract for an account that nobody has.
+#[ink::event]
+pub struct Burned {
+    /// How much.
+    pub amount: Balance,
+}
+
+/// Emitted when the owner announced a change.
+#[ink::event]
+pub struct Proposed {
+    /// The change.
+    pub change: Change,
+    /// When it can be enacted.
+    pub acts_at: Millis,
+}
+
+/// Emitted when a change acts.
+#[ink::event]
+pub struct Enacted {
+    /// The change.
+    pub change: Change,
+}
+
+/// Emitted when the owner withdrew what it had announced.
+#[ink::event]
+pub struct Cancelled {
+    /// What it is about.
+    pub lever: Lever,
 }
 
 /// Emitted when the owner withdrew from the treasury.
@@ -276,8 +350,6 @@ pub struct Administered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[ink::scale_derive(Encode, Decode, TypeInfo)]
 pub enum Administration {
-    /// The global parameters.
-    Global(GlobalParams),
     /// Whether new tasks are refused.
     Paused(bool),
     /// Who may accept the ownership.

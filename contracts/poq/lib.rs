@@ -2,16 +2,30 @@
 //!
 //! # Overview
 //!
-//! Requesters escrow a fee for a task. Inference nodes are drawn, answer off chain and commit to their outputs; then a panel
-//! of evaluators is drawn, which commits to quality scores and reveals them; then anyone settles: the linear quality-cost
-//! reward of `poq-core` is credited to every node, and what is not earned goes back to the requester. Rewards, refunds and
-//! stake are withdrawn by those they belong to. The contract is a shell: every formula, deadline and preimage is
-//! `poq-core`'s, which workers and simulator run too.
+//! Requesters escrow a fee for a task. Inference nodes, named or drawn, answer off chain and commit to their outputs; when these are
+//! sealed, a panel of evaluators is drawn from a seed that requester and inference nodes committed to beforehand; it commits to
+//! quality scores and reveals them, and the last reveal settles: the linear reward of `poq-core` is credited to every node, and
+//! what evaluators do not earn is burned. Rewards, refunds and stake are withdrawn by those they belong to.
+//!
+//! The contract is a shell. What a task's record is and what moves it on, every formula, deadline and preimage, the registry and its
+//! draws are `poq-core`'s, which workers and simulator run too. Here: storage, transfers, events.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lib.rs` | the storage's root and every message |
+//! | [`nodes`] | register, configure, stake, leave |
+//! | [`tasks`] | requests, duties, draws, steps |
+//! | [`money`] | claims, collects, withdrawals, the treasury |
+//! | [`governance`] | announced changes, auditors, other code |
+//! | [`storage`] | keys, and what a message has in hand |
 //!
 //! # Error handling
 //!
 //! A message that returns an error has changed nothing. Repeating a duty with the same content is accepted and does nothing,
-//! so that a worker that lost an answer can simply send again. Batched messages skip what is wrong and say so per item.
+//! so that a worker that lost an answer can simply send again. Batches (1 to 64 items) skip what is wrong and say so per item; a
+//! batch none of whose items is accepted is refused with the first item's error. Items of large tasks for which there is no memory left
+//! say `BatchSize`: send them again ([`memory`]). ink! reads 16 KiB of a call: 64 items of every kind fit in but draws with four openings
+//! each (48), and requests with long addresses or inputs.
 //!
 //! # Storage deposits
 //!
@@ -21,131 +35,162 @@
 //! # Gas
 //!
 //! wasmi charges a call for every function that it enters, seven units of fuel per byte, whatever of it runs. So every message and
-//! every large helper is a function of its own (`inline(never)`): a commitment does not pay for the settlement's code.
+//! every large helper is a function of its own (`inline(never)`): a commitment does not pay for the settlement's code. Messages that
+//! change nothing of the contract's own cell take `&self`: ink! writes that cell after every `&mut self`. Their entry in the
+//! metadata says all the same that they change something (`contract-metadata` sees to it by [`CHANGES_STATE`]).
+//! Copying memory is most of what is executed: `copy.rs` does it by words, and batches of sixteen cost a quarter less for it.
 //!
-//! # Warning
+//! # Upgrades
 //!
-//! Draws use entropy accumulated from salts that evaluators of earlier tasks revealed, with the block's number and time. A
-//! block author can choose between blocks; see `docs/protocol.md`.
+//! The root's layout never changes: what later code adds goes into cells of its own. Every mapping has a key of its own
+//! ([`storage`]). `set_code` runs announced code and lets it `migrate` in the same message.
+// What is announced and what is called is decoded once and used at once: a box would only cost gas.
+#![allow(clippy::large_enum_variant)]
 #![cfg_attr(not(feature = "std"), no_std, no_main)]
 // ink!'s macros generate undocumented items and arithmetic of their own.
 #![allow(missing_docs, unreachable_pub, clippy::new_without_default, unexpected_cfgs)]
 
+#[cfg(target_arch = "wasm32")]
+mod copy;
 pub mod errors;
 pub mod events;
+pub mod governance;
+mod memory;
+pub mod money;
+pub mod mutant;
+#[cfg(feature = "std")]
+pub mod native;
+pub mod nodes;
+pub mod storage;
+pub mod tasks;
 pub mod types;
 
 pub use self::poq::{Poq, PoqRef};
+
+/// Messages that change something although they take `&self`: they write cells of their own.
+pub const CHANGES_STATE: [&str; 28] = [
+    "register",
+    "configure",
+    "stake",
+    "unstake",
+    "withdraw_unbonded",
+    "drain",
+    "resume",
+    "deregister",
+    "refresh",
+    "claim",
+    "request_tasks",
+    "collect",
+    "withdraw",
+    "commit_outputs",
+    "decline",
+    "open_outputs",
+    "draw_panels",
+    "commit_scores",
+    "reveal_scores",
+    "advance",
+    "bond",
+    "withdraw_bond",
+    "open_reference",
+    "cancel",
+    "set_code",
+    "dismiss_auditor",
+    "withdraw_treasury",
+    "burn",
+];
 
 #[ink::contract]
 pub mod poq {
     use crate::errors::{Error, Result};
     use crate::events::*;
+    use crate::money::blake2;
+    use crate::storage::*;
     use crate::types::*;
-    use ink::env::hash::Blake2x256;
-    use ink::prelude::{vec, vec::Vec};
-    use ink::storage::{Lazy, Mapping};
+    use ink::prelude::vec::Vec;
     use poq_core::commitment::{self, Hash as Digest};
-    use poq_core::draw::{class_of, weight, Pool, Stream};
-    use poq_core::merit::RingEntry;
-    use poq_core::params::{KindParams, MeritRule};
-    use poq_core::phase::{Phase, Step};
-    use poq_core::settlement::{
-        settle, unsettled_penalty, Conduct, EvaluatorInput, OutputInput, Population, SettlementInput,
-    };
-    use poq_core::text::token_f1;
-    use poq_core::units::{KindId, NodeId, Ratio, Score, TaskId};
+    use poq_core::registry::Registry;
+    use poq_core::units::{KindId, Millis, NodeId, TaskId};
 
-    /// The longest unbonding period and archive time: 90 days, in milliseconds.
-    const QUARTER_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
-    /// How many places of a pool are walked when random picks did not fill a draw.
-    const WALK: usize = 16;
-
-    /// The contract's storage. What is not in a mapping is one cell that every message reads and writes: small, and hot.
+    /// The contract's storage. The root is what only its owner changes; the rest is in cells of its own.
     #[ink(storage)]
     pub struct Poq {
-        /// Sets parameters for future tasks and withdraws the treasury; cannot touch escrow, stakes or claims.
-        owner: AccountId,
+        /// The layout of all of it.
+        pub(crate) layout: u16,
+        /// Announces changes and withdraws the treasury; cannot touch escrow, stakes or claims.
+        pub(crate) owner: AccountId,
         /// Who may accept the ownership.
-        proposed: Option<AccountId>,
+        pub(crate) proposed: Option<AccountId>,
         /// Whether new tasks are refused.
-        paused: bool,
+        pub(crate) paused: bool,
+        /// The genesis hash of the chain that this contract is for.
+        pub(crate) genesis: Digest,
+        /// What every commitment starts with.
+        pub(crate) network: Digest,
+        /// How long an epoch is; never changes.
+        pub(crate) epoch_ms: Millis,
+        /// The longest that a task of any version of any kind lives.
+        pub(crate) life_ms: Millis,
         /// Parameters that are not a kind's.
-        global: GlobalParams,
-        /// What the contract owes.
-        liabilities: Liabilities,
-        /// The highest node number given.
-        last_node: NodeId,
-        /// The highest task number given.
-        last_task: TaskId,
-        /// A hash over every salt revealed so far: the draws' entropy.
-        entropy: Digest,
-        /// The kinds that exist.
-        kind_ids: Lazy<Vec<KindId>>,
-        /// What a kind remembers, with its pools.
-        kinds: Mapping<KindId, Kind>,
-        /// Every version of every kind's parameters, from 1.
-        params: Mapping<(KindId, u32), Params>,
-        /// The part of nodes that duties touch.
-        nodes: Mapping<NodeId, Node>,
-        /// The part of nodes that people read.
-        infos: Mapping<NodeId, NodeInfo>,
-        /// Members of a pool by kind, role, weight class and index.
-        members: Mapping<MemberKey, NodeId>,
-        /// Open and uncollected tasks.
-        tasks: Mapping<TaskId, Task>,
-        /// What accounts own.
-        accounts: Mapping<AccountId, Account>,
-        /// Who may open references.
-        auditors: Mapping<AccountId, Auditor>,
-    }
-
-    /// Kind, role, weight class and index: a place in a draw's pool.
-    type MemberKey = (KindId, Role, u8, u32);
-    /// A node's record held in memory.
-    type Loaded = (NodeId, Node);
-
-    /// Whether a candidate fits a draw.
-    enum Fit {
-        Yes,
-        /// Only where nobody else is to be had: its model already has half of the panel.
-        Spare,
-        No,
+        pub(crate) global: Cell<GlobalParams>,
+        books: BooksCell,
+        kind_ids: KindIds,
+        levers: Levers,
+        kinds: Kinds,
+        versions: Versions,
+        nodes: Nodes,
+        infos: Infos,
+        pools: Pools,
+        members: Members,
+        tasks: Tasks,
+        accounts: Accounts,
+        auditors: Auditors,
+        changes: Changes,
     }
 
     impl Poq {
-        /// A contract without any task kind; the caller owns it.
+        /// A contract without any task kind; the caller owns it. `genesis` is the hash of the chain's first block, which clients
+        /// check; epochs of `epoch_ms` milliseconds are for ever.
         #[ink(constructor)]
-        pub fn new(global: GlobalParams) -> Result<Self> {
-            Self::check_global(&global)?;
-            let env = Self::env;
-            let owner = env().caller();
-            let entropy =
-                blake2(&scale(&(env().account_id(), owner, env().block_timestamp(), env().block_number())));
+        pub fn new(genesis: Digest, epoch_ms: Millis, global: GlobalParams) -> Result<Self> {
+            if !global.is_valid(epoch_ms, 0) {
+                return Err(Error::BadAmount);
+            }
+            let me: [u8; 32] = *Self::env().account_id().as_ref();
             Ok(Self {
-                owner,
+                layout: LAYOUT,
+                owner: Self::env().caller(),
                 proposed: None,
                 paused: false,
-                global,
-                liabilities: Liabilities::default(),
-                last_node: 0,
-                last_task: 0,
-                entropy,
-                kind_ids: Lazy::default(),
-                kinds: Mapping::default(),
-                params: Mapping::default(),
-                nodes: Mapping::default(),
-                infos: Mapping::default(),
-                members: Mapping::default(),
-                tasks: Mapping::default(),
-                accounts: Mapping::default(),
-                auditors: Mapping::default(),
+                genesis,
+                network: blake2(&commitment::network(&genesis, &me)),
+                epoch_ms,
+                life_ms: 0,
+                global: Cell(global),
+                books: Default::default(),
+                kind_ids: Default::default(),
+                levers: Default::default(),
+                kinds: Default::default(),
+                versions: Default::default(),
+                nodes: Default::default(),
+                infos: Default::default(),
+                pools: Default::default(),
+                members: Default::default(),
+                tasks: Default::default(),
+                accounts: Default::default(),
+                auditors: Default::default(),
+                changes: Default::default(),
             })
+        }
+
+        /// What a message works on.
+        pub(crate) fn session(&self) -> Session {
+            Session::new(self.env().block_timestamp(), self.env().block_number(), self.epoch_ms, self.network)
         }
 
         // --- nodes ---------------------------------------------------------------------------------------------------
 
-        /// Registers a node; the caller owns it. The transferred value, which may be zero, is its first stake.
+        /// Registers a node; the caller owns it. The transferred value, which may be zero, is its first stake. It is drawn from
+        /// the next epoch on.
         ///
         /// # Events
         /// `NodeRegistered`, and `Staked` where value came with it.
@@ -154,76 +199,11 @@ pub mod poq {
         /// `NoKind`, `TextTooLong`, `TooMany`.
         #[ink(message, payable)]
         #[inline(never)]
-        pub fn register(&mut self, registration: Registration) -> Result<NodeId> {
-            let owner = self.env().caller();
-            let amount = self.env().transferred_value();
-            if registration.model.len() > MAX_TEXT || registration.endpoint.len() > MAX_TEXT {
-                return Err(Error::TextTooLong);
-            }
-            let mut kind = self.kinds.get(registration.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(registration.kind, kind.version)?;
-            let mut account = self.accounts.get(owner).unwrap_or_default();
-            if account.nodes.len() >= MAX_NODES_PER_OWNER {
-                return Err(Error::TooMany);
-            }
-            let id = self.last_node.checked_add(1).ok_or(Error::Overflow)?;
-            self.last_node = id;
-            account.nodes.push(id);
-            self.accounts.insert(owner, &account);
-            self.infos.insert(
-                id,
-                &NodeInfo {
-                    model: registration.model.clone(),
-                    endpoint: registration.endpoint,
-                    registered_at: self.env().block_timestamp(),
-                },
-            );
-            let inference = registration.role == Role::Inference;
-            let mut loaded = [(
-                id,
-                Node {
-                    owner,
-                    operator: registration.operator,
-                    payee: registration.payee,
-                    role: registration.role,
-                    kind: registration.kind,
-                    status: NodeStatus::Active,
-                    model_digest: registration.model_digest,
-                    price: if inference { registration.price } else { 0 },
-                    free: amount,
-                    locked: 0,
-                    unbonding: 0,
-                    unbonds_at: 0,
-                    claimable: 0,
-                    withdrawn: 0,
-                    slashed: 0,
-                    settled: 0,
-                    trust: if inference { Ratio::ONE } else { params.trust_initial },
-                    gain_average: 0,
-                    place: Place::NONE,
-                    open: [0; MAX_OPEN],
-                },
-            )];
-            self.liabilities.stakes = add(self.liabilities.stakes, amount)?;
-            self.relocate(&mut loaded, 0, &mut kind, &params)?;
-            self.kinds.insert(registration.kind, &kind);
-            self.save(&loaded);
-            self.env().emit_event(NodeRegistered {
-                node: id,
-                owner,
-                operator: registration.operator,
-                role: registration.role,
-                kind: registration.kind,
-                model: registration.model,
-                model_digest: registration.model_digest,
-            });
-            if amount > 0 {
-                self.env().emit_event(Staked { node: id, amount });
-            }
-            Ok(id)
+        pub fn register(&self, registration: Registration) -> Result<NodeId> {
+            self.register_node(registration)
         }
 
-        /// Changes a node's operator, payee, endpoint or price. Open tasks keep the price that they were drawn at.
+        /// Changes a node's operator, payee, endpoint or price. Open tasks keep the price that they were assigned at.
         ///
         /// # Events
         /// `NodeChanged`.
@@ -232,73 +212,39 @@ pub mod poq {
         /// `NoNode`, `NotNodeOwner`, `TextTooLong`.
         #[ink(message)]
         #[inline(never)]
-        pub fn configure(&mut self, node: NodeId, update: NodeUpdate) -> Result<()> {
-            let mut record = self.owned(node)?;
-            if let Some(endpoint) = update.endpoint {
-                if endpoint.len() > MAX_TEXT {
-                    return Err(Error::TextTooLong);
-                }
-                let mut info = self.infos.get(node).ok_or(Error::NoNode)?;
-                info.endpoint = endpoint;
-                self.infos.insert(node, &info);
-            }
-            record.operator = update.operator.unwrap_or(record.operator);
-            record.payee = update.payee.unwrap_or(record.payee);
-            if record.role == Role::Inference {
-                record.price = update.price.unwrap_or(record.price);
-            }
-            self.nodes.insert(node, &record);
-            self.changed(node, NodeChange::Configured);
-            Ok(())
+        pub fn configure(&self, node: NodeId, update: NodeUpdate) -> Result<()> {
+            self.configure_node(node, update)
         }
 
-        /// Adds the transferred value to a node's stake. Anybody may.
+        /// Adds the transferred value to a node's stake: its owner only, so that nobody else can hold up an exit. It weighs from
+        /// the next epoch on.
         ///
         /// # Events
         /// `Staked`.
         ///
         /// # Errors
-        /// `NoNode`, `BadAmount` for nothing.
+        /// `NoNode`, `NotNodeOwner`, `BadAmount` for nothing.
         #[ink(message, payable)]
         #[inline(never)]
-        pub fn stake(&mut self, node: NodeId) -> Result<()> {
-            let amount = self.env().transferred_value();
-            if amount == 0 {
-                return Err(Error::BadAmount);
-            }
-            let mut record = self.load(node)?;
-            record.free = add(record.free, amount)?;
-            self.liabilities.stakes = add(self.liabilities.stakes, amount)?;
-            self.save_placed(node, record, false)?;
-            self.env().emit_event(Staked { node, amount });
-            Ok(())
+        pub fn stake(&self, node: NodeId) -> Result<()> {
+            self.stake_node(node)
         }
 
-        /// Starts to unbond part of a node's free stake; together with what is already unbonding, it can be withdrawn when
-        /// the unbonding period is over from now.
+        /// Sends any part of a node's bonded stake on its way out. Returns when it can be withdrawn: after the unbonding period,
+        /// rounded up to a quarter of it. Later calls do not move it. Until then it stays at risk for what is drawn meanwhile.
         ///
         /// # Events
         /// `Unstaked`.
         ///
         /// # Errors
-        /// `NoNode`, `NotNodeOwner`, `BadAmount` above the free stake, `StakeBelowMinimum`.
+        /// `NoNode`, `NotNodeOwner`, `BadAmount` for nothing or more than is bonded.
         #[ink(message)]
         #[inline(never)]
-        pub fn unstake(&mut self, node: NodeId, amount: Balance) -> Result<()> {
-            let mut record = self.owned(node)?;
-            if amount == 0 || amount > record.free {
-                return Err(Error::BadAmount);
-            }
-            record.free = sub(record.free, amount)?;
-            record.unbonding = add(record.unbonding, amount)?;
-            record.unbonds_at = self.env().block_timestamp().saturating_add(self.global.unbonding_ms);
-            let unbonds_at = record.unbonds_at;
-            self.save_placed(node, record, true)?;
-            self.env().emit_event(Unstaked { node, amount, unbonds_at });
-            Ok(())
+        pub fn unstake(&self, node: NodeId, amount: Balance) -> Result<Millis> {
+            self.unstake_node(node, amount)
         }
 
-        /// Pays a node's unbonded stake to its owner.
+        /// Pays what of a node's stake has unbonded to its owner.
         ///
         /// # Events
         /// `StakeWithdrawn`.
@@ -307,24 +253,11 @@ pub mod poq {
         /// `NoNode`, `NotNodeOwner`, `NothingToWithdraw`, `StillUnbonding`, `TransferFailed`.
         #[ink(message)]
         #[inline(never)]
-        pub fn withdraw_unbonded(&mut self, node: NodeId) -> Result<Balance> {
-            let mut record = self.owned(node)?;
-            let amount = record.unbonding;
-            if amount == 0 {
-                return Err(Error::NothingToWithdraw);
-            }
-            if self.env().block_timestamp() < record.unbonds_at {
-                return Err(Error::StillUnbonding);
-            }
-            record.unbonding = 0;
-            self.nodes.insert(node, &record);
-            self.liabilities.stakes = sub(self.liabilities.stakes, amount)?;
-            self.pay(record.owner, amount)?;
-            self.env().emit_event(StakeWithdrawn { node, to: record.owner, amount });
-            Ok(amount)
+        pub fn withdraw_unbonded(&self, node: NodeId) -> Result<Balance> {
+            self.withdraw_stake(node)
         }
 
-        /// Takes a node out of the draws; it finishes its open duties.
+        /// Takes a node out of the draws from the next epoch on; it finishes its duties.
         ///
         /// # Events
         /// `NodeChanged`.
@@ -333,11 +266,11 @@ pub mod poq {
         /// `NoNode`, `NotNodeOwner`.
         #[ink(message)]
         #[inline(never)]
-        pub fn drain(&mut self, node: NodeId) -> Result<()> {
+        pub fn drain(&self, node: NodeId) -> Result<()> {
             self.set_status(node, NodeStatus::Draining, NodeChange::Draining)
         }
 
-        /// Puts a drained node back into the draws.
+        /// Puts a node back into the draws from the next epoch on, whether it was drained or has missed two duties in a row.
         ///
         /// # Events
         /// `NodeChanged`.
@@ -346,11 +279,12 @@ pub mod poq {
         /// `NoNode`, `NotNodeOwner`.
         #[ink(message)]
         #[inline(never)]
-        pub fn resume(&mut self, node: NodeId) -> Result<()> {
+        pub fn resume(&self, node: NodeId) -> Result<()> {
             self.set_status(node, NodeStatus::Active, NodeChange::Resumed)
         }
 
-        /// Removes a node that has nothing left: unstake, withdraw and claim first.
+        /// Removes a node that has nothing left: unstake, withdraw and claim first. Two epochs after its last stake has left the
+        /// draws at the earliest.
         ///
         /// # Events
         /// `NodeChanged`.
@@ -359,37 +293,19 @@ pub mod poq {
         /// `NoNode`, `NotNodeOwner`, `NodeInUse`.
         #[ink(message)]
         #[inline(never)]
-        pub fn deregister(&mut self, node: NodeId) -> Result<()> {
-            let record = self.owned(node)?;
-            let money = [record.free, record.locked, record.unbonding, record.claimable];
-            if record.open_count() > 0 || money.iter().any(|amount| *amount > 0) {
-                return Err(Error::NodeInUse);
-            }
-            let mut account = self.accounts.get(record.owner).unwrap_or_default();
-            account.nodes.retain(|id| *id != node);
-            account.collected = add(account.collected, record.withdrawn)?;
-            self.accounts.insert(record.owner, &account);
-            // Without stake it is in no pool.
-            self.nodes.remove(node);
-            self.infos.remove(node);
-            self.changed(node, NodeChange::Deregistered);
-            Ok(())
+        pub fn deregister(&self, node: NodeId) -> Result<()> {
+            self.remove_node(node)
         }
 
-        /// Puts nodes where their stake and trust belong under the newest parameters. Anybody may; only needed after a kind's
-        /// stake bounds changed, and for nodes that nothing else touches.
+        /// Puts nodes where their stake and trust belong under the newest parameters. Anybody may; needed where trust or parameters
+        /// have made a node heavier than its class, or lighter.
         ///
         /// # Errors
         /// `BatchSize`, `NoNode`.
         #[ink(message)]
         #[inline(never)]
-        pub fn refresh(&mut self, nodes: Vec<NodeId>) -> Result<()> {
-            check_batch(nodes.len())?;
-            for node in nodes {
-                let record = self.load(node)?;
-                self.save_placed(node, record, false)?;
-            }
-            Ok(())
+        pub fn refresh(&self, nodes: Vec<NodeId>) -> Result<()> {
+            self.refresh_nodes(nodes)
         }
 
         /// Pays a node's rewards to its payee. Its owner and its payee may.
@@ -401,340 +317,149 @@ pub mod poq {
         /// `NoNode`, `NotPayee`, `NothingToWithdraw`, `TransferFailed`.
         #[ink(message)]
         #[inline(never)]
-        pub fn claim(&mut self, node: NodeId) -> Result<Balance> {
-            let caller = self.env().caller();
-            let mut record = self.load(node)?;
-            if caller != record.owner && caller != record.payee {
-                return Err(Error::NotPayee);
-            }
-            let amount = record.claimable;
-            if amount == 0 {
-                return Err(Error::NothingToWithdraw);
-            }
-            record.claimable = 0;
-            record.withdrawn = add(record.withdrawn, amount)?;
-            self.nodes.insert(node, &record);
-            self.liabilities.claimable = sub(self.liabilities.claimable, amount)?;
-            self.pay(record.payee, amount)?;
-            self.env().emit_event(Claimed { node, to: record.payee, amount });
-            Ok(amount)
+        pub fn claim(&self, node: NodeId) -> Result<Balance> {
+            self.claim_rewards(node)
         }
 
         // --- requesters ----------------------------------------------------------------------------------------------
 
-        /// Requests a task: escrows the transferred value as its fee and draws its inference nodes.
-        ///
-        /// `reference_commitment` is a salted hash of a reference answer, or random bytes where there is none, so that nobody
-        /// can tell the two apart.
+        /// Requests tasks, all or none: escrows the transferred value, which must be the sum of their fees, and assigns their
+        /// inference nodes.
         ///
         /// # Events
-        /// `TaskRequested`.
+        /// `TaskRequested` per task.
         ///
         /// # Errors
-        /// `Paused`, `NoKind`, `PanelSize`, `FeeTooSmall`, `TextTooLong`, `TooMany`, `TooFewNodes` (a later block draws anew).
+        /// `BatchSize`, `Paused`, `NoKind`, `PanelSize`, `BadFee`, `WrongValue`, `BadInput`, `BadCommitment`, `TooMany`, `TooFewNodes`,
+        /// `NodeUnavailable`.
         #[ink(message, payable)]
         #[inline(never)]
-        pub fn request_task(
-            &mut self,
-            kind: KindId,
-            outputs: u8,
-            panel: u8,
-            input: TaskInput,
-            reference_commitment: Digest,
-        ) -> Result<TaskId> {
-            let requester = self.env().caller();
-            let fee = self.env().transferred_value();
-            let now = self.env().block_timestamp();
-            if self.paused {
-                return Err(Error::Paused);
-            }
-            if input.url.len() > MAX_TEXT {
-                return Err(Error::TextTooLong);
-            }
-            let record = self.kinds.get(kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(kind, record.version)?;
-            if outputs == 0
-                || outputs > params.outputs_max
-                || panel < params.panel_min
-                || panel > params.panel_max
-            {
-                return Err(Error::PanelSize);
-            }
-            let split = params.split(fee, outputs, panel).ok_or(Error::FeeTooSmall)?;
-            let mut account = self.accounts.get(requester).unwrap_or_default();
-            if account.tasks.len() >= MAX_TASKS_PER_REQUESTER {
-                return Err(Error::TooMany);
-            }
-            let id = self.last_task.checked_add(1).ok_or(Error::Overflow)?;
-            let at_risk = params.inference_at_risk;
-            let mut drawn = self
-                .draw(kind, Role::Inference, &record.inference, &params, outputs, id, |_, node, _| {
-                    let free = node.free >= at_risk && node.price <= split.inference_slot;
-                    if free && !is_of(node, &requester) {
-                        Fit::Yes
-                    } else {
-                        Fit::No
-                    }
-                })
-                .ok_or(Error::TooFewNodes)?;
-            for (_, node) in drawn.iter_mut() {
-                lock(node, id, at_risk)?;
-            }
-            self.save(&drawn);
-
-            self.last_task = id;
-            account.tasks.push(id);
-            self.accounts.insert(requester, &account);
-            self.liabilities.escrow = add(self.liabilities.escrow, fee)?;
-            let deadline = now.saturating_add(params.inference_ms);
-            let slot = |(node, record): &Loaded| OutputSlot {
-                node: *node,
-                price: record.price,
-                commitment: [0; 32],
-                committed_at: 0,
-                quality: Score::UNAVAILABLE,
-            };
-            let seat = Seat {
-                node: 0,
-                state: SeatState::Drawn,
-                commitment: [0; 32],
-                committed_at: 0,
-                scores: vec![Score::UNAVAILABLE; usize::from(outputs)],
-            };
-            self.tasks.insert(
-                id,
-                &Task {
-                    requester,
-                    kind,
-                    version: record.version,
-                    phase: Phase::Inferring,
-                    fee,
-                    inference_slot: split.inference_slot,
-                    evaluator_slot: split.evaluator_slot,
-                    inference_at_risk: params.inference_at_risk,
-                    evaluator_at_risk: params.evaluator_at_risk,
-                    input,
-                    reference_commitment,
-                    requested_at: now,
-                    deadline,
-                    fixed_at_block: 0,
-                    drawn_at: 0,
-                    redrawn: false,
-                    draw_ms: params.draw_ms,
-                    reveal_ms: params.reveal_ms,
-                    audit_ms: params.audit_ms,
-                    quorum: params.quorum_of(panel),
-                    outputs: drawn.iter().map(slot).collect(),
-                    panel: vec![seat; usize::from(panel)],
-                    refund: 0,
-                    final_block: 0,
-                },
-            );
-            self.env().emit_event(TaskRequested {
-                task: id,
-                requester,
-                kind,
-                version: record.version,
-                fee,
-                nodes: drawn.iter().map(|(node, _)| *node).collect(),
-                panel,
-                deadline,
-            });
-            Ok(id)
+        pub fn request_tasks(&self, requests: Vec<Request>) -> Result<Vec<TaskId>> {
+            self.request_all(requests)
         }
 
         /// Pays the refunds of final tasks of one requester and frees their records. The storage deposit goes to the caller.
-        /// Only the requester may, until the archive time has passed; then anybody may, and the refund is still the requester's.
+        /// Only the requester may, until the archive time has passed; then anybody may, and the refund is still the requester's: its
+        /// credit, where the chain cannot pay it (too little for an account that is gone).
         ///
         /// # Events
         /// `Collected` per task.
         ///
         /// # Errors
-        /// `BatchSize`, `NoTask`, `NotFinal`, `NotRequester`, `TransferFailed`.
+        /// `BatchSize`, `NoTask`, `NotFinal`, `NotRequester`.
         #[ink(message)]
         #[inline(never)]
-        pub fn collect(&mut self, tasks: Vec<TaskId>) -> Result<Balance> {
-            check_batch(tasks.len())?;
-            let caller = self.env().caller();
-            let now = self.env().block_timestamp();
-            let mut requester: Option<AccountId> = None;
-            let mut account = Account::default();
-            let mut total: Balance = 0;
-            for id in tasks {
-                let task = self.tasks.get(id).ok_or(Error::NoTask)?;
-                let to = match requester {
-                    Some(to) => to,
-                    None => {
-                        account = self.accounts.get(task.requester).unwrap_or_default();
-                        requester = Some(task.requester);
-                        task.requester
-                    }
-                };
-                // A final task's deadline is when it became final.
-                let archived = now > task.deadline.saturating_add(self.global.archive_ms);
-                if task.requester != to || (caller != to && !archived) {
-                    return Err(Error::NotRequester);
-                }
-                if !task.phase.is_final() {
-                    return Err(Error::NotFinal);
-                }
-                self.tasks.remove(id);
-                account.tasks.retain(|open| *open != id);
-                total = add(total, task.refund)?;
-                self.env().emit_event(Collected { task: id, to, amount: task.refund });
-            }
-            if let Some(to) = requester {
-                account.collected = add(account.collected, total)?;
-                self.accounts.insert(to, &account);
-                self.liabilities.refunds = sub(self.liabilities.refunds, total)?;
-                if total > 0 {
-                    self.pay(to, total)?;
-                }
-            }
-            Ok(total)
+        pub fn collect(&self, tasks: Vec<TaskId>) -> Result<Balance> {
+            self.collect_tasks(&tasks)
+        }
+
+        /// Pays the caller's credit: what it has earned as a keeper, and refunds that could not be paid.
+        ///
+        /// # Events
+        /// `Withdrawn`.
+        ///
+        /// # Errors
+        /// `NothingToWithdraw`, `TransferFailed`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn withdraw(&self) -> Result<Balance> {
+            self.withdraw_credit()
         }
 
         // --- duties --------------------------------------------------------------------------------------------------
 
-        /// An inference node commits to its output. The same commitment again is accepted and does nothing.
+        /// Inference nodes of one operator commit to their outputs. Per item the error that kept it out, or nothing.
         ///
         /// # Events
         /// `OutputsCommitted`.
         ///
         /// # Errors
-        /// `NoTask`, `NotAssigned`, `NotOperator`, `BadCommitment`, `AlreadyCommitted`, `WrongPhase`.
+        /// `BatchSize`; per item `NoTask`, `NotOperator`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn commit_output(&mut self, task: TaskId, node: NodeId, commitment: Digest) -> Result<()> {
-            let item = Commit { task, node, commitment };
-            if self.accept_output(&item, &mut Vec::new())? {
-                self.env().emit_event(OutputsCommitted { items: vec![(task, node)] });
-            }
-            Ok(())
+        pub fn commit_outputs(&self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
+            self.take_commits(&items, true)
         }
 
-        /// Several output commitments of nodes of one operator. Per item the error that kept it out, or nothing.
+        /// Inference nodes of one operator say that they will not deliver. It counts only where nobody does.
         ///
         /// # Events
-        /// `OutputsCommitted`.
+        /// `Declined`.
         ///
         /// # Errors
-        /// `BatchSize`.
+        /// `BatchSize`; per item `NoTask`, `NotOperator`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn commit_outputs(&mut self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
-            check_batch(items.len())?;
-            let mut operators = Vec::new();
-            let mut accepted = Vec::new();
-            let results = items
-                .iter()
-                .map(|item| match self.accept_output(item, &mut operators) {
-                    Ok(new) => {
-                        if new {
-                            accepted.push((item.task, item.node));
-                        }
-                        None
-                    }
-                    Err(error) => Some(error),
-                })
-                .collect();
-            if !accepted.is_empty() {
-                self.env().emit_event(OutputsCommitted { items: accepted });
-            }
-            Ok(results)
+        pub fn decline(&self, items: Vec<Decline>) -> Result<Vec<Option<Error>>> {
+            self.take_declines(&items)
         }
 
-        /// A member of the panel commits to its scores. The same commitment again is accepted and does nothing.
+        /// Opens outputs' commitments, by anybody, in the first half of the time for the draw: their hashes and salts, not the
+        /// outputs. Only needed where the requester does not draw.
         ///
         /// # Events
-        /// `ScoresCommitted`.
+        /// `OutputsOpened`.
         ///
         /// # Errors
-        /// `NoTask`, `NotAssigned`, `NotOperator`, `BadCommitment`, `AlreadyCommitted`, `WrongPhase`.
+        /// `BatchSize`; per item `NoTask`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn commit_scores(&mut self, task: TaskId, node: NodeId, commitment: Digest) -> Result<()> {
-            let item = Commit { task, node, commitment };
-            if self.accept_scores(&item, &mut Vec::new())? {
-                self.env().emit_event(ScoresCommitted { items: vec![(task, node)] });
-            }
-            Ok(())
+        pub fn open_outputs(&self, items: Vec<Open>) -> Result<Vec<Option<Error>>> {
+            self.take_openings(&items)
         }
 
-        /// Several score commitments of nodes of one operator. Per item the error that kept it out, or nothing.
+        /// Shows requesters' secrets and draws panels, by anybody who has secret and openings. Per item whether there was a panel;
+        /// where too few nodes can take a seat now, it can be tried again until the deadline.
+        ///
+        /// # Events
+        /// `PanelDrawn` or `PanelShort` per task, `KeeperPaid`.
+        ///
+        /// # Errors
+        /// `BatchSize`; per item `NoTask`, `Task`, `Registry`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn draw_panels(&self, draws: Vec<Draw>) -> Result<Vec<Result<bool>>> {
+            self.draw_all(draws)
+        }
+
+        /// Members of panels, of one operator, commit to their scores. Per item the error that kept it out, or nothing.
         ///
         /// # Events
         /// `ScoresCommitted`.
         ///
         /// # Errors
-        /// `BatchSize`.
+        /// `BatchSize`; per item `NoTask`, `NotOperator`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn commit_scores_batch(&mut self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
-            check_batch(items.len())?;
-            let mut operators = Vec::new();
-            let mut accepted = Vec::new();
-            let results = items
-                .iter()
-                .map(|item| match self.accept_scores(item, &mut operators) {
-                    Ok(new) => {
-                        if new {
-                            accepted.push((item.task, item.node));
-                        }
-                        None
-                    }
-                    Err(error) => Some(error),
-                })
-                .collect();
-            if !accepted.is_empty() {
-                self.env().emit_event(ScoresCommitted { items: accepted });
-            }
-            Ok(results)
+        pub fn commit_scores(&self, items: Vec<Commit>) -> Result<Vec<Option<Error>>> {
+            self.take_commits(&items, false)
         }
 
-        /// A member of the panel reveals its scores. What does not match its commitment is recorded as a fault, not refused:
-        /// otherwise everybody would wait for the deadline.
+        /// Reveals scores, by anybody: what does not match its commitment is refused. The last reveal of a task settles it. Reveals of
+        /// one task cost least one after the other.
         ///
         /// # Events
-        /// `ScoresRevealed`.
+        /// `ScoresRevealed`, `TaskClosed` per task that ends.
         ///
         /// # Errors
-        /// `NoTask`, `NotAssigned`, `NotOperator`, `WrongPhase`, `BadScores`, `NotCommitted`, `AlreadyRevealed`.
+        /// `BatchSize`; per item `NoTask`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn reveal_scores(&mut self, reveal: Reveal) -> Result<()> {
-            let revealed = self.accept_reveal(reveal, &mut Vec::new())?;
-            self.env().emit_event(ScoresRevealed { items: vec![revealed] });
-            Ok(())
+        pub fn reveal_scores(&self, items: Vec<Reveal>) -> Result<Vec<Option<Error>>> {
+            self.take_reveals(items)
         }
 
-        /// Several reveals of nodes of one operator. Per item the error that kept it out, or nothing.
+        /// Does for every task what is due: fills empty seats, settles, ends. Per task what was done, or why nothing was.
         ///
         /// # Events
-        /// `ScoresRevealed`.
+        /// `PanelDrawn`, `TaskClosed`, `KeeperPaid`.
         ///
         /// # Errors
-        /// `BatchSize`.
+        /// `BatchSize`; per task `NoTask`, `Task`.
         #[ink(message)]
         #[inline(never)]
-        pub fn reveal_scores_batch(&mut self, items: Vec<Reveal>) -> Result<Vec<Option<Error>>> {
-            check_batch(items.len())?;
-            let mut operators = Vec::new();
-            let mut accepted = Vec::new();
-            let results = items
-                .into_iter()
-                .map(|item| match self.accept_reveal(item, &mut operators) {
-                    Ok(revealed) => {
-                        accepted.push(revealed);
-                        None
-                    }
-                    Err(error) => Some(error),
-                })
-                .collect();
-            if !accepted.is_empty() {
-                self.env().emit_event(ScoresRevealed { items: accepted });
-            }
-            Ok(results)
+        pub fn advance(&self, tasks: Vec<TaskId>) -> Result<Vec<Result<Step>>> {
+            self.advance_all(tasks)
         }
 
         // --- auditors ------------------------------------------------------------------------------------------------
@@ -745,20 +470,15 @@ pub mod poq {
         /// `AuditorChanged`.
         ///
         /// # Errors
-        /// `NotAuditor` where the owner has not appointed it.
+        /// `NotAuditor` where it is not appointed, or an older bond waits to be withdrawn.
         #[ink(message, payable)]
         #[inline(never)]
-        pub fn bond(&mut self) -> Result<()> {
-            let caller = self.env().caller();
-            let auditor = self.load_auditor(&caller)?;
-            if !auditor.appointed {
-                return Err(Error::NotAuditor);
-            }
-            self.change_auditor(caller, auditor, BondChange::Added(self.env().transferred_value()))
+        pub fn bond(&self) -> Result<()> {
+            self.add_bond()
         }
 
-        /// Gives an auditor its bond back, in two calls: the first resigns, the second pays once the unbonding period is over.
-        /// Returns what was paid.
+        /// Gives an auditor its bond back, in two calls: the first resigns, the second pays once the unbonding period is over, and no
+        /// slash of it is announced. Returns what was paid.
         ///
         /// # Events
         /// `AuditorChanged`.
@@ -767,160 +487,113 @@ pub mod poq {
         /// `NotAuditor`, `StillUnbonding`, `TransferFailed`.
         #[ink(message)]
         #[inline(never)]
-        pub fn withdraw_bond(&mut self) -> Result<Balance> {
-            let caller = self.env().caller();
-            let mut auditor = self.load_auditor(&caller)?;
-            let now = self.env().block_timestamp();
-            if auditor.appointed {
-                auditor.appointed = false;
-                auditor.unbonds_at = now.saturating_add(self.global.unbonding_ms);
-                self.change_auditor(caller, auditor, BondChange::None)?;
-                return Ok(0);
-            }
-            if now < auditor.unbonds_at {
-                return Err(Error::StillUnbonding);
-            }
-            self.change_auditor(caller, auditor, BondChange::Paid(auditor.bond))?;
-            self.auditors.remove(caller);
-            self.pay(caller, auditor.bond)?;
-            Ok(auditor.bond)
+        pub fn withdraw_bond(&self) -> Result<Balance> {
+            self.take_bond()
         }
 
-        /// Settles a gold task by its reference: merit and trust of its panel are measured against token F1 of reference and
-        /// outputs. From the last reveal until somebody settles the task, at least the kind's `audit_ms`.
+        /// Opens a settled task's reference: the trust of its panel is measured against token F1 of reference and outputs. Nothing
+        /// else moves.
         ///
         /// # Events
-        /// `TaskAudited`, `TaskSettled`.
+        /// `TaskAudited`.
         ///
         /// # Errors
-        /// `NotAuditor`, `NoTask`, `TooEarly`, `WrongPhase` where it is final, `BadOpening`.
+        /// `NotAuditor`, `NoTask`, `NotAuditable`, `BadOpening`.
         #[ink(message)]
         #[inline(never)]
-        pub fn settle_audited(&mut self, task: TaskId, opening: Opening) -> Result<()> {
-            let caller = self.env().caller();
-            let mut auditor = self.load_auditor(&caller)?;
-            if !auditor.appointed || auditor.bond < self.global.audit_bond {
-                return Err(Error::NotAuditor);
-            }
-            let record = self.tasks.get(task).ok_or(Error::NoTask)?;
-            if record.phase.is_final() {
-                return Err(Error::WrongPhase);
-            }
-            if !record.clock().can_audit(self.env().block_timestamp(), self.env().block_number()) {
-                return Err(Error::TooEarly);
-            }
-            if record.panel.iter().any(|seat| self.nodes.get(seat.node).is_some_and(|n| is_of(&n, &caller))) {
-                return Err(Error::NotAuditor);
-            }
-            let truth = self.truth(task, &record, &caller, &opening)?;
-            auditor.audits = auditor.audits.saturating_add(1);
-            self.auditors.insert(caller, &auditor);
-            self.env().emit_event(TaskAudited { task, auditor: caller, opening });
-            self.settle_step(task, record, Some(truth))
-        }
-
-        // --- anyone --------------------------------------------------------------------------------------------------
-
-        /// Draws a task's panel, in a later block than the last output commitment.
-        ///
-        /// # Events
-        /// `PanelDrawn`.
-        ///
-        /// # Errors
-        /// `NoTask`, `TooEarly`, `WrongPhase`, `TooFewNodes` (a later block draws anew).
-        #[ink(message)]
-        #[inline(never)]
-        pub fn draw_panel(&mut self, task: TaskId) -> Result<()> {
-            self.perform(task, Some(Step::Draw)).map(|_| ())
-        }
-
-        /// Settles a task: when all who committed have revealed, or the deadline has passed and a quorum has.
-        ///
-        /// # Events
-        /// `TaskSettled`.
-        ///
-        /// # Errors
-        /// `NoTask`, `TooEarly`, `WrongPhase`.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn settle(&mut self, task: TaskId) -> Result<()> {
-            self.perform(task, Some(Step::Settle)).map(|_| ())
-        }
-
-        /// Does for every task what is due: draws a panel, settles, releases a panel below quorum, refunds. Per task what was
-        /// done, or why nothing was.
-        ///
-        /// # Events
-        /// `PanelDrawn`, `TaskSettled`, `PanelReleased`, `TaskRefunded`.
-        ///
-        /// # Errors
-        /// `BatchSize`; per task `NoTask`, `TooEarly`, `WrongPhase` where it is final, `TooFewNodes`.
-        #[ink(message)]
-        #[inline(never)]
-        pub fn advance(&mut self, tasks: Vec<TaskId>) -> Result<Vec<Result<Step>>> {
-            check_batch(tasks.len())?;
-            Ok(tasks.into_iter().map(|task| self.perform(task, None)).collect())
+        pub fn open_reference(&self, task: TaskId, opening: Opening) -> Result<()> {
+            self.audit_task(task, opening)
         }
 
         // --- the contract's owner ------------------------------------------------------------------------------------
 
-        /// Creates a kind or gives it new parameters, for future tasks. Returns the new version.
+        /// Announces a change. Returns when it can be enacted: at once, and done, while no node is registered or the kind is new.
         ///
         /// # Events
-        /// `KindSet`.
+        /// `Proposed`, or `Enacted`.
         ///
         /// # Errors
-        /// `NotContractOwner`, `BadParams`.
+        /// `NotContractOwner`, `AlreadyPending`, `TooMany`, `BadParams`, `BadAmount`, `NotAuditor`; `BadCode` for code, which is
+        /// announced by `propose_code`.
         #[ink(message)]
         #[inline(never)]
-        pub fn set_kind(&mut self, kind: KindId, params: KindParams) -> Result<u32> {
-            self.only_owner()?;
-            params.validate()?;
-            let mut record = match self.kinds.get(kind) {
-                Some(record) => record,
-                None => {
-                    let mut ids = self.kind_ids.get_or_default();
-                    ids.push(kind);
-                    self.kind_ids.set(&ids);
-                    let reference = match params.merit {
-                        MeritRule::Information { floor, .. } => floor,
-                        MeritRule::Closeness => Ratio::ZERO,
-                    };
-                    Kind {
-                        version: 0,
-                        inference: Pool::default(),
-                        evaluators: Pool::default(),
-                        ring_next: 0,
-                        population: Population {
-                            ring: vec![RingEntry::default(); RING],
-                            reference,
-                            gain_average: 0,
-                        },
-                    }
-                }
-            };
-            record.version = record.version.checked_add(1).ok_or(Error::Overflow)?;
-            self.kinds.insert(kind, &record);
-            self.params.insert((kind, record.version), &Params(params.clone()));
-            self.env().emit_event(KindSet { kind, version: record.version, params });
-            Ok(record.version)
+        pub fn propose(&mut self, change: Change) -> Result<Millis> {
+            if matches!(change, Change::Code(_)) {
+                return Err(Error::BadCode);
+            }
+            self.announce(change)
         }
 
-        /// Sets the parameters that are not a kind's.
+        /// Announces that the contract will run the code of this live contract, which everybody can look at and try.
         ///
         /// # Events
-        /// `Administered`.
+        /// `Proposed`.
         ///
         /// # Errors
-        /// `NotContractOwner`, `BadAmount` for a period of zero or above 90 days.
+        /// `NotContractOwner`, `AlreadyPending`, `TooMany`, `BadCode` where the account is no contract.
         #[ink(message)]
         #[inline(never)]
-        pub fn set_global(&mut self, global: GlobalParams) -> Result<()> {
-            self.only_owner()?;
-            Self::check_global(&global)?;
-            self.global = global;
-            self.administered(Administration::Global(global));
+        pub fn propose_code(&mut self, instance: AccountId) -> Result<Millis> {
+            let hash = self.env().code_hash(&instance).map_err(|_| Error::BadCode)?;
+            self.announce(Change::Code(hash.into()))
+        }
+
+        /// Makes an announced change act, by anybody.
+        ///
+        /// # Events
+        /// `Enacted`, and what the change says.
+        ///
+        /// # Errors
+        /// `NotPending`, `NotDue`, `BadParams`, `BadAmount`; `BadCode` for code: `set_code` does that.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn enact(&mut self, lever: Lever) -> Result<()> {
+            if lever == Lever::Code {
+                return Err(Error::BadCode);
+            }
+            let change = self.due_change(lever)?;
+            self.apply(change)
+        }
+
+        /// Runs the announced code from now on, by anybody, and lets it migrate the storage.
+        ///
+        /// # Events
+        /// `Enacted`.
+        ///
+        /// # Errors
+        /// `NotPending`, `NotDue`, `BadCode` where the chain does not take it or it does not migrate.
+        // `&self`: this code must not write the root after the other has migrated it.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn set_code(&self) -> Result<()> {
+            self.replace_code()
+        }
+
+        /// Brings the storage to this code's layout. Only the contract itself may call it, when it changes its code.
+        ///
+        /// # Errors
+        /// `NotItself`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn migrate(&mut self) -> Result<()> {
+            if self.env().caller() != self.env().account_id() {
+                return Err(Error::NotItself);
+            }
+            self.layout = LAYOUT;
             Ok(())
+        }
+
+        /// Withdraws an announcement.
+        ///
+        /// # Events
+        /// `Cancelled`.
+        ///
+        /// # Errors
+        /// `NotContractOwner`, `NotPending`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn cancel(&self, lever: Lever) -> Result<()> {
+            self.cancel_change(lever)
         }
 
         /// Refuses or accepts new tasks. Never touches claims, refunds or settlements.
@@ -939,24 +612,17 @@ pub mod poq {
             Ok(())
         }
 
-        /// Appoints an auditor, or dismisses one; `slash` is taken from its bond to the treasury.
+        /// Dismisses an auditor at once. Its bond is its own again after the unbonding period; a slash is announced as any change.
         ///
         /// # Events
         /// `AuditorChanged`.
         ///
         /// # Errors
-        /// `NotContractOwner`, `Overflow` above the bond.
+        /// `NotContractOwner`, `NotAuditor`.
         #[ink(message)]
         #[inline(never)]
-        pub fn set_auditor(&mut self, auditor: AccountId, appointed: bool, slash: Balance) -> Result<()> {
-            self.only_owner()?;
-            let mut record = self.auditors.get(auditor).unwrap_or_default();
-            if appointed != record.appointed {
-                let until = self.env().block_timestamp().saturating_add(self.global.unbonding_ms);
-                record.unbonds_at = if appointed { 0 } else { until };
-                record.appointed = appointed;
-            }
-            self.change_auditor(auditor, record, BondChange::Slashed(slash))
+        pub fn dismiss_auditor(&self, auditor: AccountId) -> Result<()> {
+            self.dismiss(auditor)
         }
 
         /// Proposes another owner, who becomes it by accepting.
@@ -996,7 +662,7 @@ pub mod poq {
         }
 
         /// Pays out of the treasury, or out of money that somebody sent to the contract without a message. Never more than
-        /// the contract has beyond what it owes to others.
+        /// the contract has beyond what it owes to others, and never what is burned.
         ///
         /// # Events
         /// `TreasuryWithdrawn`.
@@ -1005,20 +671,21 @@ pub mod poq {
         /// `NotContractOwner`, `BadAmount` for nothing, `Insolvent`, `TransferFailed`.
         #[ink(message)]
         #[inline(never)]
-        pub fn withdraw_treasury(&mut self, to: AccountId, amount: Balance) -> Result<()> {
-            self.only_owner()?;
-            if amount == 0 {
-                return Err(Error::BadAmount);
-            }
-            let owed_to_others = sub(self.liabilities.total(), self.liabilities.treasury)?;
-            let beyond = self.spendable().checked_sub(owed_to_others).ok_or(Error::Insolvent)?;
-            if amount > beyond {
-                return Err(Error::Insolvent);
-            }
-            self.liabilities.treasury = self.liabilities.treasury.saturating_sub(amount);
-            self.pay(to, amount)?;
-            self.env().emit_event(TreasuryWithdrawn { to, amount });
-            Ok(())
+        pub fn withdraw_treasury(&self, to: AccountId, amount: Balance) -> Result<()> {
+            self.pay_treasury(to, amount)
+        }
+
+        /// Sends what is burned to an account that nobody has, by anybody, so that no later code can give it to somebody.
+        ///
+        /// # Events
+        /// `Burned`.
+        ///
+        /// # Errors
+        /// `NothingToWithdraw`, `TransferFailed`.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn burn(&self) -> Result<Balance> {
+            self.burn_burned()
         }
 
         // --- queries -------------------------------------------------------------------------------------------------
@@ -1027,50 +694,73 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn overview(&self) -> Overview {
+            let books = self.session().books();
             Overview {
                 owner: self.owner,
                 proposed: self.proposed,
                 paused: self.paused,
-                global: self.global,
-                kinds: self.kind_ids.get_or_default(),
-                nodes: self.last_node,
-                tasks: self.last_task,
-                entropy: self.entropy,
+                genesis: self.genesis,
+                network: self.network,
+                epoch_ms: self.epoch_ms,
+                global: self.global.0,
+                kinds: KIND_IDS.get(()).unwrap_or_default(),
+                nodes: books.last_node,
+                tasks: books.last_task,
+                layout: self.layout,
                 balance: self.spendable(),
-                liabilities: self.liabilities,
+                liabilities: books.liabilities,
             }
         }
 
-        /// A kind with its newest parameters.
+        /// A kind with its newest parameters and the sizes of its pools.
         #[ink(message)]
         #[inline(never)]
         pub fn kind(&self, kind: KindId) -> Option<KindView> {
-            let record = self.kinds.get(kind)?;
-            let Params(params) = self.params.get((kind, record.version))?;
-            Some(KindView { kind: record, params })
+            let session = self.session();
+            let record = session.kind(kind).ok()?;
+            let counts = |role| *session.counts(PoolId { kind, role }).latest();
+            Some(KindView {
+                kind: record,
+                inference: counts(Role::Inference),
+                evaluators: counts(Role::Evaluator),
+            })
         }
 
         /// A version of a kind's parameters.
         #[ink(message)]
         #[inline(never)]
         pub fn params(&self, kind: KindId, version: u32) -> Option<KindParams> {
-            self.params.get((kind, version)).map(|Params(params)| params)
+            VERSIONS.get((kind, version))
         }
 
         /// A node.
         #[ink(message)]
         #[inline(never)]
         pub fn node(&self, node: NodeId) -> Option<NodeView> {
-            Some(NodeView { id: node, node: self.nodes.get(node)?, info: self.infos.get(node)? })
+            Some(NodeView { id: node, node: NODES.get(node)?, info: INFOS.get(node)? })
+        }
+
+        /// What a pool needs to know of its node; the layout of the answer never changes.
+        #[ink(message)]
+        #[inline(never)]
+        pub fn holding(&self, node: NodeId) -> Option<Holding> {
+            let record = NODES.get(node)?;
+            Some(Holding {
+                bonded: record.stake.bonded,
+                unbonding: record.stake.unbonding(),
+                withdrawable: record.stake.withdrawable(self.env().block_timestamp()),
+                claimable: record.claimable,
+            })
         }
 
         /// Nodes from a number on, at most twelve.
         #[ink(message)]
         #[inline(never)]
         pub fn nodes(&self, from: NodeId, limit: u32) -> Vec<NodeView> {
+            let last = self.session().books().last_node;
             let mut views = Vec::new();
             let mut id = from.max(1);
-            while id <= self.last_node && views.len() < limit.min(NODES_PAGE) as usize {
+            while id <= last && views.len() < limit.min(NODES_PAGE) as usize {
                 views.extend(self.node(id));
                 id = id.saturating_add(1);
             }
@@ -1081,19 +771,20 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn task(&self, task: TaskId) -> Option<TaskView> {
-            let record = self.tasks.get(task)?;
-            let step = record.clock().step(self.env().block_timestamp(), self.env().block_number());
+            let record = TASKS.get(task)?;
+            let step = record.clock().step(self.env().block_timestamp());
             Some(TaskView { id: task, task: record, step })
         }
 
-        /// Open and uncollected tasks from a number on: at most six, of at most 200 numbers looked at.
+        /// Open and uncollected tasks from a number on: at most four, of at most 200 numbers looked at.
         #[ink(message)]
         #[inline(never)]
         pub fn tasks(&self, from: TaskId, limit: u32) -> Vec<TaskView> {
+            let last = self.session().books().last_task;
             let mut views = Vec::new();
             let first = from.max(1);
             let mut id = first;
-            while id <= self.last_task
+            while id <= last
                 && id < first.saturating_add(TASKS_SCAN)
                 && views.len() < limit.min(TASKS_PAGE) as usize
             {
@@ -1107,7 +798,7 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn duties(&self, node: NodeId) -> Vec<TaskId> {
-            self.nodes
+            NODES
                 .get(node)
                 .map(|node| node.open.into_iter().filter(|id| *id != 0).collect())
                 .unwrap_or_default()
@@ -1117,833 +808,21 @@ pub mod poq {
         #[ink(message)]
         #[inline(never)]
         pub fn balances(&self, account: AccountId) -> Balances {
-            let record = self.accounts.get(account).unwrap_or_default();
-            let mut sums = Balances { withdrawn: record.collected, ..Balances::default() };
-            for node in record.nodes.iter().filter_map(|id| self.nodes.get(id)) {
-                sums.staked_free = sums.staked_free.saturating_add(node.free);
-                sums.staked_locked = sums.staked_locked.saturating_add(node.locked);
-                sums.unbonding = sums.unbonding.saturating_add(node.unbonding);
-                sums.claimable = sums.claimable.saturating_add(node.claimable);
-                sums.withdrawn = sums.withdrawn.saturating_add(node.withdrawn);
-                sums.slashed = sums.slashed.saturating_add(node.slashed);
-                for task in node.open.iter().filter(|id| **id != 0).filter_map(|id| self.tasks.get(id)) {
-                    let slot = match node.role {
-                        Role::Inference => task.inference_slot,
-                        Role::Evaluator => task.evaluator_slot,
-                    };
-                    sums.pending = sums.pending.saturating_add(slot);
-                }
-            }
-            for task in record.tasks.iter().filter_map(|id| self.tasks.get(id)) {
-                if task.phase.is_final() {
-                    sums.claimable = sums.claimable.saturating_add(task.refund);
-                } else {
-                    sums.pending = sums.pending.saturating_add(task.fee);
-                }
-            }
-            Balances { nodes: record.nodes, tasks: record.tasks, ..sums }
+            self.balances_of(account)
         }
 
         /// An auditor, appointed or still bonded.
         #[ink(message)]
         #[inline(never)]
         pub fn auditor(&self, account: AccountId) -> Option<Auditor> {
-            self.auditors.get(account)
+            self.load_auditor(&account).ok()
         }
 
-        // --- helpers: duties -----------------------------------------------------------------------------------------
-
-        /// Takes an output commitment. Whether it is new.
+        /// What is announced.
+        #[ink(message)]
         #[inline(never)]
-        fn accept_output(&mut self, item: &Commit, operators: &mut Vec<(NodeId, AccountId)>) -> Result<bool> {
-            let mut task = self.tasks.get(item.task).ok_or(Error::NoTask)?;
-            let now = self.env().block_timestamp();
-            let slot =
-                task.outputs.iter_mut().find(|slot| slot.node == item.node).ok_or(Error::NotAssigned)?;
-            self.only_operator(item.node, operators)?;
-            if slot.committed_at > 0 {
-                return if slot.commitment == item.commitment {
-                    Ok(false)
-                } else {
-                    Err(Error::AlreadyCommitted)
-                };
-            }
-            if item.commitment == [0; 32] {
-                return Err(Error::BadCommitment);
-            }
-            if task.phase != Phase::Inferring || now > task.deadline {
-                return Err(Error::WrongPhase);
-            }
-            slot.commitment = item.commitment;
-            slot.committed_at = now;
-            task.fixed_at_block = self.env().block_number();
-            if task.outputs.iter().all(|slot| slot.committed_at > 0) {
-                task.phase = Phase::Drawing;
-                task.deadline = now.saturating_add(task.draw_ms);
-            }
-            self.tasks.insert(item.task, &task);
-            Ok(true)
+        pub fn pending(&self) -> Vec<Pending<Change>> {
+            self.announced()
         }
-
-        /// Takes a commitment to scores. Whether it is new.
-        #[inline(never)]
-        fn accept_scores(&mut self, item: &Commit, operators: &mut Vec<(NodeId, AccountId)>) -> Result<bool> {
-            let mut task = self.tasks.get(item.task).ok_or(Error::NoTask)?;
-            let now = self.env().block_timestamp();
-            let drawn = !matches!(task.phase, Phase::Inferring | Phase::Drawing);
-            let seat = task
-                .panel
-                .iter_mut()
-                .find(|seat| drawn && seat.node == item.node)
-                .ok_or(Error::NotAssigned)?;
-            self.only_operator(item.node, operators)?;
-            if seat.state != SeatState::Drawn {
-                return if seat.commitment == item.commitment {
-                    Ok(false)
-                } else {
-                    Err(Error::AlreadyCommitted)
-                };
-            }
-            if item.commitment == [0; 32] {
-                return Err(Error::BadCommitment);
-            }
-            if task.phase != Phase::Scoring || now > task.deadline {
-                return Err(Error::WrongPhase);
-            }
-            seat.commitment = item.commitment;
-            seat.committed_at = now;
-            seat.state = SeatState::Committed;
-            if task.panel.iter().all(|seat| seat.state == SeatState::Committed) {
-                task.phase = Phase::Revealing;
-                task.deadline = now.saturating_add(task.reveal_ms);
-            }
-            self.tasks.insert(item.task, &task);
-            Ok(true)
-        }
-
-        /// Takes a reveal; what does not match is recorded.
-        #[inline(never)]
-        fn accept_reveal(
-            &mut self,
-            reveal: Reveal,
-            operators: &mut Vec<(NodeId, AccountId)>,
-        ) -> Result<Revealed> {
-            let mut task = self.tasks.get(reveal.task).ok_or(Error::NoTask)?;
-            let now = self.env().block_timestamp();
-            let (phase, deadline) = task.clock().at(now);
-            let drawn = !matches!(task.phase, Phase::Inferring | Phase::Drawing);
-            let outputs = task.outputs.len();
-            let seat = task
-                .panel
-                .iter_mut()
-                .find(|seat| drawn && seat.node == reveal.node)
-                .ok_or(Error::NotAssigned)?;
-            self.only_operator(reveal.node, operators)?;
-            match seat.state {
-                SeatState::Revealed | SeatState::Mismatched => return Err(Error::AlreadyRevealed),
-                SeatState::Drawn => return Err(Error::NotCommitted),
-                SeatState::Committed => {}
-            }
-            if phase != Phase::Revealing || now > deadline {
-                return Err(Error::WrongPhase);
-            }
-            if reveal.scores.len() != outputs {
-                return Err(Error::BadScores);
-            }
-            let contract = self.env().account_id();
-            let preimage = commitment::scores(
-                contract.as_ref(),
-                reveal.task,
-                reveal.node,
-                &reveal.scores,
-                &reveal.report_hash,
-                &reveal.salt,
-            );
-            let matched = blake2(&preimage) == seat.commitment;
-            if matched {
-                seat.state = SeatState::Revealed;
-                seat.scores = reveal.scores.clone();
-                self.entropy = blake2(&scale(&(self.entropy, reveal.salt)));
-            } else {
-                seat.state = SeatState::Mismatched;
-            }
-            (task.phase, task.deadline) = task.clock().after_reveal(now);
-            self.tasks.insert(reveal.task, &task);
-            Ok(Revealed {
-                task: reveal.task,
-                node: reveal.node,
-                scores: reveal.scores,
-                report_hash: reveal.report_hash,
-                salt: reveal.salt,
-                matched,
-            })
-        }
-
-        // --- helpers: steps ------------------------------------------------------------------------------------------
-
-        /// Does what is due with a task; where `only` names a step, that one or none.
-        fn perform(&mut self, id: TaskId, only: Option<Step>) -> Result<Step> {
-            let task = self.tasks.get(id).ok_or(Error::NoTask)?;
-            let step = task.clock().step(self.env().block_timestamp(), self.env().block_number());
-            match step {
-                Step::Wait { .. } | Step::WaitForBlock => return Err(Error::TooEarly),
-                Step::Done => return Err(Error::WrongPhase),
-                step if only.is_some_and(|only| only != step) => return Err(Error::WrongPhase),
-                Step::Draw => self.draw_step(id, task)?,
-                Step::Settle => self.settle_step(id, task, None)?,
-                Step::Redraw => self.release_step(id, task)?,
-                Step::RefundUndelivered => self.refund_step(id, task, RefundReason::Undelivered)?,
-                Step::RefundUndrawn => self.refund_step(id, task, RefundReason::Undrawn)?,
-                Step::RefundBelowQuorum => self.refund_step(id, task, RefundReason::BelowQuorum)?,
-            }
-            Ok(step)
-        }
-
-        #[inline(never)]
-        fn draw_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
-            let now = self.env().block_timestamp();
-            let kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(task.kind, task.version)?;
-            let seats = u8::try_from(task.panel.len()).map_err(|_| Error::PanelSize)?;
-            // Nobody scores an answer of their own, or one that they asked for; nobody sits on both panels.
-            let answering: Vec<AccountId> = task
-                .outputs
-                .iter()
-                .filter_map(|slot| self.nodes.get(slot.node))
-                .map(|node| node.owner)
-                .collect();
-            let at_risk = task.evaluator_at_risk;
-            let requester = task.requester;
-            let per_model = usize::from((seats / 2).max(1));
-            let released: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
-            let mut drawn = self
-                .draw(
-                    task.kind,
-                    Role::Evaluator,
-                    &kind.evaluators,
-                    &params,
-                    seats,
-                    id,
-                    |candidate, node, chosen| {
-                        if node.free < at_risk
-                            || released.contains(&candidate)
-                            || answering.contains(&node.owner)
-                            || is_of(node, &requester)
-                        {
-                            return Fit::No;
-                        }
-                        let same = chosen
-                            .iter()
-                            .filter(|(_, other)| other.model_digest == node.model_digest)
-                            .count();
-                        if same < per_model {
-                            Fit::Yes
-                        } else {
-                            Fit::Spare
-                        }
-                    },
-                )
-                .ok_or(Error::TooFewNodes)?;
-            for (seat, (node, record)) in task.panel.iter_mut().zip(drawn.iter_mut()) {
-                lock(record, id, at_risk)?;
-                seat.node = *node;
-            }
-            self.save(&drawn);
-            task.phase = Phase::Scoring;
-            task.drawn_at = now;
-            task.deadline = now.saturating_add(params.commit_ms);
-            self.tasks.insert(id, &task);
-            self.env().emit_event(PanelDrawn {
-                task: id,
-                nodes: drawn.iter().map(|(node, _)| *node).collect(),
-                deadline: task.deadline,
-                redrawn: task.redrawn,
-            });
-            Ok(())
-        }
-
-        #[inline(never)]
-        fn settle_step(
-            &mut self,
-            id: TaskId,
-            mut task: Task,
-            truth: Option<Vec<Option<Ratio>>>,
-        ) -> Result<()> {
-            let now = self.env().block_timestamp();
-            let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(task.kind, task.version)?;
-            let output_nodes: Vec<NodeId> = task.outputs.iter().map(|slot| slot.node).collect();
-            let panel_nodes: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
-            let mut loaded = Vec::with_capacity(output_nodes.len().saturating_add(panel_nodes.len()));
-            for node in output_nodes.iter().chain(&panel_nodes) {
-                loaded.push((*node, self.load(*node)?));
-            }
-            let evaluators = loaded.get(output_nodes.len()..).unwrap_or_default();
-            let input = SettlementInput {
-                fee: task.fee,
-                drawn_at: task.drawn_at,
-                outputs: task
-                    .outputs
-                    .iter()
-                    .map(|slot| OutputInput {
-                        latency_ms: (slot.committed_at > 0)
-                            .then(|| slot.committed_at.saturating_sub(task.requested_at)),
-                        price: slot.price,
-                    })
-                    .collect(),
-                panel: task
-                    .panel
-                    .iter()
-                    .zip(evaluators)
-                    .map(|(seat, (_, node))| EvaluatorInput {
-                        conduct: conduct(seat),
-                        committed_at: seat.committed_at,
-                        trust: node.trust,
-                        gain_average: node.gain_average,
-                    })
-                    .collect(),
-                population: kind.population.clone(),
-                truth,
-            };
-            let settlement = settle(&params, &input).ok_or(Error::Overflow)?;
-
-            let mut credited: Balance = 0;
-            let outcomes =
-                settlement.outputs.iter().map(|o| (o.payout, o.slashed, task.inference_at_risk, None)).chain(
-                    settlement.panel.iter().map(|e| {
-                        (e.payout, e.slashed, task.evaluator_at_risk, Some((e.trust, e.gain_average)))
-                    }),
-                );
-            for ((_, node), (payout, slashed, at_risk, standing)) in loaded.iter_mut().zip(outcomes) {
-                release(node, id, at_risk, slashed)?;
-                node.claimable = add(node.claimable, payout)?;
-                node.settled = node.settled.saturating_add(1);
-                if let Some((trust, gain_average)) = standing {
-                    node.trust = trust;
-                    node.gain_average = gain_average;
-                }
-                credited = add(credited, payout)?;
-            }
-            if let Some(quality) = settlement.consensus {
-                let next = usize::from(kind.ring_next);
-                if let Some(entry) = kind.population.ring.get_mut(next) {
-                    *entry = RingEntry { settled_at: now, quality };
-                }
-                let after = next.saturating_add(1).checked_rem(RING).unwrap_or(0);
-                kind.ring_next = u8::try_from(after).unwrap_or(0);
-            }
-            kind.population.reference = settlement.reference;
-            kind.population.gain_average = settlement.gain_average;
-            for index in 0..loaded.len() {
-                self.relocate(&mut loaded, index, &mut kind, &params)?;
-            }
-            self.save(&loaded);
-            self.kinds.insert(task.kind, &kind);
-
-            self.liabilities.escrow = sub(self.liabilities.escrow, task.fee)?;
-            self.liabilities.claimable = add(self.liabilities.claimable, credited)?;
-            self.liabilities.refunds = add(self.liabilities.refunds, settlement.refund)?;
-            self.liabilities.stakes = sub(self.liabilities.stakes, settlement.slashed)?;
-            let to_treasury = add(add(settlement.protocol_fee, settlement.forfeited)?, settlement.slashed)?;
-            self.liabilities.treasury = add(self.liabilities.treasury, to_treasury)?;
-            for (slot, settled) in task.outputs.iter_mut().zip(&settlement.outputs) {
-                slot.quality = Score::from(settled.quality);
-            }
-            self.finish(id, &mut task, Phase::Settled, settlement.refund);
-            self.env().emit_event(TaskSettled {
-                task: id,
-                requester: task.requester,
-                kind: task.kind,
-                version: task.version,
-                output_nodes,
-                panel_nodes,
-                input,
-                settlement,
-            });
-            Ok(())
-        }
-
-        /// What each output of a gold task is worth against its reference, once everything opens what it should.
-        #[inline(never)]
-        fn truth(
-            &self,
-            id: TaskId,
-            task: &Task,
-            auditor: &AccountId,
-            opening: &Opening,
-        ) -> Result<Vec<Option<Ratio>>> {
-            let contract = self.env().account_id();
-            let opens = |preimage: &[u8], commitment: &Digest| {
-                if blake2(preimage) == *commitment {
-                    Ok(())
-                } else {
-                    Err(Error::BadOpening)
-                }
-            };
-            if !opening.is_bounded(task.outputs.len()) {
-                return Err(Error::BadOpening);
-            }
-            let hash = blake2(&opening.reference);
-            let preimage = commitment::reference(contract.as_ref(), auditor.as_ref(), &hash, &opening.salt);
-            opens(&preimage, &task.reference_commitment)?;
-            let mut truth = Vec::with_capacity(task.outputs.len());
-            for (slot, opened) in task.outputs.iter().zip(&opening.outputs) {
-                let mut measured = None;
-                if let Some((text, salt)) = opened {
-                    let preimage = commitment::output(contract.as_ref(), id, slot.node, &blake2(text), salt);
-                    opens(&preimage, &slot.commitment)?;
-                    measured = Some(token_f1(&opening.reference, text));
-                }
-                truth.push(measured);
-            }
-            Ok(truth)
-        }
-
-        fn load_auditor(&self, account: &AccountId) -> Result<Auditor> {
-            self.auditors.get(account).ok_or(Error::NotAuditor)
-        }
-
-        /// Stores an auditor's record with a change of its bond, and says so.
-        #[inline(never)]
-        fn change_auditor(
-            &mut self,
-            account: AccountId,
-            mut auditor: Auditor,
-            change: BondChange,
-        ) -> Result<()> {
-            let bonds = &mut self.liabilities.bonds;
-            match change {
-                BondChange::None => {}
-                BondChange::Added(amount) => {
-                    auditor.bond = add(auditor.bond, amount)?;
-                    *bonds = add(*bonds, amount)?;
-                }
-                BondChange::Slashed(amount) | BondChange::Paid(amount) => {
-                    auditor.bond = sub(auditor.bond, amount)?;
-                    *bonds = sub(*bonds, amount)?;
-                }
-            }
-            if let BondChange::Slashed(amount) = change {
-                self.liabilities.treasury = add(self.liabilities.treasury, amount)?;
-            }
-            self.auditors.insert(account, &auditor);
-            self.env().emit_event(AuditorChanged { account, auditor, change });
-            Ok(())
-        }
-
-        /// Releases a panel that stayed below its quorum, for a second draw.
-        #[inline(never)]
-        fn release_step(&mut self, id: TaskId, mut task: Task) -> Result<()> {
-            let now = self.env().block_timestamp();
-            let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(task.kind, task.version)?;
-            let owed = panel_penalties(&params, &task);
-            let penalties = self.penalise(id, &owed, &mut kind, &params)?;
-            self.kinds.insert(task.kind, &kind);
-            let panel = task.panel.clone();
-            for seat in task.panel.iter_mut() {
-                // The node stays: it is not drawn again.
-                seat.state = SeatState::Drawn;
-                seat.commitment = [0; 32];
-                seat.committed_at = 0;
-                seat.scores.iter_mut().for_each(|score| *score = Score::UNAVAILABLE);
-            }
-            task.phase = Phase::Drawing;
-            task.deadline = now.saturating_add(task.draw_ms);
-            task.fixed_at_block = self.env().block_number();
-            task.redrawn = true;
-            self.tasks.insert(id, &task);
-            self.env().emit_event(PanelReleased { task: id, panel, penalties });
-            Ok(())
-        }
-
-        #[inline(never)]
-        fn refund_step(&mut self, id: TaskId, mut task: Task, reason: RefundReason) -> Result<()> {
-            let mut kind = self.kinds.get(task.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(task.kind, task.version)?;
-            let missed = params.missed_penalty.of(task.inference_at_risk);
-            let mut owed: Vec<(NodeId, Balance, Balance)> = task
-                .outputs
-                .iter()
-                .map(|slot| {
-                    (slot.node, task.inference_at_risk, if slot.committed_at > 0 { 0 } else { missed })
-                })
-                .collect();
-            // In every other case the panel was never drawn, or has been released.
-            if reason == RefundReason::BelowQuorum {
-                owed.extend(panel_penalties(&params, &task));
-            }
-            let penalties = self.penalise(id, &owed, &mut kind, &params)?;
-            self.kinds.insert(task.kind, &kind);
-            self.liabilities.escrow = sub(self.liabilities.escrow, task.fee)?;
-            self.liabilities.refunds = add(self.liabilities.refunds, task.fee)?;
-            let refund = task.fee;
-            self.finish(id, &mut task, Phase::Refunded, refund);
-            self.env().emit_event(TaskRefunded {
-                task: id,
-                requester: task.requester,
-                reason,
-                refund,
-                penalties,
-            });
-            Ok(())
-        }
-
-        /// Unlocks nodes' stake of a task and takes penalties from it: (node, at risk, penalty). Returns those that lost.
-        #[inline(never)]
-        fn penalise(
-            &mut self,
-            task: TaskId,
-            owed: &[(NodeId, Balance, Balance)],
-            kind: &mut Kind,
-            params: &KindParams,
-        ) -> Result<Vec<Penalty>> {
-            let mut penalties = Vec::new();
-            let mut loaded = Vec::with_capacity(owed.len());
-            for (node, at_risk, amount) in owed {
-                let mut record = self.load(*node)?;
-                release(&mut record, task, *at_risk, *amount)?;
-                self.liabilities.stakes = sub(self.liabilities.stakes, *amount)?;
-                self.liabilities.treasury = add(self.liabilities.treasury, *amount)?;
-                if *amount > 0 {
-                    penalties.push(Penalty { node: *node, amount: *amount });
-                }
-                loaded.push((*node, record));
-            }
-            for index in 0..loaded.len() {
-                self.relocate(&mut loaded, index, kind, params)?;
-            }
-            self.save(&loaded);
-            Ok(penalties)
-        }
-
-        /// Stores a task's end. Its record keeps its size until it is collected.
-        #[inline(never)]
-        fn finish(&mut self, id: TaskId, task: &mut Task, phase: Phase, refund: Balance) {
-            task.phase = phase;
-            task.refund = refund;
-            task.deadline = self.env().block_timestamp();
-            task.final_block = self.env().block_number();
-            self.tasks.insert(id, task);
-        }
-
-        // --- helpers: the draw ---------------------------------------------------------------------------------------
-
-        /// Draws `count` nodes of different owners that fit; bounded work, whatever the pool's size.
-        #[inline(never)]
-        #[allow(clippy::too_many_arguments)]
-        fn draw(
-            &self,
-            kind: KindId,
-            role: Role,
-            pool: &Pool,
-            params: &KindParams,
-            count: u8,
-            task: TaskId,
-            fit: impl Fn(NodeId, &Node, &[Loaded]) -> Fit,
-        ) -> Option<Vec<Loaded>> {
-            let count = usize::from(count);
-            let seed = blake2(&scale(&(
-                self.entropy,
-                task,
-                role,
-                self.env().block_number(),
-                self.env().block_timestamp(),
-            )));
-            let mut stream = Stream::new(seed);
-            let mut chosen: Vec<Loaded> = Vec::with_capacity(count);
-            let mut spare: Vec<Loaded> = Vec::new();
-            let mut seen: Vec<NodeId> = Vec::new();
-            let mut place = (0u8, 0u32);
-            let consider = |id: NodeId,
-                            threshold: Option<Ratio>,
-                            chosen: &mut Vec<Loaded>,
-                            spare: &mut Vec<Loaded>,
-                            seen: &mut Vec<NodeId>|
-             -> Option<()> {
-                if seen.contains(&id) {
-                    return None;
-                }
-                let node = self.nodes.get(id)?;
-                let heavy = weight(node.bonded(), params.stake_cap, node.trust);
-                if threshold.is_some_and(|threshold| heavy <= threshold) {
-                    return None;
-                }
-                seen.push(id);
-                let free = node.status == NodeStatus::Active
-                    && node.bonded() >= params.stake_min
-                    && node.open_count() < MAX_OPEN
-                    && chosen.iter().all(|(_, other)| other.owner != node.owner);
-                match if free { fit(id, &node, chosen) } else { Fit::No } {
-                    Fit::Yes => chosen.push((id, node)),
-                    Fit::Spare => spare.push((id, node)),
-                    Fit::No => {}
-                }
-                Some(())
-            };
-            for _ in 0..count.saturating_mul(4).saturating_add(8) {
-                if chosen.len() == count {
-                    return Some(chosen);
-                }
-                let pick = pool.pick(stream.next(blake2))?;
-                place = (pick.class, pick.index);
-                if let Some(id) = self.members.get((kind, role, pick.class, pick.index)) {
-                    consider(id, Some(pick.threshold), &mut chosen, &mut spare, &mut seen);
-                }
-            }
-            // Random picks keep missing the last eligible members of a small pool: walk on from the last one.
-            for (class, index) in pool.walk(place.0, place.1, WALK) {
-                if chosen.len() == count {
-                    break;
-                }
-                if let Some(id) = self.members.get((kind, role, class, index)) {
-                    consider(id, None, &mut chosen, &mut spare, &mut seen);
-                }
-            }
-            for (id, node) in spare {
-                if chosen.len() < count && chosen.iter().all(|(_, other)| other.owner != node.owner) {
-                    chosen.push((id, node));
-                }
-            }
-            (chosen.len() == count).then_some(chosen)
-        }
-
-        /// Puts the node at `index` of `loaded` into the weight class where it belongs now. Another node may move into the
-        /// place that it leaves: that one is changed in `loaded` if it is there, else in storage.
-        #[inline(never)]
-        fn relocate(
-            &mut self,
-            loaded: &mut [Loaded],
-            index: usize,
-            kind: &mut Kind,
-            params: &KindParams,
-        ) -> Result<()> {
-            let Some((id, node)) = loaded.get(index) else { return Ok(()) };
-            let (id, role, kind_id, old) = (*id, node.role, node.kind, node.place);
-            let drawn = node.status == NodeStatus::Active && node.bonded() >= params.stake_min;
-            let class =
-                if drawn { class_of(weight(node.bonded(), params.stake_cap, node.trust)) } else { None };
-            if class == old.class() {
-                return Ok(());
-            }
-            let pool = match role {
-                Role::Inference => &mut kind.inference,
-                Role::Evaluator => &mut kind.evaluators,
-            };
-            if let Some(left) = old.class() {
-                let count = pool.counts.get_mut(usize::from(left)).ok_or(Error::Overflow)?;
-                *count = count.checked_sub(1).ok_or(Error::Overflow)?;
-                let last = *count;
-                if old.index != last {
-                    let moved = self.members.get((kind_id, role, left, last)).ok_or(Error::NoNode)?;
-                    self.members.insert((kind_id, role, left, old.index), &moved);
-                    match loaded.iter_mut().find(|(other, _)| *other == moved) {
-                        Some((_, node)) => node.place.index = old.index,
-                        None => {
-                            let mut node = self.load(moved)?;
-                            node.place.index = old.index;
-                            self.nodes.insert(moved, &node);
-                        }
-                    }
-                }
-                self.members.remove((kind_id, role, left, last));
-            }
-            let place = match class {
-                None => Place::NONE,
-                Some(class) => {
-                    let count = pool.counts.get_mut(usize::from(class)).ok_or(Error::Overflow)?;
-                    let index = *count;
-                    *count = count.checked_add(1).ok_or(Error::Overflow)?;
-                    self.members.insert((kind_id, role, class, index), &id);
-                    Place { class, index }
-                }
-            };
-            if let Some((_, node)) = loaded.get_mut(index) {
-                node.place = place;
-            }
-            Ok(())
-        }
-
-        // --- helpers: records ----------------------------------------------------------------------------------------
-
-        #[inline(never)]
-        fn load(&self, node: NodeId) -> Result<Node> {
-            self.nodes.get(node).ok_or(Error::NoNode)
-        }
-
-        #[inline(never)]
-        fn save(&mut self, loaded: &[Loaded]) {
-            for (id, node) in loaded {
-                self.nodes.insert(id, node);
-            }
-        }
-
-        /// Stores a node where its stake and trust belong; with `staked`, only if its stake is nothing or at least the minimum.
-        #[inline(never)]
-        fn save_placed(&mut self, id: NodeId, node: Node, staked: bool) -> Result<()> {
-            let mut kind = self.kinds.get(node.kind).ok_or(Error::NoKind)?;
-            let params = self.load_params(node.kind, kind.version)?;
-            if staked && node.bonded() > 0 && node.bonded() < params.stake_min {
-                return Err(Error::StakeBelowMinimum);
-            }
-            let (kind_id, before) = (node.kind, node.place);
-            let mut loaded = [(id, node)];
-            self.relocate(&mut loaded, 0, &mut kind, &params)?;
-            if loaded.iter().any(|(_, node)| node.place != before) {
-                self.kinds.insert(kind_id, &kind);
-            }
-            self.save(&loaded);
-            Ok(())
-        }
-
-        #[inline(never)]
-        fn load_params(&self, kind: KindId, version: u32) -> Result<KindParams> {
-            self.params.get((kind, version)).map(|Params(params)| params).ok_or(Error::NoParams)
-        }
-
-        fn owned(&self, node: NodeId) -> Result<Node> {
-            let record = self.load(node)?;
-            if record.owner != self.env().caller() {
-                return Err(Error::NotNodeOwner);
-            }
-            Ok(record)
-        }
-
-        fn set_status(&mut self, node: NodeId, status: NodeStatus, change: NodeChange) -> Result<()> {
-            let mut record = self.owned(node)?;
-            record.status = status;
-            self.save_placed(node, record, false)?;
-            self.changed(node, change);
-            Ok(())
-        }
-
-        #[inline(never)]
-        fn administered(&self, what: Administration) {
-            self.env().emit_event(Administered { what });
-        }
-
-        #[inline(never)]
-        fn changed(&self, node: NodeId, change: NodeChange) {
-            self.env().emit_event(NodeChanged { node, change });
-        }
-
-        /// Checks that the caller operates the node; a batch reads each node once.
-        #[inline(never)]
-        fn only_operator(&self, node: NodeId, operators: &mut Vec<(NodeId, AccountId)>) -> Result<()> {
-            let operator = match operators.iter().find(|(id, _)| *id == node) {
-                Some((_, operator)) => *operator,
-                None => {
-                    let operator = self.load(node)?.operator;
-                    operators.push((node, operator));
-                    operator
-                }
-            };
-            if operator == self.env().caller() {
-                Ok(())
-            } else {
-                Err(Error::NotOperator)
-            }
-        }
-
-        fn only_owner(&self) -> Result<()> {
-            if self.env().caller() == self.owner {
-                Ok(())
-            } else {
-                Err(Error::NotContractOwner)
-            }
-        }
-
-        fn check_global(global: &GlobalParams) -> Result<()> {
-            let good = |ms: u64| ms > 0 && ms <= QUARTER_MS;
-            if good(global.unbonding_ms) && good(global.archive_ms) && global.audit_bond > 0 {
-                Ok(())
-            } else {
-                Err(Error::BadAmount)
-            }
-        }
-
-        /// What the contract can spend. The pallet's `balance` already leaves out what keeps the account alive and what is held
-        /// as storage deposit.
-        fn spendable(&self) -> Balance {
-            self.env().balance()
-        }
-
-        fn pay(&self, to: AccountId, amount: Balance) -> Result<()> {
-            self.env().transfer(to, amount).map_err(|_| Error::TransferFailed)
-        }
-    }
-
-    fn blake2(bytes: &[u8]) -> Digest {
-        let mut hash = [0; 32];
-        ink::env::hash_bytes::<Blake2x256>(bytes, &mut hash);
-        hash
-    }
-
-    fn scale(value: &impl ink::scale::Encode) -> Vec<u8> {
-        value.encode()
-    }
-
-    fn add(a: Balance, b: Balance) -> Result<Balance> {
-        a.checked_add(b).ok_or(Error::Overflow)
-    }
-
-    fn sub(a: Balance, b: Balance) -> Result<Balance> {
-        a.checked_sub(b).ok_or(Error::Overflow)
-    }
-
-    fn check_batch(items: usize) -> Result<()> {
-        if items == 0 || items > MAX_BATCH {
-            Err(Error::BatchSize)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn is_of(node: &Node, account: &AccountId) -> bool {
-        [node.owner, node.operator, node.payee].contains(account)
-    }
-
-    /// Locks a node's stake for a task.
-    fn lock(node: &mut Node, task: TaskId, at_risk: Balance) -> Result<()> {
-        let slot = node.open.iter_mut().find(|open| **open == 0).ok_or(Error::TooMany)?;
-        *slot = task;
-        node.free = sub(node.free, at_risk)?;
-        node.locked = add(node.locked, at_risk)?;
-        Ok(())
-    }
-
-    /// Unlocks a node's stake of a task, less what it lost.
-    fn release(node: &mut Node, task: TaskId, at_risk: Balance, slashed: Balance) -> Result<()> {
-        if let Some(slot) = node.open.iter_mut().find(|open| **open == task) {
-            *slot = 0;
-        }
-        node.locked = sub(node.locked, at_risk)?;
-        node.free = add(node.free, sub(at_risk, slashed)?)?;
-        node.slashed = add(node.slashed, slashed)?;
-        Ok(())
-    }
-
-    fn conduct(seat: &Seat) -> Conduct {
-        match seat.state {
-            SeatState::Drawn => Conduct::Missed,
-            SeatState::Committed | SeatState::Mismatched => Conduct::Unrevealed,
-            SeatState::Revealed => Conduct::Revealed(seat.scores.clone()),
-        }
-    }
-
-    /// What the members of a panel that is not settled owe: (node, at risk, penalty).
-    fn panel_penalties(params: &KindParams, task: &Task) -> Vec<(NodeId, Balance, Balance)> {
-        let revealing = task.phase == Phase::Revealing;
-        task.panel
-            .iter()
-            .map(|seat| {
-                let owed = match seat.state {
-                    // Nobody could reveal: the quorum of commitments was never there.
-                    SeatState::Committed if !revealing => 0,
-                    _ => unsettled_penalty(params, &conduct(seat)),
-                };
-                (seat.node, task.evaluator_at_risk, owed)
-            })
-            .collect()
     }
 }

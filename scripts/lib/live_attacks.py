@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Those that never answer or never reveal wait for the demonstration's deadlines, which are minutes: the workers' tests have them.
+# Those that never answer, open or reveal wait for the demonstration's deadlines, which are minutes: the workers' tests have them.
 ATTACKS = [
     "noise=0.3", "boosting=0.4", "sabotage=0.4", "intermittent=0.3", "copy-cat", "constant=0", "shared-signal=1", "free-ride",
     "panel-majority=0.4", "boost-own=0.4", "exaggerate=0.08", "selective=0.08", "slow-scoring=10", "slow-delivery=10",
-    "output-copying", "model-swap=0.25",
+    "output-copying", "model-swap=0.25", "decline", "claim-no-input",
 ]  # fmt: skip
 UNIT = 10**12
 
@@ -39,7 +39,7 @@ def run(poq, attack, rest):
         "role": role,
         "simulator_agrees": report["simulator_agrees"],
         "explained": all(task["explain_ok"] for task in report["tasks"]),
-        "settled": sum(task["phase"] == "settled" for task in report["tasks"]),
+        "settled": sum(task["ending"] == "consensus" for task in report["tasks"]),
         "money_difference": report["money"]["difference"],
     }
     for side, dishonest in (("honest", False), ("dishonest", True)):

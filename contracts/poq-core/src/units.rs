@@ -4,8 +4,13 @@ use core::fmt;
 use parity_scale_codec::{Decode, Encode, Error as CodecError, Input};
 use scale_info::TypeInfo;
 
+/// An account of the chain.
+pub use ink_primitives::AccountId;
+
 /// An amount of money in the chain's smallest unit.
 pub type Balance = u128;
+/// Money owed, or below zero held back, in the chain's smallest unit.
+pub type SignedBalance = i128;
 /// A task's number; they count up from 1. 0 is no task.
 pub type TaskId = u64;
 /// A node's number; they count up from 1. 0 is no node.
@@ -59,40 +64,8 @@ impl Ratio {
         if part >= whole {
             return Ratio::ONE;
         }
-        match part.checked_mul(ONE_U128) {
-            Some(scaled) => Ratio::from_ppb(
-                scaled.checked_div(whole).and_then(|ppb| u32::try_from(ppb).ok()).unwrap_or(ONE),
-            ),
-            None => Ratio::from_large_fraction(part, whole),
-        }
-    }
-
-    /// `part / whole` for a `part < whole` whose product with 10⁹ exceeds 128 bits: multiplies by 10⁹ bit by bit and
-    /// divides on the way. After every step part · (the bits of 10⁹ so far) = quotient · whole + rest, rest < whole.
-    #[cold]
-    // The quotient is at most 10⁹. rest < whole, hence `whole - rest` is positive; `rest + more` is computed only where it
-    // is below `whole`.
-    #[allow(clippy::arithmetic_side_effects)]
-    fn from_large_fraction(part: u128, whole: u128) -> Ratio {
-        let (mut quotient, mut rest) = (0u32, 0u128);
-        let add = |quotient: &mut u32, rest: &mut u128, more: u128| {
-            let room = whole - *rest;
-            if more >= room {
-                *quotient += 1;
-                *rest = more - room;
-            } else {
-                *rest += more;
-            }
-        };
-        for bit in (0..u32::BITS - ONE.leading_zeros()).rev() {
-            quotient *= 2;
-            let twice = rest;
-            add(&mut quotient, &mut rest, twice);
-            if (ONE >> bit) & 1 == 1 {
-                add(&mut quotient, &mut rest, part);
-            }
-        }
-        Ratio::from_ppb(quotient)
+        let ppb = mul_div(part, ONE_U128, whole).and_then(|ppb| u32::try_from(ppb).ok());
+        Ratio::from_ppb(ppb.unwrap_or(ONE))
     }
 
     /// Parts per billion.
@@ -138,6 +111,22 @@ impl Ratio {
     /// As a signed number of parts per billion.
     pub const fn signed(self) -> Signed {
         self.0 as Signed
+    }
+
+    /// The nearest part per billion; what is not in [0, 1] is clipped, and what is no number is zero. For tools: nothing on
+    /// chain knows floating point.
+    #[cfg(feature = "std")]
+    #[allow(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn from_f64(value: f64) -> Ratio {
+        // A cast saturates, and makes zero of what is no number.
+        Ratio::from_ppb((value * f64::from(ONE)).round() as u32)
+    }
+
+    /// As a floating-point number, for tools.
+    #[cfg(feature = "std")]
+    #[allow(clippy::float_arithmetic)]
+    pub fn to_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(ONE)
     }
 
     /// Clips a signed number of parts per billion to [0, 1].
@@ -187,17 +176,19 @@ impl TryFrom<u32> for Ratio {
     }
 }
 
-/// What an evaluator says of one output: a quality in [0, 1], or that the output could not be had (its blob was missing
-/// or did not hash to its commitment). Fixed width on the wire and in storage (4 bytes), so that a revealed score never
-/// changes the size of a task's record.
+/// What an evaluator says of one output: a quality in [0, 1]; that the output could not be had (its blob was missing or did
+/// not hash to its commitment); or that the task's input could not be had, which is said of every output or of none. Fixed
+/// width on the wire and in storage (4 bytes), so that a revealed score never changes the size of a task's record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, TypeInfo)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(from = "Option<Ratio>", into = "Option<Ratio>"))]
+#[cfg_attr(feature = "serde", serde(from = "json::Score", into = "json::Score"))]
 pub struct Score(u32);
 
 impl Score {
     /// The output could not be had.
     pub const UNAVAILABLE: Score = Score(u32::MAX);
+    /// The task's input could not be had, so no output can be judged.
+    pub const NO_INPUT: Score = Score(u32::MAX - 1);
 
     /// A quality.
     pub const fn of(quality: Ratio) -> Score {
@@ -223,9 +214,9 @@ impl Default for Score {
 impl Decode for Score {
     fn decode<I: Input>(input: &mut I) -> Result<Self, CodecError> {
         match u32::decode(input)? {
-            raw if raw <= ONE || raw == u32::MAX => Ok(Score(raw)),
+            raw if raw <= ONE || raw >= Score::NO_INPUT.0 => Ok(Score(raw)),
             _ => Err(CodecError::from(
-                "a score is at most one billion parts per billion, or 2^32-1 for unavailable",
+                "a score is at most one billion parts per billion, 2^32-1 for unavailable or 2^32-2 for no input",
             )),
         }
     }
@@ -233,9 +224,10 @@ impl Decode for Score {
 
 impl fmt::Debug for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.quality() {
-            Some(q) => fmt::Display::fmt(&q, f),
-            None => f.write_str("unavailable"),
+        match (self.quality(), *self) {
+            (Some(q), _) => fmt::Display::fmt(&q, f),
+            (None, Score::NO_INPUT) => f.write_str("no input"),
+            (None, _) => f.write_str("unavailable"),
         }
     }
 }
@@ -252,24 +244,103 @@ impl From<Score> for Option<Ratio> {
     }
 }
 
+/// `a · b / c` rounded down, exact for every product; `None` where `c` is zero or the quotient exceeds 128 bits.
+pub fn mul_div(a: u128, b: u128, c: u128) -> Option<u128> {
+    match a.checked_mul(b) {
+        Some(product) => product.checked_div(c),
+        None => long_division(a, b, c),
+    }
+}
+
+/// [`mul_div`] where the product exceeds 128 bits: multiplies by `b` bit by bit and divides on the way. After every step
+/// a · (the bits of b so far) = quotient · c + rest, rest < c.
+#[cold]
+// rest < c, hence `c - rest` is positive; `rest + more` is computed only where it is below `c`.
+#[allow(clippy::arithmetic_side_effects)]
+fn long_division(a: u128, b: u128, c: u128) -> Option<u128> {
+    let (whole, part) = (a.checked_div(c)?, a.checked_rem(c)?);
+    let (mut quotient, mut rest) = (0u128, 0u128);
+    let add = |quotient: &mut u128, rest: &mut u128, more: u128| -> Option<()> {
+        let room = c - *rest;
+        if more >= room {
+            *quotient = quotient.checked_add(1)?;
+            *rest = more - room;
+        } else {
+            *rest += more;
+        }
+        Some(())
+    };
+    for bit in (0..u128::BITS - b.leading_zeros()).rev() {
+        quotient = quotient.checked_mul(2)?;
+        let twice = rest;
+        add(&mut quotient, &mut rest, twice)?;
+        if (b >> bit) & 1 == 1 {
+            quotient = quotient.checked_add(whole)?;
+            add(&mut quotient, &mut rest, part)?;
+        }
+    }
+    Some(quotient)
+}
+
+/// A score in JSON: parts per billion, `null` for unavailable, `"no_input"`.
+#[cfg(feature = "serde")]
+mod json {
+    use super::Ratio;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Score {
+        Quality(Ratio),
+        Word(Word),
+        Unavailable(()),
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub(super) enum Word {
+        NoInput,
+    }
+
+    impl From<super::Score> for Score {
+        fn from(score: super::Score) -> Score {
+            match (score.quality(), score) {
+                (Some(quality), _) => Score::Quality(quality),
+                (None, super::Score::NO_INPUT) => Score::Word(Word::NoInput),
+                (None, _) => Score::Unavailable(()),
+            }
+        }
+    }
+
+    impl From<Score> for super::Score {
+        fn from(score: Score) -> super::Score {
+            match score {
+                Score::Quality(quality) => super::Score::of(quality),
+                Score::Word(Word::NoInput) => super::Score::NO_INPUT,
+                Score::Unavailable(()) => super::Score::UNAVAILABLE,
+            }
+        }
+    }
+}
+
 /// Money as a decimal string in JSON: amounts exceed what JSON numbers can carry exactly.
 #[cfg(feature = "serde")]
 pub mod decimal {
+    use core::{fmt::Display, str::FromStr};
     use serde::{de::Error, Deserialize, Deserializer, Serializer};
 
     /// Writes an amount as a decimal string.
     ///
     /// # Errors
     /// Only the serializer's own.
-    pub fn serialize<S: Serializer>(amount: &u128, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: Display, S: Serializer>(amount: &T, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(amount)
     }
 
     /// Reads an amount from a decimal string.
     ///
     /// # Errors
-    /// Where the string is no unsigned decimal number of 128 bits.
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
+    /// Where the string is no decimal number of 128 bits.
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
         alloc::string::String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }

@@ -5,12 +5,21 @@
 
 mod common;
 
-use common::{quantise, Rng};
-use poq_core::merit::RingEntry;
+use common::{blake2, Rng};
+use poq_core::formulas::settlement::{
+    audit, Answer, AuditInput, Conduct, Ending, EvaluatorInput, OutputInput, TrustState,
+};
+use poq_core::kind::Population;
 use poq_core::params::UNIT;
-use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
 use poq_core::units::Millis;
 use poq_core::{settle, Aggregation, KindParams, MeritRule, Ratio, Score, SettlementInput, TrustRule};
+
+/// One task in so many is gold: only those move trust.
+const GOLD: usize = 10;
+
+fn quantise(x: f64) -> Ratio {
+    Ratio::from_f64(x)
+}
 
 /// How an evaluator scores.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -58,14 +67,10 @@ impl World {
     fn run(&self) -> Outcome {
         let mut rng = Rng(self.seed);
         let count = self.behaviours.len();
-        let mut trust = vec![self.params.trust_initial; count];
-        let mut average = vec![0i64; count];
-        let floor = match self.params.merit {
-            MeritRule::Information { floor, .. } => floor,
-            MeritRule::Closeness => Ratio::ZERO,
-        };
-        let mut population =
-            Population { ring: vec![RingEntry::default(); 16], reference: floor, gain_average: 0 };
+        let newcomer = TrustState { trust: self.params.trust_initial, gain_average: 0 };
+        let mut states = vec![newcomer; count];
+        let mut dues = vec![0; count];
+        let mut population = Population::new(&self.params);
         let mut out = Outcome { pay: vec![0.0; count], lowest_honest_trust: 1.0, ..Outcome::default() };
         let mut seats = vec![0u32; count];
         let (mut gains, mut above) = (0u32, 0u32);
@@ -75,11 +80,16 @@ impl World {
         let (mut errors, mut measured) = (0.0, 0u32);
         for task in 0..self.tasks {
             let settled_at = (task as u64 + 1) * 60 * SECOND;
-            let drawn_at = settled_at - 30 * SECOND;
-            let known: Vec<f64> =
-                population.ring.iter().filter(|e| e.settled_at > 0).map(|e| float(e.quality)).collect();
+            let known: Vec<f64> = population
+                .ring
+                .entries
+                .iter()
+                .filter(|e| e.settled_at > 0)
+                .map(|e| float(e.quality))
+                .collect();
             let truth: Vec<f64> =
                 (0..self.outputs).map(|_| (MEAN + SPREAD * rng.normal()).clamp(0.0, 1.0)).collect();
+            let trust: Vec<Ratio> = states.iter().map(|state| state.trust).collect();
             let members = draw(&mut rng, &trust, self.panel);
             let panel: Vec<EvaluatorInput> = members
                 .iter()
@@ -87,24 +97,28 @@ impl World {
                     conduct: Conduct::Revealed(
                         truth.iter().map(|q| score(&mut rng, self.behaviours[*m], *q, &known)).collect(),
                     ),
-                    committed_at: drawn_at + 5 * SECOND,
+                    latency_ms: 5 * SECOND,
                     trust: trust[*m],
-                    gain_average: average[*m],
+                    due: dues[*m],
                 })
                 .collect();
             let input = SettlementInput {
+                ending: Ending::Consensus,
                 fee,
-                drawn_at,
-                outputs: vec![OutputInput { latency_ms: Some(5 * SECOND), price: 0 }; self.outputs],
+                keepers: 0,
+                early: false,
+                inline: false,
+                outputs: vec![
+                    OutputInput { answer: Answer::Delivered { latency_ms: 5 * SECOND }, price: 0 };
+                    self.outputs
+                ],
                 panel,
                 population: population.clone(),
-                truth: None,
             };
             let settled = settle(&self.params, &input).unwrap();
             for (m, e) in members.iter().zip(&settled.panel) {
-                trust[*m] = e.trust;
-                average[*m] = e.gain_average;
                 seats[*m] += 1;
+                dues[*m] = e.due;
                 if let (Some(gain), true) = (e.gain, task * 2 > self.tasks) {
                     gains += 1;
                     above += u32::from(gain > population.reference.signed());
@@ -119,17 +133,31 @@ impl World {
                     }
                 }
             }
-            if let Some(quality) = settled.consensus {
-                population.ring[task % 16] = RingEntry { settled_at, quality };
+            population.absorb(&self.params, &settled, &blake2(&task.to_le_bytes()), settled_at);
+            if task % GOLD == 0 {
+                let opened = AuditInput {
+                    truth: truth.iter().map(|q| Some(quantise(*q))).collect(),
+                    scores: input
+                        .panel
+                        .iter()
+                        .map(|e| match &e.conduct {
+                            Conduct::Revealed(scores) => Some(scores.clone()),
+                            _ => None,
+                        })
+                        .collect(),
+                    panel: members.iter().map(|m| states[*m]).collect(),
+                    population: population.clone(),
+                };
+                let moved = audit(&self.params, &opened);
+                members.iter().zip(moved.panel).for_each(|(m, state)| states[*m] = state);
+                population.gain_average = moved.gain_average;
             }
-            population.reference = settled.reference;
-            population.gain_average = settled.gain_average;
             if task * 10 > self.tasks {
-                let now: Vec<f64> = trust.iter().map(|w| float(*w)).collect();
+                let now: Vec<f64> = states.iter().map(|state| float(state.trust)).collect();
                 out.lowest_honest_trust = out.lowest_honest_trust.min(self.mean(&now, honest));
             }
         }
-        out.trust = trust.iter().map(|w| float(*w)).collect();
+        out.trust = states.iter().map(|state| float(state.trust)).collect();
         out.pay_per_task = out.pay.iter().zip(&seats).map(|(pay, n)| pay / f64::from((*n).max(1))).collect();
         out.above_reference = f64::from(above) / f64::from(gains.max(1));
         out.error = errors / f64::from(measured.max(1));
@@ -205,18 +233,27 @@ fn world(params: KindParams, behaviours: Vec<Behaviour>) -> World {
     World { params, behaviours, outputs: 2, panel: 5, fee: 10 * UNIT, tasks: 3_000, seed: 42 }
 }
 
+/// The information rule with trust that gold tasks move, a newcomer trusted a fifth.
+fn informed() -> KindParams {
+    KindParams {
+        trust: TrustRule::RelativeMerit { rate: Ratio::from_permille(50) },
+        trust_initial: Ratio::from_permille(200),
+        ..KindParams::default()
+    }
+}
+
 fn closeness() -> KindParams {
     KindParams {
         aggregation: Aggregation::TrustWeightedMedian,
         merit: MeritRule::Closeness,
         trust: TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) },
         trust_initial: Ratio::from_permille(500),
-        ..KindParams::without_auditors()
+        ..informed()
     }
 }
 
-/// With one output per task, 30 % who always say the usual quality take a closeness network over; under the information
-/// rule they are hardly ever drawn.
+/// Under closeness 30 % who always say the usual quality earn as much a task as the honest do; under the information rule they earn
+/// little a task and are hardly ever drawn.
 #[test]
 fn a_constant_score_earns_next_to_nothing_by_information_and_the_most_by_closeness() {
     for outputs in [1, 2, 4] {
@@ -226,15 +263,13 @@ fn a_constant_score_earns_next_to_nothing_by_information_and_the_most_by_closene
             let relative = |values: &[f64]| world.mean(values, others) / world.mean(values, honest);
             (relative(&outcome.pay), relative(&outcome.pay_per_task), outcome.error)
         };
-        let (pay, per_task, error) = with(KindParams::without_auditors());
+        let (pay, per_task, error) = with(informed());
         println!("information, {outputs} outputs: pay {pay:.3}, per task {per_task:.3}, error {error:.3}");
-        assert!(pay < 0.15 && per_task < 0.6 && error < 0.05);
+        assert!(pay < 0.05 && per_task < 0.3 && error < 0.05);
         let (pay, per_task, error) = with(closeness());
         println!("closeness, {outputs} outputs: pay {pay:.3}, per task {per_task:.3}, error {error:.3}");
-        assert!(per_task > 0.8);
-        if outputs == 1 {
-            assert!(pay > 1.5 && error > 0.1);
-        }
+        // A constant earns as much as an honest score; only the truth keeps those who give one out of the panels.
+        assert!(per_task > 0.8 && pay < 1.0 && error < 0.06);
     }
 }
 
@@ -242,10 +277,7 @@ fn a_constant_score_earns_next_to_nothing_by_information_and_the_most_by_closene
 #[test]
 fn foreseeing_what_one_is_compared_with_earns_little() {
     for outputs in [1, 2, 4] {
-        let world = World {
-            outputs,
-            ..world(KindParams::without_auditors(), population(42, 18, Behaviour::Foreseeing(0.08)))
-        };
+        let world = World { outputs, ..world(informed(), population(42, 18, Behaviour::Foreseeing(0.08))) };
         let outcome = world.run();
         let relative = world.mean(&outcome.pay, others) / world.mean(&outcome.pay, honest);
         println!("{outputs} outputs: pay {relative:.3}, error {:.3}", outcome.error);
@@ -256,7 +288,7 @@ fn foreseeing_what_one_is_compared_with_earns_little() {
 #[test]
 fn abstaining_on_ordinary_outputs_does_not_pay() {
     for outputs in [1, 2, 4] {
-        for params in [KindParams::without_auditors(), closeness()] {
+        for params in [informed(), closeness()] {
             let world = World { outputs, ..world(params, population(42, 18, Behaviour::Choosy(0.08))) };
             let outcome = world.run();
             let relative = world.mean(&outcome.pay, others) / world.mean(&outcome.pay, honest);
@@ -271,19 +303,15 @@ fn abstaining_on_ordinary_outputs_does_not_pay() {
 #[test]
 fn the_multiplicative_rule_saturates_and_the_others_do_not() {
     let with = |trust| {
-        let params = KindParams {
-            aggregation: Aggregation::TrustWeightedMedian,
-            trust,
-            ..KindParams::without_auditors()
-        };
-        let world = world(params, population(42, 18, Behaviour::Honest(0.3)));
+        let params = KindParams { aggregation: Aggregation::TrustWeightedMedian, trust, ..informed() };
+        let world = World { tasks: 15_000, ..world(params, population(42, 18, Behaviour::Honest(0.3))) };
         let outcome = world.run();
         let (good, noisy) = (world.mean(&outcome.trust, honest), world.mean(&outcome.trust, others));
         println!("{trust:?}: {good:.3} {noisy:.3}");
         (outcome, good, noisy)
     };
-    let (outcome, ..) = with(TrustRule::Multiplicative { eta: Ratio::from_permille(100) });
-    assert!(outcome.trust.iter().all(|w| *w == 1.0));
+    let (_, good, noisy) = with(TrustRule::Multiplicative { eta: Ratio::from_permille(100) });
+    assert!(good > 0.95 && noisy > 0.9);
     for rule in [
         TrustRule::Centred { up: Ratio::from_permille(200), down: Ratio::from_permille(300) },
         TrustRule::RelativeMerit { rate: Ratio::from_permille(50) },
@@ -298,22 +326,20 @@ fn the_multiplicative_rule_saturates_and_the_others_do_not() {
 #[test]
 fn honest_newcomers_keep_their_trust() {
     for seed in 0..5 {
-        let world = World {
-            seed,
-            tasks: 600,
-            ..world(KindParams::without_auditors(), population(60, 0, Behaviour::Honest(0.0)))
-        };
+        let world =
+            World { seed, tasks: 600, ..world(informed(), population(60, 0, Behaviour::Honest(0.0))) };
         let outcome = world.run();
         println!("{:.3}, at last {:.3}", outcome.lowest_honest_trust, world.mean(&outcome.trust, honest));
-        assert!(outcome.lowest_honest_trust > 0.3);
-        assert!(world.mean(&outcome.trust, honest) > 0.5);
+        // A newcomer's is 0.2, and it rises with the few gold tasks that it has seen.
+        assert!(outcome.lowest_honest_trust >= 0.2);
+        assert!(world.mean(&outcome.trust, honest) > 0.3);
     }
 }
 
 /// Little merit in one task costs less than what the good tasks earn, at the smallest fee that a kind takes.
 #[test]
 fn an_honest_evaluator_earns_at_the_least_fee() {
-    let params = KindParams::without_auditors();
+    let params = informed();
     let fee = params.fee_min(1, 5).unwrap();
     let world = World { fee, outputs: 1, ..world(params, population(42, 18, Behaviour::Constant(0.5))) };
     let outcome = world.run();
@@ -324,11 +350,8 @@ fn an_honest_evaluator_earns_at_the_least_fee() {
 #[test]
 fn the_reference_is_the_median_gain() {
     for outputs in [1, 3] {
-        let outcome = World {
-            outputs,
-            ..world(KindParams::without_auditors(), population(42, 18, Behaviour::Honest(0.2)))
-        }
-        .run();
+        let outcome =
+            World { outputs, ..world(informed(), population(42, 18, Behaviour::Honest(0.2))) }.run();
         println!("{:.3}", outcome.above_reference);
         assert!((0.42..0.58).contains(&outcome.above_reference));
     }

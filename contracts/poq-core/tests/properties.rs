@@ -10,10 +10,11 @@ use common::*;
 use parity_scale_codec::{Decode, DecodeAll, Encode};
 use poq_core::aggregate::{aggregate, median, Weighted};
 use poq_core::cost::inference_cost;
-use poq_core::draw::{class_of, weight, Pool, Stream, CLASSES};
+use poq_core::formulas::settlement::{audit, has_no_input, Answer, AuditInput, Conduct, Ending, TrustState};
 use poq_core::merit::{self, Comparison, RingEntry};
-use poq_core::phase::{Clock, Phase, Step};
-use poq_core::settlement::{unsettled_penalty, Conduct};
+use poq_core::params::{KEEPER_STEPS, UNIT};
+use poq_core::task::penalties::{evaluator_penalty, inference_penalty};
+use poq_core::task::{Clock, Phase, Step};
 use poq_core::units::ONE;
 use poq_core::{commitment, settle, trust};
 use poq_core::{Aggregation, KindParams, MeritRule, ParamsError, Ratio, Score, SettlementInput, TrustRule};
@@ -34,8 +35,60 @@ fn permute<T: Clone>(items: &[T], order: &[usize]) -> Vec<T> {
     order.iter().map(|i| items[*i].clone()).collect()
 }
 
-fn revealed(input: &SettlementInput) -> usize {
-    input.panel.iter().filter(|e| matches!(e.conduct, Conduct::Revealed(_))).count()
+/// What a member of the panel says of the outputs; nothing where it says that there was no input.
+fn said(conduct: &Conduct) -> Option<&Vec<Score>> {
+    match conduct {
+        Conduct::Revealed(scores) if !has_no_input(scores) => Some(scores),
+        _ => None,
+    }
+}
+
+fn inference_slot(params: &KindParams, input: &SettlementInput) -> u128 {
+    params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().inference_slot
+}
+
+fn scoring(input: &SettlementInput) -> usize {
+    input.panel.iter().filter(|e| said(&e.conduct).is_some()).count()
+}
+
+/// A task whose panel says something of it: with a quorum that had the input.
+fn scored() -> impl Strategy<Value = (KindParams, SettlementInput)> {
+    case().prop_map(|(params, mut input)| {
+        let outputs = input.outputs.len();
+        for evaluator in &mut input.panel {
+            let scores = said(&evaluator.conduct).cloned();
+            evaluator.conduct = match scores {
+                None if evaluator.conduct == Conduct::Vacant || has_no_inputs(&evaluator.conduct) => {
+                    Conduct::Revealed(vec![Score::of(Ratio::from_permille(400)); outputs])
+                }
+                None => evaluator.conduct.clone(),
+                Some(scores) => Conduct::Revealed(scores),
+            };
+        }
+        // The others fill up the quorum.
+        let quorum = usize::from(params.quorum_of(input.panel.len() as u8));
+        for evaluator in input.panel.iter_mut().take(quorum) {
+            if said(&evaluator.conduct).is_none() {
+                evaluator.conduct = Conduct::Revealed(vec![Score::of(Ratio::from_permille(300)); outputs]);
+            }
+        }
+        (params, input)
+    })
+}
+
+fn has_no_inputs(conduct: &Conduct) -> bool {
+    matches!(conduct, Conduct::Revealed(scores) if has_no_input(scores))
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![
+        4 => Just(Ending::Consensus),
+        1 => Just(Ending::Undelivered),
+        1 => Just(Ending::Unopened),
+        1 => Just(Ending::NoSecret),
+        1 => Just(Ending::NoPanel),
+        1 => Just(Ending::BelowQuorum),
+    ]
 }
 
 // ---- units
@@ -102,7 +155,7 @@ proptest! {
             prop_assert_eq!(ratio.ppb(), raw);
         }
         let score = Score::decode_all(&mut &bytes[..]);
-        prop_assert_eq!(score.is_ok(), raw <= ONE || raw == u32::MAX);
+        prop_assert_eq!(score.is_ok(), raw <= ONE || raw >= u32::MAX - 1);
         if let Ok(score) = score {
             prop_assert_eq!(score.quality().map(Ratio::ppb), (raw <= ONE).then_some(raw));
             prop_assert_eq!(score.encode(), bytes);
@@ -383,9 +436,11 @@ proptest! {
     fn a_split_never_exceeds_the_fee_and_fills_the_least_slots((params, n, k) in any_split(), fee in any::<u128>()) {
         if let Some(split) = params.split(fee, n, k) {
             let slots = split.inference_slot * u128::from(n) + split.evaluator_slot * u128::from(k);
-            prop_assert!(split.protocol_fee + slots <= fee);
+            let whole = split.protocol_fee + split.keepers + slots;
+            prop_assert_eq!(split.keepers, params.keeper_fee * u128::from(KEEPER_STEPS));
+            prop_assert!(whole <= fee && fee <= params.fee_max);
             // What is left over is rounding: less than one unit per slot.
-            prop_assert!(fee - split.protocol_fee - slots < u128::from(n) + u128::from(k));
+            prop_assert!(fee - whole < u128::from(n) + u128::from(k));
             prop_assert!(split.inference_slot >= params.inference_slot_min);
             prop_assert!(split.evaluator_slot >= params.evaluator_slot_min);
         }
@@ -397,9 +452,9 @@ proptest! {
             Some(least) => {
                 prop_assert!(params.split(least, n, k).is_some());
                 prop_assert!(least == 0 || params.split(least - 1, n, k).is_none());
-                prop_assert_eq!(params.split(fee, n, k).is_some(), fee >= least);
+                prop_assert_eq!(params.split(fee, n, k).is_some(), (least..=params.fee_max).contains(&fee));
             }
-            None => prop_assert!(params.split(fee, n, k).is_none() && params.split(u128::MAX, n, k).is_none()),
+            None => prop_assert!(params.split(fee, n, k).is_none() && params.split(params.fee_max, n, k).is_none()),
         }
     }
 
@@ -416,8 +471,9 @@ proptest! {
 #[test]
 fn nobody_to_pay_is_no_split() {
     let params = KindParams::default();
-    assert!(params.split(u128::MAX, 0, 5).is_none());
-    assert!(params.split(u128::MAX, 1, 0).is_none());
+    assert!(params.split(params.fee_max, 0, 5).is_none());
+    assert!(params.split(params.fee_max, 1, 0).is_none());
+    assert!(params.split(params.fee_max, 1, 5).is_some());
 }
 
 #[test]
@@ -444,20 +500,34 @@ fn every_rule_of_validation_is_enforced() {
         (ParamsError::SlotMin, |p| p.inference_slot_min = 0),
         (ParamsError::SlotMin, |p| p.evaluator_slot_min = 0),
         (ParamsError::Stake, |p| p.stake_cap = p.stake_min - 1),
-        (ParamsError::Stake, |p| p.inference_at_risk = p.stake_min + 1),
-        (ParamsError::Stake, |p| p.evaluator_at_risk = p.stake_min + 1),
-        (ParamsError::Stake, |p| (p.stake_min, p.inference_at_risk, p.evaluator_at_risk) = (0, 0, 0)),
+        (ParamsError::Stake, |p| p.stake_min = 0),
+        (ParamsError::Stake, |p| p.stake_cap = p.stake_min * 2_000),
+        (ParamsError::AtRisk, |p| p.inference_risk = 3),
+        (ParamsError::AtRisk, |p| p.evaluator_risk = 10),
+        (ParamsError::AtRisk, |p| p.fee_max *= 2),
+        (ParamsError::Penalties, |p| p.unrevealed_penalty = Ratio::from_permille(199)),
+        (ParamsError::Penalties, |p| p.outlier_penalty = Ratio::from_permille(201)),
+        (ParamsError::Penalties, |p| p.bad_penalty = Ratio::from_permille(201)),
+        (ParamsError::Penalties, |p| p.decline_penalty = Ratio::from_permille(201)),
+        // Three others at half a slot each, and two slots at risk.
+        (ParamsError::Penalties, |p| p.unrevealed_penalty = Ratio::from_permille(749)),
+        (ParamsError::Penalties, |p| p.delivery_share = Ratio::from_permille(667)),
+        (ParamsError::Penalties, |p| p.inference_risk = 1),
         (ParamsError::Penalties, |p| {
-            (p.unrevealed_penalty, p.outlier_penalty) = (Ratio::from_permille(499), Ratio::from_permille(500))
+            (p.missed_penalty, p.outlier_penalty) = (Ratio::ONE, Ratio::from_permille(501))
         }),
-        (ParamsError::Penalties, |p| {
-            p.outlier_penalty = Ratio::ZERO;
-            (p.unrevealed_penalty, p.missed_penalty) = (Ratio::from_permille(99), Ratio::from_permille(100));
-        }),
-        (ParamsError::Deadlines, |p| p.inference_ms = 999),
+        (ParamsError::KeeperFee, |p| p.keeper_fee *= 3),
+        (ParamsError::KeeperFee, |p| p.decline_penalty = Ratio::from_permille(4)),
+        (ParamsError::KeeperFee, |p| (p.inference_slot_min, p.keeper_fee) = (UNIT / 50, UNIT / 100)),
+        (ParamsError::Bounds, |p| p.quality_floor = Ratio::ZERO),
+        (ParamsError::Bounds, |p| p.ring_burn = 0),
+        (ParamsError::Bounds, |p| p.fee_max = p.fee_min(4, 15).unwrap() - 1),
+        (ParamsError::Deadlines, |p| p.inference_ms = 29_999),
         (ParamsError::Deadlines, |p| p.draw_ms = 0),
-        (ParamsError::Deadlines, |p| p.commit_ms = 2_592_000_001),
-        (ParamsError::Deadlines, |p| p.reveal_ms = u64::MAX),
+        (ParamsError::Deadlines, |p| p.commit_ms = 86_400_001),
+        (ParamsError::Deadlines, |p| p.reveal_ms = 86_400_000),
+        (ParamsError::Deadlines, |p| p.draw_ms = 43_200_000),
+        (ParamsError::Deadlines, |p| p.audit_ms = 2_592_000_001),
         (ParamsError::PanelSize, |p| p.outputs_max = 0),
         (ParamsError::PanelSize, |p| p.outputs_max = 5),
         (ParamsError::PanelSize, |p| p.panel_min = 1),
@@ -478,33 +548,49 @@ fn every_rule_of_validation_is_enforced() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
+    /// However a task ends.
     #[test]
-    fn every_unit_of_the_fee_goes_somewhere((params, input) in case()) {
-        let s = settle(&params, &input).expect("the fee fills the slots");
+    fn every_unit_of_the_fee_goes_somewhere((params, input) in case(), ending in ending(), keepers in ratio()) {
         let split = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap();
+        let input = SettlementInput { ending, keepers: keepers.of(split.keepers), ..input };
+        let s = settle(&params, &input).expect("the fee fills the slots");
         let to_nodes: u128 =
             s.outputs.iter().map(|o| o.payout).chain(s.panel.iter().map(|e| e.payout)).sum();
-        prop_assert_eq!(to_nodes + s.protocol_fee + s.forfeited + s.refund, input.fee);
-        // What an opening keeps from evaluators is never the requester's.
-        let unearned = split.evaluator_slot * s.panel.len() as u128 - s.panel.iter().map(|e| e.payout).sum::<u128>();
-        prop_assert_eq!(s.forfeited, if input.truth.is_some() { unearned } else { 0 });
-        prop_assert_eq!(s.protocol_fee, split.protocol_fee);
-        prop_assert_eq!(s.protocol_fee, params.protocol_fee.of(input.fee));
+        prop_assert_eq!(to_nodes + input.keepers + s.treasury + s.burned + s.refund, input.fee);
+        prop_assert_eq!(ending == Ending::Consensus || ending == s.ending, true);
+        prop_assert_eq!(split.protocol_fee, params.protocol_fee.of(input.fee));
+        let at_risk = params.evaluator_at_risk(split.evaluator_slot);
         for o in &s.outputs {
             prop_assert!(o.payout <= split.inference_slot);
-            prop_assert!(o.slashed <= params.inference_at_risk);
-            prop_assert!(o.payout == 0 || o.slashed == 0);
+            prop_assert!(o.slashed <= params.inference_at_risk(split.inference_slot));
         }
         for e in &s.panel {
             prop_assert!(e.payout <= split.evaluator_slot);
-            prop_assert!(e.slashed <= params.evaluator_at_risk);
+            prop_assert!(e.slashed <= at_risk);
             prop_assert!(e.payout == 0 || e.slashed == 0);
         }
         let slashed: u128 = s.outputs.iter().map(|o| o.slashed).chain(s.panel.iter().map(|e| e.slashed)).sum();
         prop_assert_eq!(s.slashed, slashed);
-        let at_risk = params.inference_at_risk * s.outputs.len() as u128
-            + params.evaluator_at_risk * s.panel.len() as u128;
-        prop_assert!(slashed <= at_risk);
+        // Nobody profits from a failure: evaluators' slots go back only where there were no evaluators, or nothing to score.
+        let delivered = input.outputs.iter().any(|o| matches!(o.answer, Answer::Delivered { .. }));
+        let divided = split.protocol_fee + split.keepers
+            + split.inference_slot * s.outputs.len() as u128 + split.evaluator_slot * s.panel.len() as u128;
+        let rounding = input.fee - divided;
+        match s.ending {
+            Ending::Consensus => {
+                let paid: u128 = s.outputs.iter().map(|o| o.payout).sum();
+                let most = split.inference_slot * s.outputs.len() as u128 - paid + rounding;
+                prop_assert!(s.refund <= most);
+                prop_assert!(input.early || s.refund == most);
+            }
+            Ending::Undelivered | Ending::Unopened | Ending::NoSecret if !delivered => {
+                prop_assert_eq!(s.refund, input.fee - split.keepers)
+            }
+            Ending::NoPanel => {
+                prop_assert_eq!(s.refund, split.evaluator_slot * s.panel.len() as u128 + rounding)
+            }
+            _ => prop_assert_eq!(s.refund, rounding),
+        }
     }
 
     #[test]
@@ -516,12 +602,9 @@ proptest! {
             prop_assert!(o.net >= -params.inference_weights.beta.signed() && o.net <= params.inference_weights.alpha.signed());
         }
         for e in &s.panel {
-            prop_assert!(e.trust >= params.trust_floor && e.trust <= Ratio::ONE);
             prop_assert!(e.net >= -params.evaluator_weights.beta.signed() && e.net <= params.evaluator_weights.alpha.signed());
             prop_assert!(e.gain.unwrap_or(0).abs() <= billion);
-            prop_assert!(e.gain_average.abs() <= billion);
         }
-        prop_assert!(s.gain_average.abs() <= billion);
         if let MeritRule::Information { floor, .. } = params.merit {
             prop_assert!(s.reference >= floor.min(input.population.reference));
         } else {
@@ -569,7 +652,6 @@ proptest! {
                 *scores = permute(scores, &order);
             }
         }
-        shuffled.truth = input.truth.as_ref().map(|truth| permute(truth, &order));
         let after = settle(&params, &shuffled).unwrap();
         prop_assert_eq!(&after.outputs, &permute(&before.outputs, &order));
         // The first output that has a consensus is another one now.
@@ -584,7 +666,9 @@ proptest! {
         let mut better = input.clone();
         for evaluator in &mut better.panel {
             if let Conduct::Revealed(scores) = &mut evaluator.conduct {
-                scores[at] = Score::from(scores[at].quality().map(|q| q.saturating_add(up)));
+                if !has_no_input(scores) {
+                    scores[at] = Score::from(scores[at].quality().map(|q| q.saturating_add(up)));
+                }
             }
         }
         let after = settle(&params, &better).unwrap();
@@ -605,7 +689,9 @@ proptest! {
         let at = which.index(input.outputs.len());
         let before = settle(&params, &input).unwrap();
         let mut costly = input.clone();
-        costly.outputs[at].latency_ms = costly.outputs[at].latency_ms.map(|l| l.saturating_add(late));
+        if let Answer::Delivered { latency_ms } = &mut costly.outputs[at].answer {
+            *latency_ms = latency_ms.saturating_add(late);
+        }
         costly.outputs[at].price += dear;
         let after = settle(&params, &costly).unwrap();
         prop_assert!(after.outputs[at].payout <= before.outputs[at].payout);
@@ -622,11 +708,10 @@ proptest! {
         let at = which.index(input.panel.len());
         let before = settle(&params, &input).unwrap();
         let mut later = input.clone();
-        later.panel[at].committed_at += late;
+        later.panel[at].latency_ms += late;
         let after = settle(&params, &later).unwrap();
         prop_assert!(after.panel[at].payout <= before.panel[at].payout);
         prop_assert!(after.panel[at].slashed >= before.panel[at].slashed);
-        prop_assert_eq!(after.panel[at].trust, before.panel[at].trust);
         for (other, settled) in after.panel.iter().enumerate().filter(|(o, _)| *o != at) {
             prop_assert_eq!(settled, &before.panel[other]);
         }
@@ -659,67 +744,56 @@ proptest! {
 
     #[test]
     fn hiding_a_score_never_costs_less_than_showing_it((params, input) in case()) {
-        let unrevealed = params.unrevealed_penalty.of(params.evaluator_at_risk);
-        let missed = params.missed_penalty.of(params.evaluator_at_risk);
         let s = settle(&params, &input).unwrap();
+        let slot = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().evaluator_slot;
+        let at_risk = params.evaluator_at_risk(slot);
+        let unrevealed = params.unrevealed_penalty.of(at_risk);
+        let missed = params.missed_penalty.of(at_risk);
         for (e, settled) in input.panel.iter().zip(&s.panel) {
             match e.conduct {
+                Conduct::Vacant | Conduct::Waited => prop_assert_eq!((settled.payout, settled.slashed), (0, 0)),
                 Conduct::Missed => prop_assert_eq!((settled.payout, settled.slashed), (0, missed)),
                 Conduct::Unrevealed => prop_assert_eq!((settled.payout, settled.slashed), (0, unrevealed)),
-                Conduct::Revealed(_) => {
-                    prop_assert!(settled.slashed <= unrevealed);
-                    // Nor does an answer cost more than none, unless it is an outlier.
-                    let outlier = params.outlier_penalty.of(params.evaluator_at_risk);
-                    prop_assert!(settled.slashed <= missed || settled.slashed == outlier);
-                }
+                // Nor does an answer cost more than none, an outlier's neither.
+                Conduct::Revealed(_) => prop_assert!(settled.slashed <= missed && missed <= unrevealed),
             }
             if !matches!(e.conduct, Conduct::Revealed(_)) {
-                prop_assert_eq!((settled.trust, settled.gain_average), (e.trust, e.gain_average));
                 prop_assert_eq!((settled.gain, settled.merit, settled.net), (None, Ratio::ZERO, 0));
+                prop_assert_eq!(settled.slashed, evaluator_penalty(&params, slot, &e.conduct));
             }
-            prop_assert_eq!(
-                unsettled_penalty(&params, &e.conduct),
-                match e.conduct { Conduct::Missed => missed, Conduct::Unrevealed => unrevealed, Conduct::Revealed(_) => 0 }
-            );
         }
     }
 
-    /// Whoever is further from the others than the bound, with no tolerance, is paid nothing and slashed, by what its net
+    /// Whoever is further from two others or more than the bound, with no tolerance, is paid nothing and slashed, by what its net
     /// reward costs anyway if that is more; the others get what their net reward comes to.
     #[test]
-    fn outliers_are_slashed_and_the_others_are_not((params, input) in case()) {
+    fn outliers_are_slashed_and_the_others_are_not((params, input) in scored()) {
         let s = settle(&params, &input).unwrap();
+        prop_assert_eq!(s.ending, Ending::Consensus);
         let slot = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().evaluator_slot;
-        let said = |m: usize, f: usize| match &input.panel[m].conduct {
-            Conduct::Revealed(scores) => scores[f].quality(),
-            _ => None,
-        };
+        let at_risk = params.evaluator_at_risk(slot);
+        let score = |m: usize, f: usize| said(&input.panel[m].conduct)?[f].quality();
         for (m, settled) in s.panel.iter().enumerate() {
-            let comparisons: Vec<Comparison> = (0..input.outputs.len()).filter(|f| s.outputs[*f].quality.is_some()).filter_map(|f| {
-                if let Some(truth) = &input.truth {
-                    return Some(Comparison { own: said(m, f)?, others: truth[f]? });
-                }
-                let others: Vec<Weighted> = (0..input.panel.len()).filter(|o| *o != m).filter_map(|o| {
-                    Some(Weighted { score: said(o, f)?, trust: input.panel[o].trust })
-                }).collect();
-                Some(Comparison { own: said(m, f)?, others: aggregate(params.aggregation, &others)? })
-            }).collect();
-            let d = merit::deviation(&comparisons, params.tolerance);
+            let compared = |least: usize| -> Vec<Comparison> {
+                (0..input.outputs.len()).filter(|f| s.outputs[*f].quality.is_some()).filter_map(|f| {
+                    let others: Vec<Weighted> = (0..input.panel.len()).filter(|o| *o != m).filter_map(|o| {
+                        Some(Weighted { score: score(o, f)?, trust: input.panel[o].trust })
+                    }).collect();
+                    let own = score(m, f)?;
+                    (others.len() >= least).then_some(())?;
+                    Some(Comparison { own, others: aggregate(params.aggregation, &others)? })
+                }).collect()
+            };
+            let d = merit::deviation(&compared(1), params.tolerance);
             prop_assert_eq!(settled.deviation, d.tolerated);
-            if comparisons.is_empty() {
+            if d.outputs == 0 {
                 prop_assert_eq!(settled.payout, 0);
-                // One who reveals alone has nobody to be compared with, and is not to blame.
-                if matches!(input.panel[m].conduct, Conduct::Revealed(_)) && revealed(&input) == 1 {
-                    prop_assert_eq!(settled.slashed, 0);
-                }
                 continue;
             }
-            let missed = params.missed_penalty.of(params.evaluator_at_risk);
+            let missed = params.missed_penalty.of(at_risk);
             let money = params.evaluator_weights.outcome(settled.net, slot, missed);
-            if input.truth.is_some() {
-                prop_assert_eq!((settled.payout, settled.slashed), (money.payout, 0));
-            } else if d.raw > params.outlier_bound {
-                let outlier = params.outlier_penalty.of(params.evaluator_at_risk);
+            if merit::deviation(&compared(2), params.tolerance).raw > params.outlier_bound {
+                let outlier = params.outlier_penalty.of(at_risk);
                 prop_assert_eq!((settled.payout, settled.slashed), (0, outlier.max(money.penalty)));
             } else {
                 prop_assert_eq!((settled.payout, settled.slashed), (money.payout, money.penalty));
@@ -728,20 +802,24 @@ proptest! {
     }
 
     #[test]
-    fn an_output_counts_where_more_than_half_of_the_revealing_panel_had_it((params, input) in case()) {
+    fn an_output_counts_where_more_than_half_of_the_scoring_panel_had_it((params, input) in scored()) {
         let s = settle(&params, &input).unwrap();
+        let answers: Vec<Answer> = input.outputs.iter().map(|o| o.answer).collect();
+        let slot = inference_slot(&params, &input);
         for (at, (output, settled)) in input.outputs.iter().zip(&s.outputs).enumerate() {
-            let scores: Vec<Weighted> = input.panel.iter().filter_map(|e| match &e.conduct {
-                Conduct::Revealed(scores) => {
-                    Some(Weighted { score: scores[at].quality()?, trust: e.trust })
-                }
-                _ => None,
+            let scores: Vec<Weighted> = input.panel.iter().filter_map(|e| {
+                Some(Weighted { score: said(&e.conduct)?[at].quality()?, trust: e.trust })
             }).collect();
-            let counts = output.latency_ms.is_some() && scores.len() * 2 > revealed(&input);
+            let delivered = matches!(output.answer, Answer::Delivered { .. });
+            let counts = delivered && scores.len() * 2 > scoring(&input);
             prop_assert_eq!(settled.quality, if counts { aggregate(params.aggregation, &scores) } else { None });
             if !counts {
-                prop_assert_eq!(settled.payout, 0);
-                prop_assert_eq!(settled.slashed, params.missed_penalty.of(params.inference_at_risk));
+                let owed = if delivered {
+                    params.missed_penalty.of(params.inference_at_risk(slot))
+                } else {
+                    inference_penalty(&params, slot, &answers, output.answer)
+                };
+                prop_assert_eq!((settled.payout, settled.slashed), (0, owed));
             }
         }
     }
@@ -750,12 +828,13 @@ proptest! {
     /// the answer would have been worse than knowing nothing.
     #[test]
     fn abstaining_never_raises_the_merit((params, mut input) in case(), which in any::<Index>(), output in any::<Index>()) {
-        input.truth = None;
         let at = which.index(input.panel.len());
         let f = output.index(input.outputs.len());
         // Everything else available, so that this one abstention changes no output's consensus into none.
         for output in &mut input.outputs {
-            output.latency_ms = output.latency_ms.or(Some(5_000));
+            if !matches!(output.answer, Answer::Delivered { .. }) {
+                output.answer = Answer::Delivered { latency_ms: 5_000 };
+            }
         }
         for evaluator in &mut input.panel {
             let filled = |scores: &[Score]| {
@@ -788,7 +867,7 @@ proptest! {
                     }
                 }
                 one.outputs = vec![one.outputs[keep].clone()];
-                one.fee = MUCH;
+                one.fee = params.fee_max;
                 settle(&params, &one).unwrap().panel[at].gain.unwrap()
             };
             let rise = a.gain.unwrap_or(0) > b.gain.unwrap_or(0).max(0);
@@ -802,28 +881,32 @@ proptest! {
         }
         if input.outputs.len() == 1 {
             prop_assert_eq!(a.payout, 0);
-            prop_assert_eq!(a.slashed, params.missed_penalty.of(params.evaluator_at_risk));
+            let slot = params.split(input.fee, 1, input.panel.len() as u8).unwrap().evaluator_slot;
+            prop_assert_eq!(a.slashed, params.missed_penalty.of(params.evaluator_at_risk(slot)));
         }
     }
 
     #[test]
-    fn what_nobody_could_get_costs_only_the_node((params, mut input) in case()) {
+    fn what_nobody_could_get_costs_only_the_node((params, mut input) in scored()) {
         for evaluator in &mut input.panel {
             if let Conduct::Revealed(scores) = &mut evaluator.conduct {
                 scores.fill(Score::UNAVAILABLE);
             }
         }
         let s = settle(&params, &input).unwrap();
+        let slot = params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().evaluator_slot;
         prop_assert_eq!(s.consensus, None);
-        prop_assert_eq!(s.refund + s.forfeited, input.fee - s.protocol_fee);
         for (e, settled) in input.panel.iter().zip(&s.panel) {
-            prop_assert_eq!(settled.slashed, unsettled_penalty(&params, &e.conduct));
-            prop_assert_eq!(settled.trust, e.trust);
+            prop_assert_eq!(settled.slashed, evaluator_penalty(&params, slot, &e.conduct));
+            prop_assert_eq!(settled.payout, 0);
         }
-        for settled in &s.outputs {
-            prop_assert_eq!(settled.slashed, params.missed_penalty.of(params.inference_at_risk));
+        for (output, settled) in input.outputs.iter().zip(&s.outputs) {
+            if matches!(output.answer, Answer::Delivered { .. }) {
+                let risk = params.inference_at_risk(inference_slot(&params, &input));
+                prop_assert_eq!(settled.slashed, params.missed_penalty.of(risk));
+            }
         }
-        prop_assert_eq!((s.reference, s.gain_average), (input.population.reference, input.population.gain_average));
+        prop_assert_eq!(s.reference, input.population.reference);
     }
 
     #[test]
@@ -834,49 +917,42 @@ proptest! {
         prop_assert!(with(least - 1).is_none());
     }
 
-    /// Auditors lower merit and trust. They never touch stake, nor what inference nodes get.
+    /// An opening moves trust within its bounds, by the truth alone: what the order of the panel is does not matter, and who said
+    /// nothing keeps what it had. Under the anchored rule the population's average follows those who know something.
     #[test]
-    fn an_opening_takes_no_stake_and_changes_no_answers_pay((params, input) in case(), truth in prop::collection::vec(prop::option::of(ratio()), 4)) {
-        let unopened = SettlementInput { truth: None, ..input.clone() };
-        let opened = SettlementInput { truth: Some(truth[..input.outputs.len()].to_vec()), ..input.clone() };
-        let (before, after) = (settle(&params, &unopened).unwrap(), settle(&params, &opened).unwrap());
-        prop_assert_eq!(&after.outputs, &before.outputs);
-        prop_assert_eq!(after.consensus, before.consensus);
-        prop_assert_eq!(after.reference, input.population.reference);
-        for ((e, a), b) in input.panel.iter().zip(&after.panel).zip(&before.panel) {
-            prop_assert!(a.slashed <= b.slashed);
-            if matches!(e.conduct, Conduct::Revealed(_)) {
-                prop_assert!(a.slashed == 0 || (a.slashed == b.slashed && a.deviation == Ratio::ZERO));
-            } else {
-                prop_assert_eq!(a.slashed, b.slashed);
+    fn an_opening_moves_trust_alone(
+        (params, input) in case(),
+        truth in prop::collection::vec(prop::option::of(ratio()), 4),
+        averages in prop::collection::vec(-i64::from(ONE)..=i64::from(ONE), 15),
+    ) {
+        let audit_input = AuditInput {
+            truth: truth[..input.outputs.len()].to_vec(),
+            scores: input.panel.iter().map(|e| said(&e.conduct).cloned()).collect(),
+            panel: input.panel.iter().zip(&averages).map(|(e, average)| TrustState { trust: e.trust, gain_average: *average }).collect(),
+            population: input.population.clone(),
+        };
+        let moved = audit(&params, &audit_input);
+        prop_assert_eq!(moved.panel.len(), input.panel.len());
+        for ((after, before), scores) in moved.panel.iter().zip(&audit_input.panel).zip(&audit_input.scores) {
+            prop_assert!(after.trust <= Ratio::ONE && after.trust >= params.trust_floor);
+            prop_assert!(after.gain_average.abs() <= i64::from(ONE));
+            let judged = scores.as_ref().is_some_and(|scores| {
+                scores.iter().zip(&audit_input.truth).any(|(score, truth)| score.quality().is_some() && truth.is_some())
+            });
+            if !judged {
+                prop_assert_eq!(after, before);
             }
         }
-        // The requester gains nothing from opening either.
-        prop_assert!(after.refund <= before.refund);
-    }
-
-    /// Under the anchored rule what evaluators say of each other moves nobody's trust. A truth moves it by merit relative to those
-    /// who know something of it: with one who does, no majority of others keeps its trust, and nobody below zero counts.
-    #[test]
-    fn anchored_trust_is_moved_by_openings_alone((params, input) in case(), rate in ratio()) {
-        let params = KindParams { trust: TrustRule::Anchored { rate }, ..params };
-        let s = settle(&params, &input).unwrap();
-        if input.truth.is_some() {
-            prop_assert!(s.gain_average >= input.population.gain_average.min(0));
-            let positive: Vec<i64> = s.panel.iter().filter_map(|e| e.gain).filter(|gain| *gain > 0).collect();
-            let round = positive.iter().sum::<i64>().checked_div_euclid(positive.len() as i64);
-            let expected = match (round, input.population.gain_average) {
-                (None, average) => average,
-                (Some(round), 0) => round,
-                (Some(round), average) => trust::moving_average(average, round, rate),
-            };
-            prop_assert_eq!(s.gain_average, expected);
-        } else {
-            prop_assert_eq!(s.gain_average, input.population.gain_average);
-            for (e, settled) in input.panel.iter().zip(&s.panel) {
-                prop_assert_eq!((settled.trust, settled.gain_average), (e.trust, e.gain_average));
-            }
+        if !matches!(params.trust, TrustRule::RelativeMerit { .. }) {
+            prop_assert!(moved.gain_average >= input.population.gain_average.min(0));
         }
+        let reversed = AuditInput {
+            scores: audit_input.scores.iter().rev().cloned().collect(),
+            panel: audit_input.panel.iter().rev().copied().collect(),
+            ..audit_input
+        };
+        let back: Vec<TrustState> = audit(&params, &reversed).panel.into_iter().rev().collect();
+        prop_assert_eq!(back, moved.panel);
     }
 
     /// Fewer than half of the panel, whatever they say, cannot move a node's quality out of what the others say.
@@ -887,7 +963,7 @@ proptest! {
         let honest = input.panel.len() / 2 + 1;
         for evaluator in &mut attacked.panel {
             evaluator.conduct = match &evaluator.conduct {
-                Conduct::Revealed(scores) => Conduct::Revealed(
+                Conduct::Revealed(scores) if !has_no_input(scores) => Conduct::Revealed(
                     scores.iter().map(|s| Score::of(s.quality().unwrap_or(Ratio::ONE))).collect(),
                 ),
                 _ => Conduct::Revealed(vec![Score::of(Ratio::from_permille(700)); input.outputs.len()]),
@@ -905,7 +981,8 @@ proptest! {
             if let Some(quality) = settled.quality {
                 prop_assert!(said.iter().min().unwrap() <= &quality && &quality <= said.iter().max().unwrap());
             } else {
-                prop_assert!(attacked.outputs[at].latency_ms.is_none());
+                let delivered = matches!(attacked.outputs[at].answer, Answer::Delivered { .. });
+                prop_assert!(!delivered);
             }
         }
     }
@@ -968,11 +1045,52 @@ proptest! {
     }
 
     #[test]
-    fn merit_rises_with_the_gain_up_to_the_reference(gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE)) {
-        let m = merit::information(gain, reference);
-        prop_assert_eq!(m == Ratio::ZERO, i128::from(gain) * i128::from(ONE) < i128::from(reference.ppb()));
-        prop_assert_eq!(m == Ratio::ONE, gain >= reference.signed());
-        prop_assert!(merit::information(gain + more, reference) >= m);
+    fn merit_rises_with_the_gain_and_with_what_is_due(
+        gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE),
+        slot in 1..1_000_000_000_000_000u128, due in -10_000_000_000_000_000i128..10_000_000_000_000_000,
+        earned in 0..10_000_000_000_000_000i128,
+    ) {
+        let (m, after) = merit::spread(gain, reference, due, slot);
+        let better = merit::spread(gain + more, reference, due, slot);
+        let richer = merit::spread(gain, reference, due + earned, slot);
+        prop_assert!(better.0 >= m && better.1 >= after && richer.0 >= m && richer.1 >= after);
+        // A task earns two slots at most either way, and of what is due two slots at most go.
+        let two = 2 * slot as i128;
+        prop_assert!((after - due).abs() <= 2 * two);
+        prop_assert!(m.of(slot) as i128 <= ((due + two) / 8).max(0));
+    }
+
+    /// However long and whatever it earns: sixteen of the largest slots are the most that can be due or held back.
+    #[test]
+    fn what_is_due_is_bounded(
+        tasks in prop::collection::vec((-i64::from(ONE)..=i64::from(ONE), ratio_in(1..=ONE), 1..1_000_000_000_000u128), 1..200),
+    ) {
+        let most = 16 * tasks.iter().map(|(_, _, slot)| *slot as i128).max().unwrap();
+        let mut due = 0i128;
+        for (gain, reference, slot) in tasks {
+            due = merit::spread(gain, reference, due, slot).1;
+            prop_assert!((-most..=most).contains(&due), "{due} of {most}");
+        }
+    }
+
+    /// What is due is money: who earns in tasks of the least slots is not paid by it in dear ones.
+    #[test]
+    fn cheap_tasks_earn_nothing_dear(
+        cheap in prop::collection::vec(0..=i64::from(ONE), 1..100), dear in prop::collection::vec(-i64::from(ONE)..=0, 1..100),
+    ) {
+        let (mut due, mut paid) = (0, 0);
+        let mut task = |gain: i64, slot: u128| {
+            let (merit, after) = merit::spread(gain, Ratio::from_permille(100), due, slot);
+            due = after;
+            merit.of(slot)
+        };
+        for gain in &cheap {
+            task(*gain, 1_000_000);
+        }
+        for gain in &dear {
+            paid += task(*gain, 1_000_000_000);
+        }
+        prop_assert!(paid <= 16 * 1_000_000);
     }
 
     #[test]
@@ -1080,149 +1198,6 @@ proptest! {
     }
 }
 
-// ---- draw
-
-fn pool() -> impl Strategy<Value = Pool> {
-    prop::collection::vec(
-        prop_oneof![2 => Just(0u32), 2 => 0..4u32, 1 => 0..1_000u32, 1 => any::<u32>()],
-        CLASSES,
-    )
-    .prop_map(|counts| Pool { counts: counts.try_into().expect("as many as there are classes") })
-}
-
-fn bound(class: u8) -> u32 {
-    ONE >> class
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-    #[test]
-    fn a_weight_is_within_its_class(w in ratio_in(1..=ONE)) {
-        let class = class_of(w).unwrap();
-        prop_assert!(usize::from(class) < CLASSES);
-        prop_assert!(w.ppb() <= bound(class));
-        // In every class but the last at least half of the picks are accepted.
-        prop_assert!(usize::from(class) == CLASSES - 1 || w.ppb() > bound(class + 1));
-    }
-
-    /// Every random number below the pool's total is a different (member, threshold), and every threshold below the class's
-    /// bound occurs: a member of weight w is accepted for exactly w of them. That is exact proportionality.
-    #[test]
-    fn picks_are_one_to_one(pool in pool(), random in any::<u128>(), edge in prop::option::of(0..CLASSES), off in 0..3u128) {
-        let span = |c: usize| u128::from(pool.counts[c]) * u128::from(bound(c as u8));
-        let total: u128 = (0..CLASSES).map(span).sum();
-        // Anywhere, or where one class ends and the next begins.
-        let random = edge.map_or(random, |c| ((0..=c).map(span).sum::<u128>() + off).saturating_sub(1));
-        match pool.pick(random) {
-            None => prop_assert!(total == 0 && pool.is_empty()),
-            Some(pick) => {
-                let class = usize::from(pick.class);
-                prop_assert!(pick.index < pool.counts[class]);
-                prop_assert!(pick.threshold.ppb() < bound(pick.class));
-                let before: u128 = (0..class).map(span).sum();
-                let number = before
-                    + u128::from(pick.index) * u128::from(bound(pick.class))
-                    + u128::from(pick.threshold.ppb());
-                prop_assert_eq!(number, random % total);
-            }
-        }
-    }
-
-    #[test]
-    fn a_walk_visits_every_member_once(
-        counts in prop::collection::vec(prop_oneof![Just(0u32), 0..6u32], CLASSES),
-        (class, index) in (0..CLASSES as u8, 0..8u32),
-        limit in 0..200usize,
-    ) {
-        let pool = Pool { counts: counts.try_into().unwrap() };
-        let walk = pool.walk(class, index, limit);
-        prop_assert_eq!(walk.len(), limit.min(pool.len() as usize));
-        prop_assert!(walk.iter().all(|(c, i)| *i < pool.counts[usize::from(*c)]));
-        let mut seen = walk.clone();
-        seen.sort_unstable();
-        seen.dedup();
-        prop_assert_eq!(seen.len(), walk.len());
-        if limit > 0 && index < pool.counts[usize::from(class)] {
-            prop_assert_eq!(walk[0], (class, index));
-        }
-    }
-
-    #[test]
-    fn a_draw_weight_is_capped_stake_times_trust(stake in money(), cap in money(), trust in ratio()) {
-        let cap = cap + 1;
-        let w = weight(stake, cap, trust);
-        prop_assert!(w <= trust);
-        prop_assert_eq!(weight(cap, cap, trust), trust);
-        prop_assert_eq!(weight(cap + stake, cap, trust), trust);
-        prop_assert!(weight(stake + cap / 7, cap, trust) >= w);
-    }
-}
-
-#[test]
-fn the_lightest_and_the_heaviest_class() {
-    assert_eq!(class_of(Ratio::ZERO), None);
-    assert_eq!(class_of(Ratio::ONE), Some(0));
-    assert_eq!(class_of(Ratio::from_permille(500)), Some(1));
-    assert_eq!(class_of(Ratio::from_ppb(500_000_001)), Some(0));
-    assert_eq!(class_of(Ratio::from_ppb(1)), Some(15));
-    assert_eq!(Pool::default().pick(7), None);
-    assert!(Pool::default().is_empty());
-    assert_eq!(Pool::default().len(), 0);
-    assert!(Pool::default().walk(3, 4, 10).is_empty());
-    // A class that does not exist is where the walk wraps, not where it ends.
-    assert_eq!(Pool { counts: [1; CLASSES] }.walk(200, 0, 1), vec![(0, 0)]);
-}
-
-fn blake2(bytes: &[u8]) -> [u8; 32] {
-    use blake2::digest::consts::U32;
-    use blake2::Digest;
-    blake2::Blake2b::<U32>::digest(bytes).into()
-}
-
-/// Three members of three classes are drawn in proportion to their weights (chi-square of 30,000 draws of a fixed stream).
-#[test]
-fn draws_are_proportional_to_weights() {
-    let weights = [Ratio::from_permille(1_000), Ratio::from_permille(300), Ratio::from_ppb(77_123_456)];
-    let mut pool = Pool::default();
-    for w in weights {
-        pool.counts[usize::from(class_of(w).unwrap())] += 1;
-    }
-    let mut stream = Stream::new([7; 32]);
-    let mut drawn = [0u32; 3];
-    let total = 30_000;
-    while drawn.iter().sum::<u32>() < total {
-        let pick = pool.pick(stream.next(blake2)).unwrap();
-        let member = weights.iter().position(|w| class_of(*w) == Some(pick.class)).unwrap();
-        if weights[member] > pick.threshold {
-            drawn[member] += 1;
-        }
-    }
-    let sum: f64 = weights.iter().map(|w| f64::from(w.ppb())).sum();
-    let chi_square: f64 = weights
-        .iter()
-        .zip(drawn)
-        .map(|(w, n)| {
-            let expected = f64::from(total) * f64::from(w.ppb()) / sum;
-            (f64::from(n) - expected).powi(2) / expected
-        })
-        .sum();
-    // Two degrees of freedom: above 13.8 once in a thousand streams, and this one is fixed.
-    assert!(chi_square < 13.8, "{drawn:?}: chi-square {chi_square}");
-}
-
-#[test]
-fn a_stream_numbers_its_blocks() {
-    let mut stream = Stream::new([9; 32]);
-    for i in 0u32..300 {
-        let mut block = vec![9u8; 32];
-        block.extend(i.to_le_bytes());
-        let mut first = [0u8; 16];
-        first.copy_from_slice(&blake2(&block)[..16]);
-        assert_eq!(stream.next(blake2), u128::from_le_bytes(first));
-    }
-}
-
 // ---- phases
 
 fn phase() -> impl Strategy<Value = Phase> {
@@ -1231,7 +1206,6 @@ fn phase() -> impl Strategy<Value = Phase> {
         Just(Phase::Drawing),
         Just(Phase::Scoring),
         Just(Phase::Revealing),
-        Just(Phase::Auditing),
         Just(Phase::Settled),
         Just(Phase::Refunded),
     ]
@@ -1240,24 +1214,23 @@ fn phase() -> impl Strategy<Value = Phase> {
 prop_compose! {
     fn clock()(
         phase in phase(),
-        deadline in 0..1u64 << 60,
-        (draw_ms, reveal_ms) in (1_000..2_592_000_000u64, 1_000..2_592_000_000u64),
-        audit_ms in prop_oneof![Just(0u64), 1..2_592_000_000u64],
-        (outputs, delivered) in (1u8..=4, 0u8..=4),
-        (panel, committed, revealed, mismatched) in (2u8..=15, 0u8..=15, 0u8..=15, 0u8..=15),
+        deadline in (1u64 << 40)..1u64 << 60,
+        (draw_ms, reveal_ms) in (30_000..86_400_000u64, 30_000..86_400_000u64),
+        (outputs, delivered, declined, opened) in (1u8..=4, 0u8..=4, 0u8..=4, 0u8..=4),
+        (panel, committed, revealed) in (2u8..=15, 0u8..=15, 0u8..=15),
         quorum in 2u8..=15,
-        redrawn in any::<bool>(),
-        fixed_at_block in 0..u32::MAX,
+        (short, filled) in any::<(bool, bool)>(),
     ) -> Clock {
         let committed = committed.min(panel);
-        let revealed = revealed.min(committed);
+        let delivered = delivered.min(outputs);
         Clock {
-            phase, deadline, draw_ms, reveal_ms, audit_ms, outputs,
-            delivered: delivered.min(outputs),
-            panel, committed, revealed,
-            mismatched: mismatched.min(committed - revealed),
+            phase, deadline, draw_ms, reveal_ms, outputs, delivered,
+            declined: declined.min(outputs - delivered),
+            opened: opened.min(delivered),
+            committed,
+            revealed: revealed.min(committed),
             quorum: quorum.min(panel),
-            redrawn, fixed_at_block,
+            short, filled,
         }
     }
 }
@@ -1268,23 +1241,20 @@ fn rank(phase: Phase) -> u8 {
         Phase::Drawing => 1,
         Phase::Scoring => 2,
         Phase::Revealing => 3,
-        Phase::Auditing => 4,
-        Phase::Settled | Phase::Refunded => 5,
+        Phase::Settled | Phase::Refunded => 4,
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
+    /// Past every deadline anybody can end a task: nothing but `Fill` comes back, and only once.
     #[test]
     fn no_state_is_stuck(clock in clock(), later in 0..1u64 << 60) {
-        let past = clock.deadline + clock.draw_ms.max(clock.reveal_ms).max(clock.audit_ms) + 1;
-        let step = clock.step(past + later, clock.fixed_at_block + 1);
-        prop_assert!(!matches!(step, Step::Wait { .. } | Step::WaitForBlock), "{step:?}");
+        let past = clock.deadline + clock.draw_ms + clock.reveal_ms + 1 + later;
+        let step = clock.step(past);
+        prop_assert!(matches!(step, Step::Settle | Step::End(_) | Step::Done), "{step:?}");
         prop_assert_eq!(step == Step::Done, clock.phase.is_final());
-        // Not even in the same block for ever: once the deadline has passed a task leaves without a panel.
-        let waits = matches!(clock.step(past + later, 0), Step::Wait { .. } | Step::WaitForBlock);
-        prop_assert!(!waits);
     }
 
     #[test]
@@ -1295,141 +1265,81 @@ proptest! {
     }
 
     #[test]
-    fn what_is_final_stays(clock in clock(), now in any::<u64>(), block in any::<u32>()) {
+    fn what_is_final_stays(clock in clock(), now in any::<u64>()) {
         for phase in [Phase::Settled, Phase::Refunded] {
             let clock = Clock { phase, ..clock };
             prop_assert!(phase.is_final());
-            prop_assert_eq!(clock.step(now, block), Step::Done);
+            prop_assert_eq!(clock.step(now), Step::Done);
             prop_assert_eq!(clock.at(now), (phase, clock.deadline));
         }
     }
 
     #[test]
-    fn a_wait_ends_when_it_says(clock in clock(), now in 0..1u64 << 61, block in any::<u32>()) {
-        if let Step::Wait { until } = clock.step(now, block) {
+    fn a_wait_ends_when_it_says(clock in clock(), now in 0..1u64 << 61) {
+        if let Step::Wait { until } | Step::Draw { until } = clock.step(now) {
             prop_assert!(until >= now);
-            prop_assert_eq!(clock.step(until, block), Step::Wait { until });
-            let next = clock.step(until + 1, block);
-            prop_assert_ne!(next, Step::Wait { until });
+            prop_assert_eq!(clock.step(until), clock.step(now));
+            prop_assert_ne!(clock.step(until + 1), clock.step(now));
         }
     }
 
     #[test]
-    fn every_step_has_its_reason(clock in clock(), now in 0..1u64 << 61, block in any::<u32>()) {
+    fn every_step_has_its_reason(clock in clock(), now in 0..1u64 << 61) {
         let (phase, deadline) = clock.at(now);
         let late = now > deadline;
-        let answered = clock.revealed + clock.mismatched;
-        match clock.step(now, block) {
+        let half = clock.half_time(deadline);
+        match clock.step(now) {
             Step::Wait { until } => prop_assert!(!late && until == deadline && phase != Phase::Drawing),
-            Step::WaitForBlock => prop_assert!(phase == Phase::Drawing && block <= clock.fixed_at_block),
-            Step::Draw => prop_assert!(phase == Phase::Drawing && !late && block > clock.fixed_at_block
-                && (clock.phase == Phase::Drawing || clock.delivered > 0)),
-            Step::Settle if phase == Phase::Auditing => prop_assert!(late),
+            Step::Draw { until } => prop_assert!(phase == Phase::Drawing && now <= until
+                && (until == half || clock.opened == clock.delivered)),
+            Step::Fill => prop_assert!(phase == Phase::Scoring && late && !clock.filled && clock.committed < clock.quorum),
             Step::Settle => prop_assert!(phase == Phase::Revealing && clock.revealed >= clock.quorum
-                && (late || answered >= clock.committed)),
-            Step::Redraw => prop_assert!(!clock.redrawn),
-            Step::RefundBelowQuorum => prop_assert!(clock.redrawn),
-            Step::RefundUndelivered => prop_assert!(clock.phase == Phase::Inferring && clock.delivered == 0 && late),
-            Step::RefundUndrawn => prop_assert!(phase == Phase::Drawing && late),
+                && (late || clock.revealed >= clock.committed)),
+            Step::End(Ending::Undelivered) => {
+                prop_assert!(phase == Phase::Inferring && (late || clock.declined == clock.outputs))
+            }
+            Step::End(Ending::Unopened) => {
+                prop_assert!(phase == Phase::Drawing && now > half && clock.opened < clock.delivered)
+            }
+            Step::End(Ending::NoSecret) => prop_assert!(phase == Phase::Drawing && late && !clock.short),
+            Step::End(Ending::NoPanel) => prop_assert!(phase == Phase::Drawing && late && clock.short),
+            Step::End(Ending::BelowQuorum) => prop_assert!(
+                (phase == Phase::Scoring && late && clock.committed < clock.quorum)
+                    || (phase == Phase::Revealing && clock.revealed < clock.quorum
+                        && (late || clock.revealed >= clock.committed))
+            ),
+            Step::End(other) => prop_assert!(false, "{other:?} is the scores' to say"),
             Step::Done => prop_assert!(clock.phase.is_final()),
-        }
-        if matches!(clock.step(now, block), Step::Redraw | Step::RefundBelowQuorum) {
-            prop_assert!(clock.revealed < clock.quorum);
-            prop_assert!(late || (phase == Phase::Revealing && answered >= clock.committed));
-            prop_assert!(phase == Phase::Revealing || (phase == Phase::Scoring && clock.committed < clock.quorum));
         }
     }
 
     /// The other direction: whoever has delivered, committed and revealed in time and number gets its settlement.
     #[test]
     fn a_quorum_of_reveals_settles(clock in clock(), late in 1..1_000_000u64) {
-        let clock = Clock { phase: Phase::Revealing, revealed: clock.quorum, committed: clock.panel, mismatched: 0, ..clock };
-        let audited = Clock { audit_ms: clock.audit_ms.max(1), ..clock };
-        let until = clock.deadline + audited.audit_ms;
-        prop_assert_eq!(audited.at(clock.deadline + late), (Phase::Auditing, until));
-        prop_assert_eq!(audited.step(until + 1, 0), Step::Settle);
-        prop_assert!(audited.can_audit(clock.deadline + late, 0));
-        let clock = Clock { audit_ms: 0, ..clock };
-        prop_assert_eq!(clock.step(clock.deadline + late, 0), Step::Settle);
-        let all = Clock { revealed: clock.panel, ..clock };
-        prop_assert_eq!(all.step(0, 0), Step::Settle);
+        let clock = Clock { phase: Phase::Revealing, revealed: clock.quorum, committed: 15, ..clock };
+        prop_assert_eq!(clock.step(clock.deadline + late), Step::Settle);
+        let all = Clock { revealed: 15, ..clock };
+        prop_assert_eq!(all.step(0), Step::Settle);
         let scoring = Clock { phase: Phase::Scoring, committed: clock.quorum, ..clock };
         prop_assert_eq!(scoring.at(clock.deadline), (Phase::Scoring, clock.deadline));
         prop_assert_eq!(scoring.at(clock.deadline + 1), (Phase::Revealing, clock.deadline + clock.reveal_ms));
     }
-}
 
-#[test]
-fn the_steps_of_a_task() {
-    let clock = Clock {
-        phase: Phase::Inferring,
-        deadline: 1_000,
-        draw_ms: 100,
-        reveal_ms: 50,
-        audit_ms: 0,
-        outputs: 2,
-        delivered: 0,
-        panel: 5,
-        committed: 0,
-        revealed: 0,
-        mismatched: 0,
-        quorum: 3,
-        redrawn: false,
-        fixed_at_block: 7,
-    };
-    let in_phase = |phase| Clock { phase, ..clock };
-    // Inferring.
-    assert_eq!(clock.step(1_000, 9), Step::Wait { until: 1_000 });
-    assert_eq!(clock.step(1_001, 9), Step::RefundUndelivered);
-    let one = Clock { delivered: 1, ..clock };
-    assert_eq!(one.step(1_000, 9), Step::Wait { until: 1_000 });
-    assert_eq!(one.at(1_001), (Phase::Drawing, 1_100));
-    assert_eq!(one.step(1_001, 7), Step::WaitForBlock);
-    assert_eq!(one.step(1_001, 8), Step::Draw);
-    assert_eq!(one.step(1_101, 8), Step::RefundUndrawn);
-    // Drawing.
-    assert_eq!(in_phase(Phase::Drawing).step(1_000, 7), Step::WaitForBlock);
-    assert_eq!(in_phase(Phase::Drawing).step(1_000, 8), Step::Draw);
-    assert_eq!(in_phase(Phase::Drawing).step(1_001, 8), Step::RefundUndrawn);
-    // Scoring.
-    let scoring = Clock { committed: 2, ..in_phase(Phase::Scoring) };
-    assert_eq!(scoring.step(1_000, 0), Step::Wait { until: 1_000 });
-    assert_eq!(scoring.step(1_001, 0), Step::Redraw);
-    assert_eq!(Clock { redrawn: true, ..scoring }.step(1_001, 0), Step::RefundBelowQuorum);
-    let enough = Clock { committed: 3, ..scoring };
-    assert_eq!(enough.step(1_001, 0), Step::Wait { until: 1_050 });
-    assert_eq!(enough.step(1_051, 0), Step::Redraw);
-    assert_eq!(Clock { revealed: 3, ..enough }.step(1_001, 0), Step::Settle);
-    // Revealing.
-    let revealing = Clock { committed: 5, revealed: 3, mismatched: 1, ..in_phase(Phase::Revealing) };
-    assert_eq!(revealing.step(1_000, 0), Step::Wait { until: 1_000 });
-    assert_eq!(revealing.step(1_001, 0), Step::Settle);
-    assert_eq!(Clock { mismatched: 2, ..revealing }.step(5, 0), Step::Settle);
-    assert_eq!(Clock { revealed: 2, mismatched: 3, ..revealing }.step(5, 0), Step::Redraw);
-    assert_eq!(
-        Clock { revealed: 2, mismatched: 3, redrawn: true, ..revealing }.step(5, 0),
-        Step::RefundBelowQuorum
-    );
-    // Auditing: from the last reveal, or from the deadline with a quorum; not below a quorum.
-    let audited = Clock { audit_ms: 30, ..revealing };
-    assert_eq!(audited.after_reveal(900), (Phase::Revealing, 1_000));
-    let last = Clock { mismatched: 2, ..audited };
-    assert_eq!(last.after_reveal(900), (Phase::Auditing, 930));
-    assert_eq!(Clock { revealed: 2, mismatched: 3, ..audited }.after_reveal(900), (Phase::Revealing, 1_000));
-    assert_eq!(Clock { audit_ms: 0, ..last }.after_reveal(900), (Phase::Revealing, 1_000));
-    assert!(!audited.can_audit(1_000, 0));
-    assert_eq!(audited.at(1_001), (Phase::Auditing, 1_030));
-    assert_eq!(audited.step(1_030, 0), Step::Wait { until: 1_030 });
-    assert!(audited.can_audit(1_030, 0));
-    assert_eq!(audited.step(1_031, 0), Step::Settle);
-    assert!(audited.can_audit(1_031, 0));
-    let auditing = Clock { phase: Phase::Auditing, deadline: 930, ..last };
-    assert_eq!(auditing.step(930, 0), Step::Wait { until: 930 });
-    assert_eq!(auditing.step(931, 0), Step::Settle);
-    // Final.
-    assert_eq!(in_phase(Phase::Settled).step(u64::MAX, u32::MAX), Step::Done);
-    assert_eq!(in_phase(Phase::Refunded).step(0, 0), Step::Done);
-    assert!(!Phase::Revealing.is_final());
+    /// A keeper's fee is nothing when a step falls due and never falls while it waits.
+    #[test]
+    fn a_keepers_fee_rises(clock in clock(), fee in 0..1u128 << 90, now in 0..1u64 << 61, more in 0..1u64 << 40) {
+        let paid = clock.keeper_fee(fee, now);
+        prop_assert!(paid <= fee);
+        if matches!(clock.step(now), Step::Wait { .. } | Step::Done) {
+            prop_assert_eq!(paid, 0);
+        }
+        if clock.step(now) == clock.step(now + more) {
+            prop_assert!(clock.keeper_fee(fee, now + more) >= paid);
+        }
+        let due = clock.due_since(now);
+        let drawing = matches!(clock.step(now), Step::Draw { .. });
+        prop_assert!(due <= now || drawing);
+    }
 }
 
 // ---- commitments
@@ -1484,6 +1394,8 @@ proptest! {
         prop_assert_eq!(output(&a) == output(&b), (a.0, a.1, a.2, a.4, a.5) == (b.0, b.1, b.2, b.4, b.5));
         let reference = |o: &Opening| commitment::reference(&o.0, &o.4, &o.5, &o.0);
         prop_assert_eq!(reference(&a) == reference(&b), (a.0, a.4, a.5) == (b.0, b.4, b.5));
+        let secret = |o: &Opening| commitment::secret(&o.0, &o.4, &o.5);
+        prop_assert_eq!(secret(&a) == secret(&b), (a.0, a.4, a.5) == (b.0, b.4, b.5));
         for purpose in [commitment::Purpose::Output, commitment::Purpose::Scores] {
             let salt = |o: &Opening| commitment::salt(&o.4, &o.0, o.1, o.2, purpose);
             prop_assert_eq!(salt(&a) == salt(&b), (a.0, a.1, a.2, a.4) == (b.0, b.1, b.2, b.4));
@@ -1494,6 +1406,9 @@ proptest! {
             scores(&a),
             output(&b),
             reference(&b),
+            secret(&b),
+            commitment::request_secret(&b.0, &b.4, &b.5),
+            commitment::network(&b.0, &b.4),
             salt(commitment::Purpose::Output),
             salt(commitment::Purpose::Scores),
         ];

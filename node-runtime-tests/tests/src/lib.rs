@@ -3,22 +3,26 @@
 //! After every accepted message the world checks the contract's books against its records and its balance
 //! ([`World::check_books`]), so every test is a test of solvency too.
 
+pub mod fuzz;
+pub mod pool;
+
 use ink::env::call::utils::{ReturnType, Set};
 use ink::env::call::{Call, CallBuilder, ExecutionInput, FromAccountId};
 use ink::env::DefaultEnvironment;
 use parity_scale_codec::{Decode, Encode};
 use poq_contract::errors::Error;
 use poq_contract::types::{
-    Auditor, Balances, GlobalParams, Kind, Liabilities, NodeView, Overview, Quote, Registration, Reveal,
-    Role, Solvency, TaskInput, TaskView,
+    Auditor, Balances, Change, Commit, Draw, GlobalParams, KindView, Lever, Liabilities, NodeView, Opened,
+    OutputState, Overview, Quote, Registration, Request, Reveal, Role, Solvency, Source, Step, TaskView,
 };
 use poq_core::commitment::{self, Hash};
-use poq_core::phase::Step;
-use poq_core::units::{Balance, KindId, NodeId, Ratio, Score, TaskId};
+use poq_core::params::DAY;
+use poq_core::units::{Balance, KindId, Millis, NodeId, Ratio, Score, TaskId};
 use poq_core::KindParams;
 use poq_sandbox::{
     account_of, dev, signed_deposit, AccountId32, Called, Code, ExtrinsicReport, Sandbox, SandboxError, UNIT,
 };
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use poq_sandbox::sr25519::Pair;
@@ -36,6 +40,17 @@ pub type Builder = <poq_contract::Poq as ink::codegen::ContractCallBuilder>::Typ
 
 /// The kind that tests use.
 pub const KIND: KindId = 1;
+/// What every inference node answers.
+pub const TEXT: &[u8] = b"It was the Denver Broncos who won Super Bowl 50.";
+/// How long an epoch of the test network is: the default parameters need six minutes.
+pub const EPOCH_MS: Millis = 600_000;
+/// From unstaking to withdrawal: two epochs and the longest task of the default parameters, and some more.
+pub const UNBONDING_MS: Millis = 2_400_000;
+
+/// A contract that takes everything, says nothing and migrates nothing.
+pub const MUTE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\
+    \x02\x10\x01\x03env\x06memory\x02\x01\x01\x10\x03\x03\x02\0\0\
+    \x07\x11\x02\x06deploy\0\0\x04call\0\x01\x0a\x07\x02\x02\0\x0b\x02\0\x0b";
 
 /// The contract's call builder: `call().stake(node)` and so on.
 pub fn call() -> Builder {
@@ -86,11 +101,16 @@ pub struct World {
     pub chain: Sandbox,
     /// The contract's account.
     pub contract: AccountId32,
+    /// Hash of the chain's genesis and the contract's account: what every preimage starts with.
+    pub network: Hash,
     /// The contract's owner.
     pub owner: Pair,
     /// Who may have bonds.
     pub auditors: Vec<Pair>,
+    /// Everybody who has sent a message: who may have credit.
+    senders: BTreeMap<[u8; 32], AccountId32>,
     keys: u64,
+    requests: u64,
 }
 
 /// A registered node with its keys.
@@ -109,13 +129,21 @@ pub struct TestNode {
 /// Whatever goes wrong in building a world is a test's failure.
 type Res<T> = Result<T, Box<dyn std::error::Error>>;
 
+/// The global parameters of the test network.
+pub fn global() -> GlobalParams {
+    GlobalParams {
+        unbonding_ms: UNBONDING_MS,
+        archive_ms: 3_600_000,
+        audit_bond: 100 * UNIT,
+        audits_per_epoch: 64,
+        params_delay_ms: 3 * DAY,
+    }
+}
+
 impl World {
     /// A contract with one kind of these parameters.
     pub fn with(params: &KindParams) -> Res<World> {
-        World::with_global(
-            params,
-            GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000, audit_bond: 100 * UNIT },
-        )
+        World::with_global(params, global())
     }
 
     /// A contract with one kind of the default parameters.
@@ -127,12 +155,45 @@ impl World {
     pub fn with_global(params: &KindParams, global: GlobalParams) -> Res<World> {
         let mut chain = Sandbox::new()?;
         let owner = dev::alice();
-        let data = [ink::selector_bytes!("new").to_vec(), global.encode()].concat();
+        let genesis: Hash = chain.block_hash(0).ok_or("the chain has no genesis block")?.into();
+        let data = [ink::selector_bytes!("new").to_vec(), (genesis, EPOCH_MS, global).encode()].concat();
         let placed = chain.instantiate(&owner, 0, Code::Upload(wasm()), data, vec![])?;
-        let mut world =
-            World { chain, contract: placed.address, owner: owner.clone(), auditors: Vec::new(), keys: 100 };
-        world.send(&owner, 0, call().set_kind(KIND, params.clone()))??;
+        let mut world = World::around(chain, placed.address, owner.clone())?;
+        world.send(&owner, 0, call().propose(Change::Kind(KIND, params.clone())))??;
         Ok(world)
+    }
+
+    /// The world around a contract that is on this chain already.
+    pub fn around(chain: Sandbox, contract: AccountId32, owner: Pair) -> Res<World> {
+        let genesis: Hash = chain.block_hash(0).ok_or("the chain has no genesis block")?.into();
+        Ok(World {
+            chain,
+            network: blake2(&commitment::network(&genesis, contract.as_ref())),
+            contract,
+            owner,
+            auditors: Vec::new(),
+            senders: BTreeMap::new(),
+            keys: 100,
+            requests: 0,
+        })
+    }
+
+    /// Announces a change, waits as long as everybody may who does not like it, and enacts it.
+    pub fn change(&mut self, change: Change) -> Res<()> {
+        let owner = self.owner.clone();
+        let lever: Lever = change.lever();
+        let acts_at = self.send(&owner, 0, call().propose(change))??.value;
+        let now = self.chain.now_ms();
+        if acts_at > now {
+            self.pass(acts_at - now)?;
+            self.send(&dev::bob(), 0, call().enact(lever))??;
+        }
+        Ok(())
+    }
+
+    /// Begins the next epoch: what owners have done acts from now on.
+    pub fn next_epoch(&mut self) -> Res<()> {
+        self.pass(EPOCH_MS - self.chain.now_ms() % EPOCH_MS)
     }
 
     /// A new account with 100,000 UNIT.
@@ -151,6 +212,7 @@ impl World {
         message: Built<Args, Result<T, Error>>,
     ) -> Res<Result<Sent<T>, Error>> {
         let contract = self.contract.clone();
+        self.senders.insert(*account_of(signer).as_ref(), account_of(signer));
         match self.chain.call(signer, &contract, value, encode(message)) {
             Ok(Called { dry, report }) => {
                 let data = dry.result.as_ref().map(|answer| answer.data.clone()).unwrap_or_default();
@@ -206,16 +268,51 @@ impl World {
         Ok(TestNode { id, owner, operator, payee })
     }
 
-    /// Inference nodes and evaluators, each with an owner and a model of its own and 100 UNIT staked.
+    /// Inference nodes and evaluators, each with an owner and a model of its own and twice the least stake.
     pub fn nodes(&mut self, inference: u8, evaluators: u8) -> Res<(Vec<TestNode>, Vec<TestNode>)> {
         let mut all = (Vec::new(), Vec::new());
         for model in 0..inference {
-            all.0.push(self.node(Role::Inference, model, UNIT / 100, 100 * UNIT)?);
+            all.0.push(self.node(Role::Inference, model, UNIT / 100, 200 * UNIT)?);
         }
         for model in 0..evaluators {
-            all.1.push(self.node(Role::Evaluator, 100 + model, 0, 100 * UNIT)?);
+            all.1.push(self.node(Role::Evaluator, 100 + model, 0, 200 * UNIT)?);
         }
         Ok(all)
+    }
+
+    /// A request of the test kind with a reference commitment of its own.
+    pub fn request_of(&mut self, requester: &Pair, outputs: u8, panel: u8, fee: Balance) -> Request {
+        self.requests += 1;
+        let commitment = blake2(&("reference", self.requests).encode());
+        self.request_with(requester, outputs, panel, fee, commitment)
+    }
+
+    /// A request of the test kind with this reference commitment, and the secret that the requester's key derives from it.
+    pub fn request_with(
+        &self,
+        requester: &Pair,
+        outputs: u8,
+        panel: u8,
+        fee: Balance,
+        reference_commitment: Hash,
+    ) -> Request {
+        let secret = self.secret(&reference_commitment);
+        Request {
+            kind: KIND,
+            fee,
+            nodes: Vec::new(),
+            outputs,
+            panel,
+            input: input(),
+            reference_commitment,
+            secret_hash: blake2(&commitment::secret(&self.network, account_of(requester).as_ref(), &secret)),
+            early: false,
+        }
+    }
+
+    /// The secret that belongs to a request.
+    pub fn secret(&self, reference_commitment: &Hash) -> Hash {
+        blake2(&commitment::request_secret(&[8; 32], &self.network, reference_commitment))
     }
 
     /// Requests a task of the test kind.
@@ -226,8 +323,12 @@ impl World {
         panel: u8,
         fee: Balance,
     ) -> Res<Result<TaskId, Error>> {
-        let message = call().request_task(KIND, outputs, panel, input(), [7; 32]);
-        Ok(self.send(requester, fee, message)?.map(|sent| sent.value))
+        let request = self.request_of(requester, outputs, panel, fee);
+        let sent = self.send(requester, fee, call().request_tasks(vec![request]))?;
+        Ok(match sent {
+            Ok(sent) => Ok(*sent.value.first().ok_or("no task was requested")?),
+            Err(error) => Err(error),
+        })
     }
 
     /// What the contract is and owes.
@@ -237,7 +338,7 @@ impl World {
 
     /// The smallest fee of the test kind.
     pub fn quote(&self, outputs: u8, panel: u8) -> Res<Quote> {
-        let params = self.read(call().kind(KIND))?.ok_or("the kind is gone")?.params;
+        let params = self.kind()?.kind.params;
         Quote::of(&params, outputs, panel).ok_or_else(|| "no fee is enough".into())
     }
 
@@ -251,9 +352,9 @@ impl World {
         self.read(call().node(id))?.ok_or_else(|| format!("node {id} is gone").into())
     }
 
-    /// The kind's record.
-    pub fn kind(&self) -> Res<Kind> {
-        Ok(self.read(call().kind(KIND))?.ok_or("the kind is gone")?.kind)
+    /// The kind.
+    pub fn kind(&self) -> Res<KindView> {
+        self.read(call().kind(KIND))?.ok_or_else(|| "the kind is gone".into())
     }
 
     /// An account's money in the contract.
@@ -274,19 +375,43 @@ impl World {
             .ok_or_else(|| format!("node {id} is not one of the test's").into())
     }
 
-    /// Every drawn inference node commits, in the order of the draw.
+    /// Sends a batch of one: what the contract says of that item.
+    pub fn one<Args: Encode, T: Decode>(
+        &mut self,
+        signer: &Pair,
+        message: Built<Args, Result<Vec<T>, Error>>,
+    ) -> Res<Result<Sent<T>, Error>> {
+        Ok(match self.send(signer, 0, message)? {
+            Ok(mut sent) => {
+                let value = sent.value.pop().ok_or("the batch returned nothing")?;
+                Ok(Sent { value, report: sent.report, deposit: sent.deposit })
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Every assigned inference node commits, in the order of the slots.
     pub fn commit_outputs(&mut self, id: TaskId, nodes: &[TestNode]) -> Res<()> {
         for slot in self.task(id)?.task.outputs {
             let node = World::find(nodes, slot.node)?.clone();
             let commitment = self.output_commitment(id, node.id);
-            self.send(&node.operator, 0, call().commit_output(id, node.id, commitment))??;
+            self.one(
+                &node.operator,
+                call().commit_outputs(vec![Commit { task: id, node: node.id, commitment }]),
+            )??;
         }
         Ok(())
     }
 
+    /// What a node's commitment in a task commits to.
+    pub fn opened(&self, id: TaskId, node: NodeId) -> Opened {
+        Opened { hash: blake2(TEXT), salt: salt(id, node) }
+    }
+
     /// The commitment to a node's output in a task.
     pub fn output_commitment(&self, id: TaskId, node: NodeId) -> Hash {
-        blake2(&commitment::output(self.contract.as_ref(), id, node, &[1; 32], &salt(id, node)))
+        let opened = self.opened(id, node);
+        blake2(&commitment::output(&self.network, id, node, &opened.hash, &opened.salt))
     }
 
     /// What an evaluator would reveal.
@@ -298,7 +423,7 @@ impl World {
     /// The commitment to a reveal.
     pub fn scores_commitment(&self, reveal: &Reveal) -> Hash {
         blake2(&commitment::scores(
-            self.contract.as_ref(),
+            &self.network,
             reveal.task,
             reveal.node,
             &reveal.scores,
@@ -307,25 +432,43 @@ impl World {
         ))
     }
 
+    /// All that it takes to draw a task's panel: the secret, and the openings of what is not opened on chain.
+    pub fn draw_of(&self, id: TaskId) -> Res<Draw> {
+        let task = self.task(id)?.task;
+        let openings = task
+            .outputs
+            .iter()
+            .map(|slot| (slot.state == OutputState::Committed).then(|| self.opened(id, slot.node)))
+            .collect();
+        Ok(Draw { task: id, secret: self.secret(&task.reference_commitment), openings })
+    }
+
     /// Draws the panel in the next block. Returns its nodes.
     pub fn draw(&mut self, id: TaskId) -> Res<Vec<NodeId>> {
-        let anybody = dev::bob();
-        self.send(&anybody, 0, call().draw_panel(id))??;
-        Ok(self.task(id)?.task.panel.iter().map(|seat| seat.node).collect())
+        let draw = self.draw_of(id)?;
+        let drawn = self.one(&dev::bob(), call().draw_panels(vec![draw]))??.value?;
+        if !drawn {
+            return Err(format!("too few evaluators could be drawn for task {id}").into());
+        }
+        self.panel(id)
+    }
+
+    /// The nodes of a task's panel.
+    pub fn panel(&self, id: TaskId) -> Res<Vec<NodeId>> {
+        Ok(self.task(id)?.task.panel.iter().map(|seat| seat.node).filter(|node| *node != 0).collect())
     }
 
     /// One evaluator commits to scores in thousandths.
     pub fn commit_scores(&mut self, id: TaskId, node: &TestNode, scores: &[u32]) -> Res<Result<(), Error>> {
         let commitment = self.scores_commitment(&self.reveal_of(id, node.id, scores));
-        Ok(self
-            .send(&node.operator, 0, call().commit_scores(id, node.id, commitment))?
-            .map(|sent| sent.value))
+        let item = Commit { task: id, node: node.id, commitment };
+        Ok(self.one(&node.operator, call().commit_scores(vec![item]))?.map(|_| ()))
     }
 
-    /// One evaluator reveals scores in thousandths.
+    /// One evaluator reveals scores in thousandths. The last one settles the task.
     pub fn reveal(&mut self, id: TaskId, node: &TestNode, scores: &[u32]) -> Res<Result<(), Error>> {
         let reveal = self.reveal_of(id, node.id, scores);
-        Ok(self.send(&node.operator, 0, call().reveal_scores(reveal))?.map(|sent| sent.value))
+        Ok(self.one(&node.operator, call().reveal_scores(vec![reveal]))?.map(|_| ()))
     }
 
     /// The whole panel commits and reveals what `scores` says of each member, in thousandths.
@@ -341,7 +484,7 @@ impl World {
         revealing: usize,
         scores: impl Fn(NodeId) -> Vec<u32>,
     ) -> Res<()> {
-        let panel: Vec<NodeId> = self.task(id)?.task.panel.iter().map(|seat| seat.node).collect();
+        let panel = self.panel(id)?;
         for member in &panel {
             let node = World::find(nodes, *member)?.clone();
             self.commit_scores(id, &node, &scores(*member))??;
@@ -353,15 +496,12 @@ impl World {
         Ok(())
     }
 
-    /// Anybody settles.
-    pub fn settle(&mut self, id: TaskId) -> Res<Sent<()>> {
-        Ok(self.send(&dev::bob(), 0, call().settle(id))??)
-    }
-
     /// Anybody does what is due.
     pub fn advance(&mut self, id: TaskId) -> Res<Result<Step, Error>> {
-        let mut done = self.send(&dev::bob(), 0, call().advance(vec![id]))??.value;
-        done.pop().ok_or_else(|| "advance returned nothing".into())
+        Ok(match self.one(&dev::bob(), call().advance(vec![id]))? {
+            Ok(sent) => sent.value,
+            Err(error) => Err(error),
+        })
     }
 
     /// A whole round in which everybody does its duty; all evaluators score the same in thousandths.
@@ -377,7 +517,6 @@ impl World {
         self.commit_outputs(id, &nodes.0)?;
         self.draw(id)?;
         self.score(id, &nodes.1, scores)?;
-        self.settle(id)?;
         Ok(id)
     }
 
@@ -411,12 +550,11 @@ impl World {
         Ok(all)
     }
 
-    /// An auditor with a full bond.
+    /// An auditor with a full bond. Once there are nodes, its appointment takes as long as any change.
     pub fn auditor(&mut self) -> Res<Pair> {
         let auditor = self.account()?;
         self.auditors.push(auditor.clone());
-        let owner = self.owner.clone();
-        self.send(&owner, 0, call().set_auditor(ink_of(&auditor), true, 0))??;
+        self.change(Change::Appoint(ink_of(&auditor)))?;
         self.send(&auditor, 100 * UNIT, call().bond())??;
         Ok(auditor)
     }
@@ -440,13 +578,21 @@ impl World {
         let nodes = self.all_nodes()?;
         let tasks = self.all_tasks()?;
         let sum = |amounts: &mut dyn Iterator<Item = Balance>| amounts.sum::<Balance>();
+        let mut credit = 0;
+        for account in self.senders.values() {
+            credit += self.read(call().balances(ink_account(account)))?.credit;
+        }
         let records = Liabilities {
-            stakes: sum(&mut nodes.iter().map(|n| n.node.free + n.node.locked + n.node.unbonding)),
-            escrow: sum(&mut tasks.iter().filter(|t| !t.task.phase.is_final()).map(|t| t.task.fee)),
+            stakes: sum(&mut nodes.iter().map(|n| n.node.stake.total())),
+            escrow: sum(&mut tasks
+                .iter()
+                .filter(|t| !t.task.phase.is_final())
+                .map(|t| t.task.fee - t.task.keepers)),
             refunds: sum(&mut tasks.iter().filter(|t| t.task.phase.is_final()).map(|t| t.task.refund)),
-            claimable: sum(&mut nodes.iter().map(|n| n.node.claimable)),
+            claimable: sum(&mut nodes.iter().map(|n| n.node.claimable)) + credit,
             bonds: self.bonds()?,
             treasury: owed.treasury,
+            burned: owed.burned,
         };
         if records != owed {
             return Err(format!("the books say {owed:?}, the records {records:?}").into());
@@ -457,14 +603,13 @@ impl World {
             for id in view.node.open.iter().filter(|id| **id != 0) {
                 let task = tasks.iter().find(|t| t.id == *id).ok_or("an open slot names no task")?;
                 locked += match view.node.role {
-                    Role::Inference => task.task.inference_at_risk,
-                    Role::Evaluator => task.task.evaluator_at_risk,
+                    Role::Inference => task.task.terms.inference_at_risk,
+                    Role::Evaluator => task.task.terms.evaluator_at_risk,
                 };
             }
-            if locked != view.node.locked {
-                return Err(
-                    format!("node {} has {} locked, {locked} at risk", view.id, view.node.locked).into()
-                );
+            let stake = view.node.stake;
+            if locked != stake.locked || locked > stake.total() {
+                return Err(format!("node {} has {stake:?}, {locked} at risk", view.id).into());
             }
         }
         Ok(())
@@ -472,7 +617,7 @@ impl World {
 }
 
 /// What a call returned.
-fn answer<R: Decode>(mut data: &[u8]) -> Res<R> {
+pub(crate) fn answer<R: Decode>(mut data: &[u8]) -> Res<R> {
     match Result::<R, ink::LangError>::decode(&mut data)? {
         Ok(value) => Ok(value),
         Err(error) => Err(format!("the contract did not understand the call: {error:?}").into()),
@@ -480,8 +625,8 @@ fn answer<R: Decode>(mut data: &[u8]) -> Res<R> {
 }
 
 /// An input.
-pub fn input() -> TaskInput {
-    TaskInput { hash: [5; 32], url: "http://127.0.0.1:9/v1/blobs/05".into() }
+pub fn input() -> Source {
+    Source::Url { hash: [5; 32], url: "http://127.0.0.1:9/v1/blobs/05".into() }
 }
 
 /// A score in thousandths; above 1000 stands for unavailable.

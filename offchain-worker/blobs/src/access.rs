@@ -6,8 +6,12 @@ use std::time::Duration;
 pub enum Resource {
     /// A blob by its name: a task's input.
     Blob(BlobId),
+    /// What opens this inference node's commitment: its output's hash and salt.
+    Opening(NodeId),
     /// The output of this inference node.
     Output(NodeId),
+    /// The reveal of this evaluator node.
+    Reveal(NodeId),
     /// The report of this evaluator node.
     Report(NodeId),
 }

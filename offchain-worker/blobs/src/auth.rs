@@ -13,8 +13,8 @@ use subxt_signer::sr25519;
 const REMEMBERED: usize = 65_536;
 
 /// The bytes that a request's signature is over. `path_and_query` begins with `/v1/`.
-pub fn message(method: &str, path_and_query: &str, time: u64, contract: &Hash) -> Vec<u8> {
-    format!("poq-blob-v1\n{method}\n{path_and_query}\n{time}\n{}", hex::encode(contract)).into_bytes()
+pub fn message(method: &str, path_and_query: &str, time: u64, network: &Hash) -> Vec<u8> {
+    format!("poq-blob-v2\n{method}\n{path_and_query}\n{time}\n{}", hex::encode(network)).into_bytes()
 }
 
 /// Signs requests. Implemented for subxt's sr25519 key pairs.
@@ -58,7 +58,7 @@ pub(crate) enum AuthError {
     Header(&'static str),
     #[error("the request was signed at {signed} ms and it is {now} ms here; more than {} s apart are refused (is the clock right?)", window.as_secs())]
     Time { signed: u64, now: u64, window: Duration },
-    #[error("the signature does not fit the account, this request and this contract")]
+    #[error("the signature does not fit the account, this request and this network")]
     Signature,
     #[error("this signature has been used already: sign every request anew")]
     Replayed,
@@ -77,15 +77,15 @@ impl AuthError {
 
 /// What a server checks of every signed request.
 pub(crate) struct Gate {
-    contract: Hash,
+    network: Hash,
     window: Duration,
     verifier: Box<dyn Verifier>,
     used: Mutex<Used>,
 }
 
 impl Gate {
-    pub(crate) fn new(contract: Hash, window: Duration, verifier: Box<dyn Verifier>) -> Gate {
-        Gate { contract, window, verifier, used: Mutex::new(Used::default()) }
+    pub(crate) fn new(network: Hash, window: Duration, verifier: Box<dyn Verifier>) -> Gate {
+        Gate { network, window, verifier, used: Mutex::new(Used::default()) }
     }
 
     /// Who makes this request, at the time `now`.
@@ -103,7 +103,7 @@ impl Gate {
         if now.abs_diff(time) > window {
             return Err(AuthError::Time { signed: time, now, window: self.window });
         }
-        let message = message(method.as_str(), path_and_query, time, &self.contract);
+        let message = message(method.as_str(), path_and_query, time, &self.network);
         if !self.verifier.verify(&account, &message, &signature) {
             return Err(AuthError::Signature);
         }
@@ -162,12 +162,12 @@ mod tests {
     use super::*;
     use subxt_signer::sr25519::dev;
 
-    const CONTRACT: Hash = [7; 32];
+    const NETWORK: Hash = [7; 32];
     const PATH: &str = "/v1/tasks/7/outputs/3";
     const NOW: u64 = 1_700_000_000_000;
 
     fn gate() -> Gate {
-        Gate::new(CONTRACT, Duration::from_secs(60), Box::new(Sr25519Verifier))
+        Gate::new(NETWORK, Duration::from_secs(60), Box::new(Sr25519Verifier))
     }
 
     fn headers(account: &str, time: u64, signature: [u8; 64]) -> HeaderMap {
@@ -180,14 +180,14 @@ mod tests {
 
     fn signed(time: u64) -> HeaderMap {
         let alice = dev::alice();
-        let signature = RequestSigner::sign(&alice, &message("GET", PATH, time, &CONTRACT));
+        let signature = RequestSigner::sign(&alice, &message("GET", PATH, time, &NETWORK));
         headers(&RequestSigner::account(&alice).to_string(), time, signature)
     }
 
     #[test]
     fn the_message_is_as_documented() {
         let text = String::from_utf8(message("GET", PATH, 12, &[0xab; 32])).unwrap();
-        assert_eq!(text, format!("poq-blob-v1\nGET\n/v1/tasks/7/outputs/3\n12\n{}", "ab".repeat(32)));
+        assert_eq!(text, format!("poq-blob-v2\nGET\n/v1/tasks/7/outputs/3\n12\n{}", "ab".repeat(32)));
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn accounts_come_in_hex_too() {
         let alice = dev::alice();
-        let signature = RequestSigner::sign(&alice, &message("GET", PATH, NOW, &CONTRACT));
+        let signature = RequestSigner::sign(&alice, &message("GET", PATH, NOW, &NETWORK));
         let account = format!("0x{}", hex::encode(alice.public_key().0));
         assert!(gate().check(&Method::GET, PATH, &headers(&account, NOW, signature), NOW).is_ok());
         let bare = hex::encode(alice.public_key().0);

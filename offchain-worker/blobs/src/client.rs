@@ -1,14 +1,14 @@
 use crate::auth::{message, RequestSigner};
-use crate::id::hash_from_hex;
 use crate::network::Reach;
 use crate::{
-    blake2_256, now_ms, BlobId, Hash, NodeId, Salt, TaskId, ACCOUNT_HEADER, DEFAULT_MAX_BLOB,
-    OUTPUT_HASH_HEADER, SALT_HEADER, SIGNATURE_HEADER, TIME_HEADER,
+    blake2_256, now_ms, BlobId, Hash, NodeId, OpeningBlob, RevealBlob, TaskId, ACCOUNT_HEADER,
+    DEFAULT_MAX_BLOB, SIGNATURE_HEADER, TIME_HEADER,
 };
 use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use poq_core::commitment;
-use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use poq_core::task::{Opened, Reveal};
+use reqwest::header::{HeaderValue, RETRY_AFTER};
 use reqwest::{redirect, Client, ClientBuilder, Response, StatusCode};
 use serde::Deserialize;
 use std::error::Error as _;
@@ -29,8 +29,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How a client fetches.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The contract's account: requests are signed for it, and commitments bind it.
-    pub contract: Hash,
+    /// Hash of the chain's genesis and the contract: requests are signed for it, and commitments bind it.
+    pub network: Hash,
     /// The largest blob that is accepted, in bytes.
     pub max_blob: usize,
     /// How long connecting may take.
@@ -53,9 +53,9 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// With blobs up to 1 MiB, 3 s to connect, 10 s per attempt, 3 attempts from 250 ms apart, private addresses allowed
     /// and no proxy.
-    pub fn new(contract: Hash) -> ClientConfig {
+    pub fn new(network: Hash) -> ClientConfig {
         ClientConfig {
-            contract,
+            network,
             max_blob: DEFAULT_MAX_BLOB,
             connect_timeout: Duration::from_secs(3),
             request_timeout: Duration::from_secs(10),
@@ -64,23 +64,6 @@ impl ClientConfig {
             allow_private: true,
             use_proxy: false,
         }
-    }
-}
-
-/// An output that opens its commitment. `Debug` hides all of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FetchedOutput {
-    /// The output itself.
-    pub bytes: Bytes,
-    /// Its hash.
-    pub hash: BlobId,
-    /// The salt of its commitment.
-    pub salt: Salt,
-}
-
-impl fmt::Debug for FetchedOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FetchedOutput").field("length", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 
@@ -216,11 +199,6 @@ impl fmt::Debug for BlobClient {
     }
 }
 
-struct Fetched {
-    headers: HeaderMap,
-    bytes: Bytes,
-}
-
 impl BlobClient {
     /// A client that signs its requests with `signer`.
     ///
@@ -259,12 +237,31 @@ impl BlobClient {
         if !target.query_pairs().any(|(key, _)| key == "task") {
             target.query_pairs_mut().append_pair("task", &task.to_string());
         }
-        let fetched = self.get(&target).await?;
-        check_hash(&target, &fetched.bytes, hash)?;
-        Ok(fetched.bytes)
+        let bytes = self.get(&target).await?;
+        check_hash(&target, &bytes, hash)?;
+        Ok(bytes)
     }
 
-    /// An inference node's output, verified against its commitment on chain. `endpoint` is what the node has registered.
+    /// What opens an inference node's commitment, verified against it. `endpoint` is what the node has registered.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch_opening(
+        &self,
+        endpoint: &str,
+        task: TaskId,
+        node: NodeId,
+        commitment: &Hash,
+    ) -> Result<Opened, FetchError> {
+        let (target, bytes) = self.of_node(endpoint, task, "openings", node).await?;
+        let opening =
+            OpeningBlob::decode(&bytes).map_err(|error| mismatch(&target, error.to_string()))?.opened();
+        let preimage = commitment::output(&self.config.network, task, node, &opening.hash, &opening.salt);
+        check_opens(&target, &preimage, commitment)?;
+        Ok(opening)
+    }
+
+    /// An inference node's output, verified against its hash, which is on chain once the panel is drawn.
     ///
     /// # Errors
     /// [`FetchError`].
@@ -273,28 +270,31 @@ impl BlobClient {
         endpoint: &str,
         task: TaskId,
         node: NodeId,
+        hash: &Hash,
+    ) -> Result<Bytes, FetchError> {
+        let (target, bytes) = self.of_node(endpoint, task, "outputs", node).await?;
+        check_hash(&target, &bytes, hash)?;
+        Ok(bytes)
+    }
+
+    /// An evaluator node's reveal, verified against its commitment: it can be sent to the chain as it is.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch_reveal(
+        &self,
+        endpoint: &str,
+        task: TaskId,
+        node: NodeId,
         commitment: &Hash,
-    ) -> Result<FetchedOutput, FetchError> {
-        let target = below(&parse(endpoint)?, &format!("v1/tasks/{task}/outputs/{node}"))?;
-        let fetched = self.get(&target).await?;
-        let mismatch = |detail: String| FetchError::Mismatch { url: target.to_string(), detail };
-        let header = |name: &str| {
-            let text = fetched.headers.get(name).and_then(|value| value.to_str().ok());
-            text.and_then(hash_from_hex)
-                .ok_or_else(|| mismatch(format!("the header {name} is missing or malformed")))
-        };
-        let hash = header(OUTPUT_HASH_HEADER)?;
-        let salt = header(SALT_HEADER)?;
-        check_hash(&target, &fetched.bytes, &hash)?;
-        let opened = blake2_256(&commitment::output(&self.config.contract, task, node, &hash, &salt));
-        if opened != *commitment {
-            return Err(mismatch(format!(
-                "hash and salt open 0x{}, but the node has committed to 0x{}",
-                hex::encode(opened),
-                hex::encode(commitment)
-            )));
-        }
-        Ok(FetchedOutput { bytes: fetched.bytes, hash: BlobId(hash), salt })
+    ) -> Result<Reveal, FetchError> {
+        let (target, bytes) = self.of_node(endpoint, task, "reveals", node).await?;
+        let blob = RevealBlob::decode(&bytes).map_err(|error| mismatch(&target, error.to_string()))?;
+        let reveal = Reveal { task, node, ..blob.into_reveal() };
+        let Reveal { scores, report_hash, salt, .. } = &reveal;
+        let preimage = commitment::scores(&self.config.network, task, node, scores, report_hash, salt);
+        check_opens(&target, &preimage, commitment)?;
+        Ok(reveal)
     }
 
     /// An evaluator node's report, verified against the hash that it revealed.
@@ -308,14 +308,25 @@ impl BlobClient {
         node: NodeId,
         hash: &Hash,
     ) -> Result<Bytes, FetchError> {
-        let target = below(&parse(endpoint)?, &format!("v1/tasks/{task}/reports/{node}"))?;
-        let fetched = self.get(&target).await?;
-        check_hash(&target, &fetched.bytes, hash)?;
-        Ok(fetched.bytes)
+        let (target, bytes) = self.of_node(endpoint, task, "reports", node).await?;
+        check_hash(&target, &bytes, hash)?;
+        Ok(bytes)
+    }
+
+    async fn of_node(
+        &self,
+        endpoint: &str,
+        task: TaskId,
+        what: &str,
+        node: NodeId,
+    ) -> Result<(Url, Bytes), FetchError> {
+        let target = below(&parse(endpoint)?, &format!("v1/tasks/{task}/{what}/{node}"))?;
+        let bytes = self.get(&target).await?;
+        Ok((target, bytes))
     }
 
     /// With retries where the server cannot be reached.
-    async fn get(&self, url: &Url) -> Result<Fetched, FetchError> {
+    async fn get(&self, url: &Url) -> Result<Bytes, FetchError> {
         if let Some(reason) = self.reach.check(url) {
             return Err(FetchError::Address { url: shown(url), reason });
         }
@@ -331,11 +342,11 @@ impl BlobClient {
             .await
     }
 
-    async fn attempt(&self, url: &Url) -> Result<Fetched, FetchError> {
+    async fn attempt(&self, url: &Url) -> Result<Bytes, FetchError> {
         let unreachable = |detail: String| FetchError::Unreachable { url: shown(url), detail };
         // Signed anew for every attempt: a server takes a signature once.
         let time = now_ms();
-        let signature = self.signer.sign(&message("GET", &signed_path(url), time, &self.config.contract));
+        let signature = self.signer.sign(&message("GET", &signed_path(url), time, &self.config.network));
         let mut signature =
             HeaderValue::from_str(&hex::encode(signature)).map_err(|e| unreachable(e.to_string()))?;
         signature.set_sensitive(true);
@@ -350,10 +361,9 @@ impl BlobClient {
         if status != StatusCode::OK {
             return Err(self.refusal(url, response).await);
         }
-        let headers = response.headers().clone();
         let limit = self.config.max_blob;
         match read(response, limit).await {
-            Ok(Some(bytes)) => Ok(Fetched { headers, bytes }),
+            Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => Err(FetchError::TooLarge { url: shown(url), limit }),
             Err(error) => Err(unreachable(explain(error))),
         }
@@ -447,8 +457,20 @@ fn check_hash(url: &Url, bytes: &[u8], expected: &Hash) -> Result<(), FetchError
     if found.0 == *expected {
         return Ok(());
     }
-    let detail = format!("its {} bytes hash to {found}, not to {}", bytes.len(), BlobId(*expected));
-    Err(FetchError::Mismatch { url: shown(url), detail })
+    Err(mismatch(url, format!("its {} bytes hash to {found}, not to {}", bytes.len(), BlobId(*expected))))
+}
+
+fn check_opens(url: &Url, preimage: &[u8], commitment: &Hash) -> Result<(), FetchError> {
+    let opened = blake2_256(preimage);
+    if opened == *commitment {
+        return Ok(());
+    }
+    let (opened, commitment) = (BlobId(opened), BlobId(*commitment));
+    Err(mismatch(url, format!("it opens 0x{opened}, but the node has committed to 0x{commitment}")))
+}
+
+fn mismatch(url: &Url, detail: String) -> FetchError {
+    FetchError::Mismatch { url: shown(url), detail: printable(&detail) }
 }
 
 /// The body, or `None` where it is larger than `limit`: then the rest is not read.

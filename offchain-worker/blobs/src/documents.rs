@@ -1,11 +1,15 @@
 //! The documents that travel as blobs.
 
+use crate::{BlobId, NodeId, TaskId};
 use bytes::Bytes;
+use poq_core::task::{Opened, Reveal};
 use poq_core::units::Score;
 use serde::{Deserialize, Serialize};
 
 /// The largest prompt, in bytes (64 KiB).
 pub const MAX_PROMPT: usize = 64 * 1024;
+/// The largest opening or reveal, in bytes (16 KiB): some numbers and hashes.
+const MAX_PROOF: usize = 16 * 1024;
 /// The largest report, in bytes (64 KiB).
 pub const MAX_REPORT: usize = 64 * 1024;
 
@@ -108,7 +112,8 @@ pub struct ReportBlob {
     pub model: String,
     /// The scoring model's digest, as registered on chain, in hex.
     pub model_digest: crate::BlobId,
-    /// One per output, in the task's order; `null` for an unavailable one. Parts per billion.
+    /// One per output, in the task's order: parts per billion, `null` for an unavailable one, `"no_input"` for all of them where
+    /// the input could not be had.
     pub scores: Vec<Score>,
     /// What the evaluator has to say about single outputs (why one was unavailable, say).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -133,6 +138,98 @@ impl ReportBlob {
     /// [`DocumentError`].
     pub fn decode(bytes: &[u8]) -> Result<ReportBlob, DocumentError> {
         decode("report", bytes, MAX_REPORT)
+    }
+}
+
+/// What opens an inference node's commitment. Whoever has all of a task's can draw its panel with the requester's secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningBlob {
+    /// 1.
+    pub version: u32,
+    /// blake2b-256 of the output.
+    pub hash: BlobId,
+    /// The salt of the commitment.
+    pub salt: BlobId,
+}
+
+impl OpeningBlob {
+    /// Of an opening.
+    pub fn new(opened: &Opened) -> OpeningBlob {
+        OpeningBlob { version: VERSION, hash: BlobId(opened.hash), salt: BlobId(opened.salt) }
+    }
+
+    /// The opening.
+    pub fn opened(&self) -> Opened {
+        Opened { hash: self.hash.0, salt: self.salt.0 }
+    }
+
+    /// As bytes to send.
+    ///
+    /// # Errors
+    /// None in practice: its size is fixed.
+    pub fn encode(&self) -> Result<Bytes, DocumentError> {
+        encode("opening", self, MAX_PROOF)
+    }
+
+    /// From a stranger's bytes.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub fn decode(bytes: &[u8]) -> Result<OpeningBlob, DocumentError> {
+        decode("opening", bytes, MAX_PROOF)
+    }
+}
+
+/// An evaluator's reveal. It authenticates itself: whoever has it may send it to the chain.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevealBlob {
+    /// 1.
+    pub version: u32,
+    /// The task.
+    pub task: TaskId,
+    /// The evaluator node.
+    pub node: NodeId,
+    /// One per output, in the task's order: parts per billion, `null` for unavailable, `"no_input"`.
+    pub scores: Vec<Score>,
+    /// Hash of the report; all zero for none.
+    pub report_hash: BlobId,
+    /// The salt of the commitment.
+    pub salt: BlobId,
+}
+
+impl RevealBlob {
+    /// Of a reveal.
+    pub fn new(reveal: &Reveal) -> RevealBlob {
+        RevealBlob {
+            version: VERSION,
+            task: reveal.task,
+            node: reveal.node,
+            scores: reveal.scores.clone(),
+            report_hash: BlobId(reveal.report_hash),
+            salt: BlobId(reveal.salt),
+        }
+    }
+
+    /// The reveal.
+    pub fn into_reveal(self) -> Reveal {
+        let RevealBlob { task, node, scores, report_hash, salt, .. } = self;
+        Reveal { task, node, scores, report_hash: report_hash.0, salt: salt.0 }
+    }
+
+    /// As bytes to store.
+    ///
+    /// # Errors
+    /// [`DocumentError::TooLarge`].
+    pub fn encode(&self) -> Result<Bytes, DocumentError> {
+        encode("reveal", self, MAX_PROOF)
+    }
+
+    /// From a stranger's bytes.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub fn decode(bytes: &[u8]) -> Result<RevealBlob, DocumentError> {
+        decode("reveal", bytes, MAX_PROOF)
     }
 }
 
@@ -203,6 +300,19 @@ mod tests {
             PromptBlob::decode(&vec![b' '; MAX_PROMPT + 1]),
             Err(DocumentError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn openings_and_reveals_keep_their_form() {
+        let opened = Opened { hash: [1; 32], salt: [2; 32] };
+        let bytes = OpeningBlob::new(&opened).encode().unwrap();
+        assert_eq!(OpeningBlob::decode(&bytes).unwrap().opened(), opened);
+        let scores = vec![Score::NO_INPUT, Score::UNAVAILABLE, Score::of(Ratio::from_ppb(7))];
+        let reveal = Reveal { task: 7, node: 3, scores, report_hash: [0; 32], salt: [2; 32] };
+        let bytes = RevealBlob::new(&reveal).encode().unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(r#""scores":["no_input",null,7]"#), "{bytes:?}");
+        assert_eq!(RevealBlob::decode(&bytes).unwrap().into_reveal(), reveal);
+        assert!(RevealBlob::decode(&vec![b' '; MAX_PROOF + 1]).is_err());
     }
 
     #[test]

@@ -282,14 +282,14 @@ pub fn check_listen(text: &str) -> Result<SocketAddr, EndpointError> {
 /// What answered at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// A blob server of the contract.
+    /// A blob server of the network.
     Answers {
         /// By how much its clock and this machine's differ, in milliseconds.
         clock_ms: u64,
     },
-    /// A blob server of another contract.
-    OtherContract {
-        /// The contract that it serves, in hex.
+    /// A blob server of another contract, or of another chain's.
+    OtherNetwork {
+        /// The network that it serves, in hex.
         found: String,
     },
     /// A blob server that says that it cannot serve.
@@ -329,8 +329,8 @@ impl fmt::Display for Probe {
                 clock_ms / 1_000,
                 CLOCK_MS / 1_000
             ),
-            Probe::OtherContract { found } => {
-                write!(f, "a blob server of another contract (0x{found}) answers there")
+            Probe::OtherNetwork { found } => {
+                write!(f, "a blob server of another contract or chain (network 0x{found}) answers there")
             }
             Probe::Failing { status } => {
                 write!(f, "the blob server there says that it cannot serve (status {status}): see its log")
@@ -345,13 +345,13 @@ impl fmt::Display for Probe {
     }
 }
 
-/// Asks the blob server at an address for its health, as its evaluators will meet it. `contract` is the one that it should serve, if
-/// that is known.
-pub async fn probe(endpoint: &Endpoint, contract: Option<&Hash>) -> Probe {
+/// Asks the blob server at an address for its health, as its evaluators will meet it. `network` is the one that it should serve (the hash
+/// of the chain's genesis and the contract), if that is known.
+pub async fn probe(endpoint: &Endpoint, network: Option<&Hash>) -> Probe {
     #[derive(Deserialize)]
     struct Health {
         status: String,
-        contract: String,
+        network: String,
         time: u64,
     }
     let unreachable = |detail: String| Probe::Unreachable { detail };
@@ -382,8 +382,8 @@ pub async fn probe(endpoint: &Endpoint, contract: Option<&Hash>) -> Probe {
     let Ok(health) = serde_json::from_slice::<Health>(&body) else {
         return Probe::NoBlobServer { detail: format!("status {status}") };
     };
-    if contract.is_some_and(|contract| hex::encode(contract) != health.contract) {
-        return Probe::OtherContract { found: printable(&health.contract) };
+    if network.is_some_and(|network| hex::encode(network) != health.network) {
+        return Probe::OtherNetwork { found: printable(&health.network) };
     }
     if !status.is_success() || health.status != "ok" {
         return Probe::Failing { status: status.as_u16() };

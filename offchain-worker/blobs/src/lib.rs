@@ -2,7 +2,7 @@
 //!
 //! The chain holds hashes; the bytes live here. A blob's name is the blake2b-256 hash of its bytes, so whoever fetches one
 //! can check it and nobody has to trust the server. An output's hash is itself hidden in a commitment until the panel is
-//! drawn: an output is therefore asked for by task and node, and comes with the salt that opens the commitment.
+//! drawn: the requester, who needs it for the draw, is served the opening as soon as the outputs are sealed for good.
 //!
 //! * [`BlobStore`]: content-addressed storage on a local disk (default), in an S3-compatible store (feature `s3`) or in
 //!   memory.
@@ -16,14 +16,17 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/blobs/{hash}?task=ID` | the blob's bytes |
-//! | `GET /v1/tasks/{task}/outputs/{node}` | the output's bytes; headers `x-poq-output-hash`, `x-poq-salt` |
+//! | `GET /v1/tasks/{task}/openings/{node}` | what opens an inference node's commitment: `{"hash":…,"salt":…}` |
+//! | `GET /v1/tasks/{task}/outputs/{node}` | the output's bytes |
+//! | `GET /v1/tasks/{task}/reveals/{node}` | an evaluator's reveal, a [`RevealBlob`] |
 //! | `GET /v1/tasks/{task}/reports/{node}` | the report's bytes |
-//! | `GET /health` | unsigned: `{"status":"ok","contract":…,"time":…}` |
+//! | `GET /health` | unsigned: `{"status":"ok","network":…,"time":…}` |
 //!
 //! Each but the last carries `x-poq-account` (SS58 or 0x-hex), `x-poq-time` (milliseconds since 1970) and
-//! `x-poq-signature` (sr25519, hex) over the lines `poq-blob-v1`, method, path with query, time, contract in hex, joined by
+//! `x-poq-signature` (sr25519, hex) over the lines `poq-blob-v2`, method, path with query, time, network in hex (the hash
+//! of the chain's genesis and the contract, `poq_core::commitment::network`), joined by
 //! newlines. The path is the server's own, from `/v1` on: a proxy may put a prefix before it and take it off again. The
-//! contract binds a request to one deployment, the path to one task and node, the time to a window (±60 s); a signature is
+//! network binds a request to one deployment on one chain, the path to one task and node, the time to a window (±60 s); a signature is
 //! accepted once.
 //!
 //! Errors are JSON `{"code":"…","message":"…"}`: 400 malformed, 401 not signed properly, 403 not entitled, 404 not there,
@@ -45,12 +48,12 @@ mod store;
 
 pub use access::{Access, AccessError, AccessRequest, Decision, Resource};
 pub use auth::{message, RequestSigner, Sr25519Verifier, Verifier};
-pub use client::{BlobClient, ClientConfig, FetchClass, FetchError, FetchedOutput};
-pub use documents::{DocumentError, PromptBlob, ReportBlob, MAX_PROMPT, MAX_REPORT};
+pub use client::{BlobClient, ClientConfig, FetchClass, FetchError};
+pub use documents::{DocumentError, OpeningBlob, PromptBlob, ReportBlob, RevealBlob, MAX_PROMPT, MAX_REPORT};
 pub use id::{blake2_256, BlobId, BlobIdError};
 pub use network::is_public;
 pub use server::{router, BlobServer, ServerConfig, ServerError};
-pub use store::{shown_store, BlobStore, Slot, StoreError, StoreLimits, StoredOutput, Swept};
+pub use store::{shown_store, BlobStore, Slot, StoreError, StoreLimits, Swept};
 
 pub use poq_core::commitment::{Hash, Salt};
 pub use poq_core::units::{NodeId, TaskId};
@@ -62,10 +65,6 @@ pub const ACCOUNT_HEADER: &str = "x-poq-account";
 pub const TIME_HEADER: &str = "x-poq-time";
 /// A request's signature, in hex.
 pub const SIGNATURE_HEADER: &str = "x-poq-signature";
-/// An output's hash, in hex.
-pub const OUTPUT_HASH_HEADER: &str = "x-poq-output-hash";
-/// The salt of an output's commitment, in hex.
-pub const SALT_HEADER: &str = "x-poq-salt";
 
 /// The largest blob by default, in bytes (1 MiB).
 pub const DEFAULT_MAX_BLOB: usize = 1024 * 1024;

@@ -1,10 +1,10 @@
 use crate::access::{Access, AccessRequest, Decision, Resource};
 use crate::auth::{AuthError, Gate, Sr25519Verifier, Verifier};
 use crate::store::{BlobStore, Slot, StoreError};
-use crate::{now_ms, AccountId32, BlobId, Hash, NodeId, TaskId, OUTPUT_HASH_HEADER, SALT_HEADER};
+use crate::{now_ms, AccountId32, BlobId, Hash, NodeId, OpeningBlob, TaskId};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{MatchedPath, Path, Query, Request, State};
-use axum::http::{header, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{header, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -37,8 +37,8 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How a server listens and what it bears.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// The contract's account: requests are signed for it, and outputs are its tasks'.
-    pub contract: Hash,
+    /// Hash of the chain's genesis and the contract: requests are signed for it, and outputs are its tasks'.
+    pub network: Hash,
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
     /// How far a request's time may be from this machine's clock, either way.
@@ -53,9 +53,9 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// With a window of 60 s, a timeout of 10 s, 64 requests and 512 connections.
-    pub fn new(contract: Hash, listen: SocketAddr) -> ServerConfig {
+    pub fn new(network: Hash, listen: SocketAddr) -> ServerConfig {
         ServerConfig {
-            contract,
+            network,
             listen,
             window: Duration::from_secs(60),
             request_timeout: Duration::from_secs(10),
@@ -81,7 +81,7 @@ pub enum ServerError {
 }
 
 struct App {
-    contract: Hash,
+    network: Hash,
     request_timeout: Duration,
     gate: Gate,
     store: BlobStore,
@@ -101,9 +101,9 @@ fn router_with(
     verifier: Box<dyn Verifier>,
 ) -> Router {
     let app = Arc::new(App {
-        contract: config.contract,
+        network: config.network,
         request_timeout: config.request_timeout,
-        gate: Gate::new(config.contract, config.window, verifier),
+        gate: Gate::new(config.network, config.window, verifier),
         store,
         access,
         concurrent: Arc::new(Semaphore::new(config.max_concurrent)),
@@ -117,7 +117,9 @@ fn router_with(
         .on_failure(DefaultOnFailure::new().level(Level::WARN));
     Router::new()
         .route("/v1/blobs/{hash}", get(blob))
+        .route("/v1/tasks/{task}/openings/{node}", get(opening))
         .route("/v1/tasks/{task}/outputs/{node}", get(output))
+        .route("/v1/tasks/{task}/reveals/{node}", get(reveal))
         .route("/v1/tasks/{task}/reports/{node}", get(report))
         .route_layer(middleware::from_fn_with_state(app.clone(), guard))
         .route("/health", get(health))
@@ -147,7 +149,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         }
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
     };
-    let body = serde_json::json!({ "status": text, "contract": hex::encode(app.contract), "time": now_ms() });
+    let body = serde_json::json!({ "status": text, "network": hex::encode(app.network), "time": now_ms() });
     (status, Json(body)).into_response()
 }
 
@@ -173,6 +175,18 @@ async fn blob(
     Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
 }
 
+async fn opening(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    path: Result<Path<(TaskId, NodeId)>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let at = app.admit(&method, &uri, &headers, path, Resource::Opening).await?;
+    let opening = OpeningBlob::new(&app.store.opening(&at).await?);
+    Ok(([(header::CACHE_CONTROL, NOT_KEPT)], Json(opening)).into_response())
+}
+
 async fn output(
     State(app): State<Arc<App>>,
     method: Method,
@@ -180,15 +194,21 @@ async fn output(
     headers: HeaderMap,
     path: Result<Path<(TaskId, NodeId)>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let account = app.account(&method, &uri, &headers)?;
-    let Path((task, node)) = path.map_err(malformed)?;
-    app.decide(AccessRequest { account, task, resource: Resource::Output(node) }).await?;
-    let found = app.store.output(&Slot { contract: app.contract, task, node }).await?;
-    let proof = [
-        (HeaderName::from_static(OUTPUT_HASH_HEADER), found.hash.to_string()),
-        (HeaderName::from_static(SALT_HEADER), hex::encode(found.salt)),
-    ];
-    Ok(([(header::CONTENT_TYPE, BYTES)], proof, found.bytes).into_response())
+    let at = app.admit(&method, &uri, &headers, path, Resource::Output).await?;
+    let bytes = app.store.output(&at).await?;
+    Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
+}
+
+async fn reveal(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    path: Result<Path<(TaskId, NodeId)>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let at = app.admit(&method, &uri, &headers, path, Resource::Reveal).await?;
+    let bytes = app.store.reveal(&at).await?;
+    Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
 }
 
 async fn report(
@@ -198,13 +218,13 @@ async fn report(
     headers: HeaderMap,
     path: Result<Path<(TaskId, NodeId)>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let account = app.account(&method, &uri, &headers)?;
-    let Path((task, node)) = path.map_err(malformed)?;
-    app.decide(AccessRequest { account, task, resource: Resource::Report(node) }).await?;
-    let (_, bytes) = app.store.report(&Slot { contract: app.contract, task, node }).await?;
+    let at = app.admit(&method, &uri, &headers, path, Resource::Report).await?;
+    let bytes = app.store.report(&at).await?;
     Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
 }
 
+/// An opening is for its reader alone.
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
 /// Never a type that a browser would run.
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -212,6 +232,21 @@ impl App {
     fn account(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<AccountId32, ApiError> {
         let path = uri.path_and_query().map_or_else(|| uri.path(), |path| path.as_str());
         Ok(self.gate.check(method, path, headers, now_ms())?)
+    }
+
+    /// Whether this request for something of a node in a task may be answered, and where that is.
+    async fn admit(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        path: Result<Path<(TaskId, NodeId)>, PathRejection>,
+        resource: fn(NodeId) -> Resource,
+    ) -> Result<Slot, ApiError> {
+        let account = self.account(method, uri, headers)?;
+        let Path((task, node)) = path.map_err(malformed)?;
+        self.decide(AccessRequest { account, task, resource: resource(node) }).await?;
+        Ok(Slot { network: self.network, task, node })
     }
 
     async fn decide(&self, request: AccessRequest) -> Result<(), ApiError> {
@@ -237,7 +272,7 @@ impl App {
                 ..ApiError::new(
                     StatusCode::TOO_EARLY,
                     "too_early",
-                    "it is served once every node has committed",
+                    "it is not to be had yet in this phase of the task",
                 )
             }),
             Decision::Forbidden => Err(ApiError::new(

@@ -5,6 +5,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use poq_core::task::Opened;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
@@ -32,32 +33,15 @@ impl Default for StoreLimits {
     }
 }
 
-/// Where an output or a report belongs.
+/// Where an output, a reveal or a report belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Slot {
-    /// The contract's account.
-    pub contract: Hash,
+    /// Hash of the chain's genesis and the contract.
+    pub network: Hash,
     /// The task.
     pub task: TaskId,
     /// The node.
     pub node: NodeId,
-}
-
-/// An output with what opens its commitment. `Debug` hides all of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoredOutput {
-    /// The hash of the bytes.
-    pub hash: BlobId,
-    /// The salt of the commitment.
-    pub salt: Salt,
-    /// The output itself.
-    pub bytes: Bytes,
-}
-
-impl fmt::Debug for StoredOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredOutput").field("length", &self.bytes.len()).finish_non_exhaustive()
-    }
 }
 
 /// What a sweep deleted.
@@ -150,6 +134,7 @@ struct Sidecar {
 #[derive(Clone, Copy)]
 enum Kind {
     Output,
+    Reveal,
     Report,
 }
 
@@ -157,6 +142,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Kind::Output => "output",
+            Kind::Reveal => "reveal",
             Kind::Report => "report",
         }
     }
@@ -312,18 +298,41 @@ impl BlobStore {
         Ok(hash)
     }
 
-    /// An inference node's output with the salt of its commitment.
+    /// An inference node's output.
     ///
     /// # Errors
     /// [`StoreError::NotThere`], [`StoreError::Corrupt`], [`StoreError::TooLarge`], [`StoreError::Backend`].
-    pub async fn output(&self, at: &Slot) -> Result<StoredOutput, StoreError> {
+    pub async fn output(&self, at: &Slot) -> Result<Bytes, StoreError> {
+        self.get(&self.sidecar(at, Kind::Output).await?.hash).await
+    }
+
+    /// What opens the commitment to an inference node's output. The output itself is not looked at.
+    ///
+    /// # Errors
+    /// [`StoreError::NotThere`], [`StoreError::Corrupt`], [`StoreError::TooLarge`], [`StoreError::Backend`].
+    pub async fn opening(&self, at: &Slot) -> Result<Opened, StoreError> {
         let sidecar = self.sidecar(at, Kind::Output).await?;
         let salt = sidecar.salt.ok_or_else(|| StoreError::Corrupt {
             what: describe(at, Kind::Output),
             detail: "its record has no salt".to_owned(),
         })?;
-        let bytes = self.get(&sidecar.hash).await?;
-        Ok(StoredOutput { hash: sidecar.hash, salt: salt.0, bytes })
+        Ok(Opened { hash: sidecar.hash.0, salt: salt.0 })
+    }
+
+    /// Stores an evaluator node's reveal, encoded. To be called once the network may know it.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Backend`].
+    pub async fn put_reveal(&self, at: &Slot, bytes: impl Into<Bytes>) -> Result<BlobId, StoreError> {
+        self.put_of(at, Kind::Reveal, bytes.into()).await
+    }
+
+    /// An evaluator node's reveal, encoded.
+    ///
+    /// # Errors
+    /// [`StoreError::NotThere`], [`StoreError::Corrupt`], [`StoreError::TooLarge`], [`StoreError::Backend`].
+    pub async fn reveal(&self, at: &Slot) -> Result<Bytes, StoreError> {
+        self.get(&self.sidecar(at, Kind::Reveal).await?.hash).await
     }
 
     /// Stores an evaluator node's report.
@@ -331,8 +340,12 @@ impl BlobStore {
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Backend`].
     pub async fn put_report(&self, at: &Slot, bytes: impl Into<Bytes>) -> Result<BlobId, StoreError> {
+        self.put_of(at, Kind::Report, bytes.into()).await
+    }
+
+    async fn put_of(&self, at: &Slot, kind: Kind, bytes: Bytes) -> Result<BlobId, StoreError> {
         let hash = self.put(bytes).await?;
-        self.put_sidecar(at, Kind::Report, Sidecar { version: SIDECAR_VERSION, hash, salt: None }).await?;
+        self.put_sidecar(at, kind, Sidecar { version: SIDECAR_VERSION, hash, salt: None }).await?;
         Ok(hash)
     }
 
@@ -340,10 +353,8 @@ impl BlobStore {
     ///
     /// # Errors
     /// [`StoreError::NotThere`], [`StoreError::Corrupt`], [`StoreError::TooLarge`], [`StoreError::Backend`].
-    pub async fn report(&self, at: &Slot) -> Result<(BlobId, Bytes), StoreError> {
-        let sidecar = self.sidecar(at, Kind::Report).await?;
-        let bytes = self.get(&sidecar.hash).await?;
-        Ok((sidecar.hash, bytes))
+    pub async fn report(&self, at: &Slot) -> Result<Bytes, StoreError> {
+        self.get(&self.sidecar(at, Kind::Report).await?.hash).await
     }
 
     /// Deletes blobs and records that were last put longer ago than `older_than`, but neither `keep` nor what a younger
@@ -422,9 +433,9 @@ impl BlobStore {
     }
 
     fn sidecar_path(&self, at: &Slot, kind: Kind) -> ObjectPath {
-        let contract = hex::encode(at.contract);
+        let network = hex::encode(at.network);
         let name = format!("{}.{}.json", at.node, kind.name());
-        self.inner.root.clone().join("tasks").join(contract).join(at.task.to_string()).join(name)
+        self.inner.root.clone().join("tasks").join(network).join(at.task.to_string()).join(name)
     }
 
     // ---- objects
@@ -533,7 +544,7 @@ fn remove_leftovers(folder: &Path, depth: u8) -> std::io::Result<u64> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;
-        // blobs/ab/…, tasks/contract/task/…: no deeper.
+        // blobs/ab/…, tasks/network/task/…: no deeper.
         if kind.is_dir() && depth < 4 {
             removed = removed.saturating_add(remove_leftovers(&entry.path(), depth.saturating_add(1))?);
         } else if kind.is_file() && is_leftover(&entry.file_name().to_string_lossy()) {

@@ -8,10 +8,12 @@ use axum::routing::get;
 use axum::Router;
 use poq_blobs::{
     blake2_256, message, Access, AccessError, AccessRequest, AccountId32, BlobClient, BlobId, BlobServer,
-    BlobStore, ClientConfig, Decision, FetchClass, FetchError, Hash, RequestSigner, Resource, Salt,
-    ServerConfig, Slot, ACCOUNT_HEADER, OUTPUT_HASH_HEADER, SALT_HEADER, SIGNATURE_HEADER, TIME_HEADER,
+    BlobStore, ClientConfig, Decision, FetchClass, FetchError, Hash, RequestSigner, Resource, RevealBlob,
+    Salt, ServerConfig, Slot, ACCOUNT_HEADER, SIGNATURE_HEADER, TIME_HEADER,
 };
 use poq_core::commitment;
+use poq_core::task::{Opened, Reveal};
+use poq_core::Score;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -21,9 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, Semaphore};
 
-const CONTRACT: Hash = [3; 32];
+const NETWORK: Hash = [3; 32];
 const SALT: Salt = [5; 32];
-const AT: Slot = Slot { contract: CONTRACT, task: 7, node: 4 };
+const AT: Slot = Slot { network: NETWORK, task: 7, node: 4 };
 
 /// Alice may have everything of task 7; task 8 is still running; task 9 cannot be looked up; 10 takes until the test says
 /// so, 12 for ever.
@@ -70,7 +72,7 @@ struct Running {
 async fn server_with(change: impl FnOnce(&mut ServerConfig)) -> Running {
     let store = BlobStore::memory();
     let rules = Arc::new(Rules { asked: AtomicUsize::new(0), answer: Semaphore::new(0) });
-    let mut config = ServerConfig::new(CONTRACT, "127.0.0.1:0".parse().unwrap());
+    let mut config = ServerConfig::new(NETWORK, "127.0.0.1:0".parse().unwrap());
     change(&mut config);
     let server = BlobServer::bind(config, store.clone(), rules.clone()).await.unwrap();
     let (url, address) = (server.url(), server.local_addr());
@@ -91,7 +93,7 @@ async fn server() -> Running {
 }
 
 fn client_with(keypair: Keypair, change: impl FnOnce(&mut ClientConfig)) -> BlobClient {
-    let mut config = ClientConfig::new(CONTRACT);
+    let mut config = ClientConfig::new(NETWORK);
     config.first_backoff = Duration::from_millis(5);
     change(&mut config);
     BlobClient::new(config, Arc::new(keypair)).unwrap()
@@ -110,15 +112,23 @@ async fn strange_server(router: Router) -> String {
 }
 
 fn commitment_to(output: &[u8], salt: &Salt) -> Hash {
-    blake2_256(&commitment::output(&CONTRACT, AT.task, AT.node, &blake2_256(output), salt))
+    blake2_256(&commitment::output(&NETWORK, AT.task, AT.node, &blake2_256(output), salt))
+}
+
+/// A reveal with its commitment.
+fn reveal() -> (Reveal, Hash) {
+    let scores = vec![Score::NO_INPUT; 2];
+    let reveal = Reveal { task: AT.task, node: AT.node, scores, report_hash: [0; 32], salt: SALT };
+    let preimage = commitment::scores(&NETWORK, AT.task, AT.node, &reveal.scores, &[0; 32], &SALT);
+    (reveal, blake2_256(&preimage))
 }
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-fn signed(keypair: &Keypair, path: &str, time: u64, contract: &Hash) -> [(&'static str, String); 3] {
-    let signature = RequestSigner::sign(keypair, &message("GET", path, time, contract));
+fn signed(keypair: &Keypair, path: &str, time: u64, network: &Hash) -> [(&'static str, String); 3] {
+    let signature = RequestSigner::sign(keypair, &message("GET", path, time, network));
     [
         (ACCOUNT_HEADER, account(keypair).to_string()),
         (TIME_HEADER, time.to_string()),
@@ -142,7 +152,7 @@ async fn raw(url: &str, headers: &[(&'static str, String)]) -> (u16, String) {
 #[test]
 fn a_machine_without_certificates_still_speaks_http() {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_entitled_get_inputs_outputs_and_reports"])
+        .args(["--exact", "the_entitled_get_what_there_is"])
         .envs([("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")])
         .status()
         .unwrap();
@@ -152,7 +162,7 @@ fn a_machine_without_certificates_still_speaks_http() {
 // ---- those who may
 
 #[tokio::test]
-async fn the_entitled_get_inputs_outputs_and_reports() {
+async fn the_entitled_get_what_there_is() {
     let server = server().await;
     let alice = client(dev::alice());
     let input = server.store.put("a prompt").await.unwrap();
@@ -161,8 +171,12 @@ async fn the_entitled_get_inputs_outputs_and_reports() {
         assert_eq!(&alice.fetch_blob(&url, &input.0, 7).await.unwrap()[..], b"a prompt", "{url}");
     }
     server.store.put_output(&AT, "Paris", SALT).await.unwrap();
-    let found = alice.fetch_output(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap();
-    assert_eq!((&found.bytes[..], found.hash, found.salt), (&b"Paris"[..], BlobId::of(b"Paris"), SALT));
+    let opened = alice.fetch_opening(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap();
+    assert_eq!(opened, Opened { hash: blake2_256(b"Paris"), salt: SALT });
+    assert_eq!(&alice.fetch_output(&server.url, 7, 4, &opened.hash).await.unwrap()[..], b"Paris");
+    let (reveal, committed) = reveal();
+    server.store.put_reveal(&AT, RevealBlob::new(&reveal).encode().unwrap()).await.unwrap();
+    assert_eq!(alice.fetch_reveal(&server.url, 7, 4, &committed).await.unwrap(), reveal);
     let report = server.store.put_report(&AT, "{}").await.unwrap();
     assert_eq!(&alice.fetch_report(&server.url, 7, 4, &report.0).await.unwrap()[..], b"{}");
 }
@@ -172,10 +186,10 @@ async fn others_learn_nothing() {
     let server = server().await;
     server.store.put_output(&AT, "Paris", SALT).await.unwrap();
     let bob = client(dev::bob());
-    let there = bob.fetch_output(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap_err();
+    let there = bob.fetch_opening(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap_err();
     assert_eq!(there.class(), FetchClass::Forbidden);
     // Not even whether it is there.
-    let absent = bob.fetch_output(&server.url, 7, 5, &[0; 32]).await.unwrap_err();
+    let absent = bob.fetch_opening(&server.url, 7, 5, &[0; 32]).await.unwrap_err();
     assert!(
         matches!((&there, &absent), (
             FetchError::Forbidden { status: 403, message: one, .. },
@@ -220,35 +234,34 @@ async fn what_was_tampered_with_is_refused() {
         error.to_string()
     };
     // Another output or another salt than what was committed to.
+    let expected = commitment_to(b"Paris", &SALT);
     server.store.put_output(&AT, "Lyon", SALT).await.unwrap();
-    mismatch(alice.fetch_output(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap_err());
+    mismatch(alice.fetch_opening(&server.url, 7, 4, &expected).await.unwrap_err());
+    mismatch(alice.fetch_output(&server.url, 7, 4, &blake2_256(b"Paris")).await.unwrap_err());
     server.store.put_output(&AT, "Paris", [6; 32]).await.unwrap();
-    mismatch(alice.fetch_output(&server.url, 7, 4, &commitment_to(b"Paris", &SALT)).await.unwrap_err());
+    mismatch(alice.fetch_opening(&server.url, 7, 4, &expected).await.unwrap_err());
     // The commitment of another node.
-    let copied = blake2_256(&commitment::output(&CONTRACT, 7, 5, &blake2_256(b"Paris"), &[6; 32]));
-    mismatch(alice.fetch_output(&server.url, 7, 4, &copied).await.unwrap_err());
+    let copied = blake2_256(&commitment::output(&NETWORK, 7, 5, &blake2_256(b"Paris"), &[6; 32]));
+    mismatch(alice.fetch_opening(&server.url, 7, 4, &copied).await.unwrap_err());
+    // Other scores than those that were committed to, another node's reveal, no reveal.
+    let (honest, committed) = reveal();
+    let other = Reveal { scores: vec![Score::UNAVAILABLE; 2], ..honest.clone() };
+    server.store.put_reveal(&AT, RevealBlob::new(&other).encode().unwrap()).await.unwrap();
+    mismatch(alice.fetch_reveal(&server.url, 7, 4, &committed).await.unwrap_err());
+    let at = Slot { node: 5, ..AT };
+    server.store.put_reveal(&at, RevealBlob::new(&honest).encode().unwrap()).await.unwrap();
+    mismatch(alice.fetch_reveal(&server.url, 7, 5, &committed).await.unwrap_err());
+    server.store.put_reveal(&AT, "{}").await.unwrap();
+    mismatch(alice.fetch_reveal(&server.url, 7, 4, &committed).await.unwrap_err());
 
-    // Servers that say one thing and send another.
-    let hash = hex::encode(blake2_256(b"Paris"));
-    let salt = hex::encode(SALT);
+    // Servers that send something else.
     let liars = Router::new()
-        .route("/body/v1/tasks/7/outputs/4", {
-            let (hash, salt) = (hash.clone(), salt.clone());
-            get(move || async move { ([(OUTPUT_HASH_HEADER, hash), (SALT_HEADER, salt)], "Lyon") })
-        })
-        .route(
-            "/saltless/v1/tasks/7/outputs/4",
-            get(move || async move { ([(OUTPUT_HASH_HEADER, hash)], "Paris") }),
-        )
-        .route("/hashless/v1/tasks/7/outputs/4", get(move || async move { ([(SALT_HEADER, salt)], "Paris") }))
+        .route("/v1/tasks/7/outputs/4", get(|| async { "Lyon" }))
+        .route("/v1/tasks/7/openings/4", get(|| async { "{\"version\":1,\"hash\":\"00\"}" }))
         .route("/v1/blobs/{hash}", get(|| async { "something else" }));
     let liar = strange_server(liars).await;
-    let expected = commitment_to(b"Paris", &SALT);
-    for (path, said) in [("body", "hash to"), ("saltless", SALT_HEADER), ("hashless", OUTPUT_HASH_HEADER)] {
-        let error = alice.fetch_output(&format!("{liar}/{path}"), 7, 4, &expected).await.unwrap_err();
-        let text = mismatch(error);
-        assert!(text.contains(said), "{text}");
-    }
+    mismatch(alice.fetch_output(&liar, 7, 4, &blake2_256(b"Paris")).await.unwrap_err());
+    mismatch(alice.fetch_opening(&liar, 7, 4, &expected).await.unwrap_err());
     mismatch(alice.fetch_blob(&liar, &blake2_256(b"a prompt"), 7).await.unwrap_err());
 }
 
@@ -392,24 +405,24 @@ async fn requests_are_believed_only_when_signed_for_this_server_now() {
     let path = "/v1/tasks/7/outputs/4";
     let url = format!("{}{path}", server.url);
     let alice = dev::alice();
-    let good = signed(&alice, path, now(), &CONTRACT);
+    let good = signed(&alice, path, now(), &NETWORK);
     assert_eq!(raw(&url, &good).await.0, 200);
     // Once more: somebody was listening.
     assert_eq!(raw(&url, &good).await, (401, "replayed".to_owned()));
     assert_eq!(raw(&url, &[]).await, (401, "unsigned".to_owned()));
     // Bob's signature under Alice's name.
-    let mut forged = signed(&dev::bob(), path, now(), &CONTRACT);
+    let mut forged = signed(&dev::bob(), path, now(), &NETWORK);
     forged[0].1 = account(&alice).to_string();
     assert_eq!(raw(&url, &forged).await, (401, "bad_signature".to_owned()));
     // Signed for another path, another contract's server, another time.
-    let other_path = signed(&alice, "/v1/tasks/7/outputs/5", now(), &CONTRACT);
+    let other_path = signed(&alice, "/v1/tasks/7/outputs/5", now(), &NETWORK);
     assert_eq!(raw(&url, &other_path).await, (401, "bad_signature".to_owned()));
     let other_contract = signed(&alice, path, now(), &[4; 32]);
     assert_eq!(raw(&url, &other_contract).await, (401, "bad_signature".to_owned()));
     for time in [now() - 61_000, now() + 61_000] {
-        assert_eq!(raw(&url, &signed(&alice, path, time, &CONTRACT)).await, (401, "expired".to_owned()));
+        assert_eq!(raw(&url, &signed(&alice, path, time, &NETWORK)).await, (401, "expired".to_owned()));
     }
-    let mut redated = signed(&alice, path, now() - 30_000, &CONTRACT);
+    let mut redated = signed(&alice, path, now() - 30_000, &NETWORK);
     redated[1].1 = now().to_string();
     assert_eq!(raw(&url, &redated).await, (401, "bad_signature".to_owned()));
     assert_eq!(server.rules.asked.load(Ordering::SeqCst), 1, "only the good one was looked into");
@@ -418,17 +431,17 @@ async fn requests_are_believed_only_when_signed_for_this_server_now() {
 #[tokio::test]
 async fn a_request_to_one_deployment_is_worthless_at_another() {
     let here = server().await;
-    let there = server_with(|config| config.contract = [4; 32]).await;
+    let there = server_with(|config| config.network = [4; 32]).await;
     let blob = there.store.put("a prompt").await.unwrap();
     here.store.put("a prompt").await.unwrap();
     let path = format!("/v1/blobs/{blob}?task=7");
-    let captured = signed(&dev::alice(), &path, now(), &CONTRACT);
+    let captured = signed(&dev::alice(), &path, now(), &NETWORK);
     assert_eq!(raw(&format!("{}{path}", there.url), &captured).await, (401, "bad_signature".to_owned()));
     assert_eq!(raw(&format!("{}{path}", here.url), &captured).await.0, 200);
     // The client says what it was.
     let error = client(dev::alice()).fetch_blob(&there.url, &blob.0, 7).await.unwrap_err();
     assert!(
-        matches!(&error, FetchError::Forbidden { status: 401, message, .. } if message.contains("contract")),
+        matches!(&error, FetchError::Forbidden { status: 401, message, .. } if message.contains("network")),
         "{error}"
     );
 }
@@ -446,7 +459,7 @@ async fn malformed_requests_are_told_so() {
         ("/v1/tasks/7/outputs/4294967296", 400, "malformed"),
         ("/v2/anything", 404, "no_such_route"),
     ] {
-        let headers = signed(&alice, path, now(), &CONTRACT);
+        let headers = signed(&alice, path, now(), &NETWORK);
         assert_eq!(
             raw(&format!("{}{path}", server.url), &headers).await,
             (status, code.to_owned()),
@@ -461,8 +474,8 @@ async fn malformed_requests_are_told_so() {
     let health: serde_json::Value =
         http.get(format!("{}/health", server.url)).send().await.unwrap().json().await.unwrap();
     assert_eq!(
-        (health["status"].as_str(), health["contract"].as_str()),
-        (Some("ok"), Some(&*hex::encode(CONTRACT)))
+        (health["status"].as_str(), health["network"].as_str()),
+        (Some("ok"), Some(&*hex::encode(NETWORK)))
     );
     assert_eq!(server.rules.asked.load(Ordering::SeqCst), 0);
 }
@@ -545,7 +558,7 @@ async fn idle_connections_do_not_keep_others_out_of_a_stop() {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let server = server().await;
-    let config = ServerConfig::new(CONTRACT, server.address);
+    let config = ServerConfig::new(NETWORK, server.address);
     let error =
         BlobServer::bind(config, BlobStore::memory(), server.rules.clone()).await.unwrap_err().to_string();
     assert!(error.contains(&server.address.to_string()), "{error}");
@@ -556,24 +569,24 @@ async fn a_registered_address_is_asked_for_its_health() {
     use poq_blobs::endpoint::{check, probe, Audience, Probe};
     let endpoint = |text: &str| check(text, Audience::Development).unwrap().endpoint;
     let server = server().await;
-    let found = probe(&endpoint(&server.url), Some(&CONTRACT)).await;
+    let found = probe(&endpoint(&server.url), Some(&NETWORK)).await;
     assert!(found.is_good() && matches!(found, Probe::Answers { .. }), "{found}");
     assert!(probe(&endpoint(&server.url), None).await.is_good());
     let found = probe(&endpoint(&server.url), Some(&[8; 32])).await;
     assert!(!found.is_good() && found.to_string().contains("another contract"), "{found}");
     // A proxy that keeps a prefix to itself.
     let health = || async {
-        axum::Json(serde_json::json!({ "status": "ok", "contract": hex::encode(CONTRACT), "time": 0 }))
+        axum::Json(serde_json::json!({ "status": "ok", "network": hex::encode(NETWORK), "time": 0 }))
     };
     let proxied = strange_server(Router::new().route("/poq/health", get(health))).await;
-    let found = probe(&endpoint(&format!("{proxied}/poq/")), Some(&CONTRACT)).await;
+    let found = probe(&endpoint(&format!("{proxied}/poq/")), Some(&NETWORK)).await;
     assert!(!found.is_good() && found.to_string().contains("clock"), "{found}");
     let failing = || async {
-        let body = serde_json::json!({ "status": "failing", "contract": hex::encode(CONTRACT), "time": 0 });
+        let body = serde_json::json!({ "status": "failing", "network": hex::encode(NETWORK), "time": 0 });
         (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body))
     };
     let failing = strange_server(Router::new().route("/health", get(failing))).await;
-    assert_eq!(probe(&endpoint(&failing), Some(&CONTRACT)).await, Probe::Failing { status: 503 });
+    assert_eq!(probe(&endpoint(&failing), Some(&NETWORK)).await, Probe::Failing { status: 503 });
     let another = strange_server(Router::new().route("/health", get(|| async { "fine" }))).await;
     assert!(matches!(probe(&endpoint(&another), None).await, Probe::NoBlobServer { .. }));
     // Redirects are not followed: the endpoint is where blobs are.

@@ -10,7 +10,7 @@ use poq_core::commitment;
 use std::sync::{Arc, Mutex};
 use subxt_signer::sr25519::{dev, Keypair};
 
-const CONTRACT: Hash = [3; 32];
+const NETWORK: Hash = [3; 32];
 
 struct Everybody;
 
@@ -62,25 +62,26 @@ async fn logs_hold_neither_signatures_nor_salts_nor_texts() {
     let store = BlobStore::memory();
     let salt = [0xa5; 32];
     store
-        .put_output(&Slot { contract: CONTRACT, task: 7, node: 4 }, "a very secret answer", salt)
+        .put_output(&Slot { network: NETWORK, task: 7, node: 4 }, "a very secret answer", salt)
         .await
         .unwrap();
-    let config = ServerConfig::new(CONTRACT, "127.0.0.1:0".parse().unwrap());
+    let config = ServerConfig::new(NETWORK, "127.0.0.1:0".parse().unwrap());
     let server = BlobServer::bind(config, store, Arc::new(Everybody)).await.unwrap();
     let url = server.url();
     tokio::spawn(server.serve(std::future::pending()));
 
     let signer = Arc::new(Witnessed(dev::alice(), Mutex::default()));
-    let client = BlobClient::new(ClientConfig::new(CONTRACT), signer.clone()).unwrap();
-    let preimage = commitment::output(&CONTRACT, 7, 4, &blake2_256(b"a very secret answer"), &salt);
-    client.fetch_output(&url, 7, 4, &blake2_256(&preimage)).await.unwrap();
-    client.fetch_output(&url, 7, 4, &[0; 32]).await.unwrap_err();
+    let client = BlobClient::new(ClientConfig::new(NETWORK), signer.clone()).unwrap();
+    let preimage = commitment::output(&NETWORK, 7, 4, &blake2_256(b"a very secret answer"), &salt);
+    client.fetch_opening(&url, 7, 4, &blake2_256(&preimage)).await.unwrap();
+    client.fetch_opening(&url, 7, 4, &[0; 32]).await.unwrap_err();
+    client.fetch_output(&url, 7, 4, &blake2_256(b"a very secret answer")).await.unwrap();
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("/v1/tasks/7/outputs/4") && text.contains("finished processing request"), "{text}");
     assert!(text.contains(&RequestSigner::account(&dev::alice()).to_string()), "who asked: {text}");
     let signatures = signer.1.lock().unwrap();
-    assert_eq!(signatures.len(), 2);
+    assert_eq!(signatures.len(), 3);
     assert!(!signatures.iter().any(|signature| text.contains(signature)), "signature");
     assert!(!text.contains(&hex::encode(salt)) && !text.contains("165, 165"), "salt");
     assert!(!text.contains("secret answer"), "output");

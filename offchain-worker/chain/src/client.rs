@@ -1,8 +1,9 @@
 //! The connection to a chain, its blocks and its balances.
 
+use crate::commit::Network;
 use crate::dry_run::{call_args, Executed};
 use crate::error::{Error, Result};
-use crate::events::{Emitted, FinalEvent, Outcome, PoqEvent};
+use crate::events::{Emitted, FinalEvent, PoqEvent};
 use crate::options::Options;
 use crate::runtime::{contract_emitted, metadata_at_version, metadata_plain, RawEvent, Runtime};
 use crate::signer::Keys;
@@ -160,6 +161,8 @@ pub(crate) struct Inner {
     pub(crate) heads: Arc<Heads>,
     /// One lane per account: its nonces are given out here and nowhere else in this process.
     lanes: Mutex<HashMap<[u8; 32], Arc<Lane>>>,
+    /// The contracts that have said to be of this chain.
+    networks: Mutex<HashMap<[u8; 32], Network>>,
     monitor: tokio::task::AbortHandle,
 }
 
@@ -260,6 +263,7 @@ impl Client {
                 runtimes: Mutex::new(HashMap::from([(version, Arc::new(runtime))])),
                 heads,
                 lanes: Mutex::default(),
+                networks: Mutex::default(),
                 monitor,
             }),
             contract,
@@ -360,7 +364,7 @@ impl Client {
     }
 
     /// What the next block will be like, from what has been heard so far. Decide by this what can be done now:
-    /// `task.clock().step(upcoming.timestamp_ms, upcoming.number)`.
+    /// `task.clock().step(upcoming.timestamp_ms)`.
     pub fn upcoming(&self) -> Upcoming {
         let best = *self.inner.heads.best.borrow();
         Upcoming {
@@ -549,6 +553,25 @@ impl Client {
         Ok(View::new(self.clone(), contract, block))
     }
 
+    /// What the contract's commitments start with, once it has said that it is of this chain.
+    ///
+    /// # Errors
+    /// `WrongNetwork` where it was made for another chain; or as of every query.
+    pub async fn network(&self) -> Result<Network> {
+        let address = self.contract()?;
+        if let Some(network) = self.inner.networks.lock().get(&address.0) {
+            return Ok(*network);
+        }
+        let overview = self.view().await?.overview().await?;
+        let expected = self.chain().genesis_hash;
+        let network = Network::new(expected, address, overview.epoch_ms);
+        if (overview.genesis, overview.network) != (expected.0, network.hash) {
+            return Err(Error::WrongNetwork { address, expected, found: H256(overview.genesis) });
+        }
+        self.inner.networks.lock().insert(address.0, network);
+        Ok(network)
+    }
+
     /// The hash of the contract's code at the best block.
     ///
     /// # Errors
@@ -590,6 +613,21 @@ impl Client {
 
     pub(crate) fn absent(&self, address: AccountId32) -> Error {
         Error::ContractAbsent { address, chain: self.inner.chain.name.clone(), endpoint: self.endpoint() }
+    }
+
+    /// A cell of the contract's own storage at a block, as its bytes.
+    pub(crate) async fn cell(
+        &self,
+        contract: &AccountId32,
+        key: Vec<u8>,
+        at: H256,
+    ) -> Result<Option<Vec<u8>>> {
+        let args = (contract.0, key).encode();
+        let answer = self.state_call("ContractsApi_get_storage", &args, Some(at)).await?;
+        // The pallet's ContractAccessError: there is no such contract, or the key is too long.
+        let cell: std::result::Result<Option<Vec<u8>>, u8> =
+            Decode::decode(&mut &answer[..]).map_err(|e| Error::decode("a contract's storage", e))?;
+        cell.map_err(|_| self.absent(*contract))
     }
 
     /// Runs a call of the contract at a block and forgets it.
@@ -694,17 +732,13 @@ impl Client {
     /// `NoFinalEvent` where the block does not have it.
     pub async fn final_event_at(&self, task: TaskId, block: u32) -> Result<FinalEvent> {
         for emitted in self.events_at(At::Number(block)).await? {
-            let outcome = match emitted.event {
-                PoqEvent::TaskSettled(event) if event.task == task => Outcome::Settled(event),
-                PoqEvent::TaskRefunded(event) if event.task == task => Outcome::Refunded(event),
-                _ => continue,
-            };
-            return Ok(FinalEvent {
-                block: emitted.block,
-                extrinsic: emitted.extrinsic,
-                index: emitted.index,
-                outcome,
-            });
+            let Emitted { block, extrinsic, index, event } = emitted;
+            match event {
+                PoqEvent::TaskClosed(event) if event.task == task => {
+                    return Ok(FinalEvent { block, extrinsic, index, event });
+                }
+                _ => {}
+            }
         }
         Err(Error::NoFinalEvent { task, block })
     }

@@ -1,12 +1,11 @@
 //! What a call will cost, told before anything is sent.
 
-use crate::deploy::{Artifact, Instantiation};
+use crate::deploy::{Artifact, Construction, Instantiation, Setup};
 use crate::dry_run::Deposit;
 use crate::error::{Error, Result};
 use crate::messages::Message;
 use crate::options::Mortality;
 use crate::submit::Submitter;
-use crate::types::GlobalParams;
 use crate::At;
 use parity_scale_codec::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -59,7 +58,7 @@ impl Submitter {
         let limit =
             dry.deposit.limit(options.deposit_margin_percent, self.client().chain().existential_deposit);
         let args = (
-            MultiAddress::<AccountId32, ()>::Id(self.client().contract()?),
+            MultiAddress::<AccountId32, ()>::Id(message.to().map_or_else(|| self.client().contract(), Ok)?),
             message.value(),
             dry.gas.plus_percent(options.gas_margin_percent).to_value(),
             Some(limit),
@@ -86,17 +85,19 @@ impl Submitter {
     ///
     /// # Errors
     /// As of [`crate::deploy::deploy`], with nothing sent.
-    pub async fn quote_deploy(&self, artifact: &Artifact, global: GlobalParams, salt: &[u8]) -> Result<Cost> {
-        let ready = Instantiation::prepare(self, artifact, global, salt).await?;
+    pub async fn quote_deploy(&self, artifact: &Artifact, setup: &Setup, salt: &[u8]) -> Result<Cost> {
+        let genesis = self.client().chain().genesis_hash;
+        self.quote_construction(&Construction::of_poq(genesis, artifact, setup, salt)).await
+    }
+
+    pub(crate) async fn quote_construction(&self, construction: &Construction<'_>) -> Result<Cost> {
+        let ready = Instantiation::prepare(self, construction).await?;
+        let name = construction.name;
         let fee = match ready.call() {
-            crate::deploy::Call::Existing(name, args) => {
-                self.fee(crate::deploy::NAME, ("Contracts", name, args)).await?
-            }
-            crate::deploy::Call::Upload(name, args) => {
-                self.fee(crate::deploy::NAME, ("Contracts", name, args)).await?
-            }
+            crate::deploy::Call::Existing(call, args) => self.fee(name, ("Contracts", call, args)).await?,
+            crate::deploy::Call::Upload(call, args) => self.fee(name, ("Contracts", call, args)).await?,
         };
-        Ok(Cost { value: 0, fee: Some(fee), deposit: ready.deposit })
+        Ok(Cost { value: construction.value, fee: Some(fee), deposit: ready.deposit })
     }
 
     /// The most that the chain takes as its fee for a call of this account.

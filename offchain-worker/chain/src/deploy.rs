@@ -5,7 +5,7 @@ use crate::commit::blake2;
 use crate::dry_run::{instantiate_args, Code, Deposit};
 use crate::error::{Error, Result};
 use crate::submit::Submitter;
-use crate::types::GlobalParams;
+use crate::types::{GlobalParams, Millis};
 use crate::view::decode_return;
 use ink::env::{DefaultEnvironment, Environment};
 use parity_scale_codec::Encode;
@@ -112,10 +112,19 @@ pub struct Deployed {
     pub created: bool,
 }
 
+/// What a new contract is told, besides the genesis of its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// How long an epoch is, in milliseconds; can never be changed.
+    pub epoch_ms: Millis,
+    /// The parameters that are not a kind's.
+    pub global: GlobalParams,
+}
+
 /// Selector and arguments of the constructor.
-fn constructor(global: GlobalParams) -> Vec<u8> {
+fn constructor(genesis: H256, setup: &Setup) -> Vec<u8> {
     // Only the input is taken from the built instantiation; hash, endowment and salt travel beside it.
-    PoqRef::new(global)
+    PoqRef::new(genesis.0, setup.epoch_ms, setup.global)
         .code_hash(<DefaultEnvironment as Environment>::Hash::from([0; 32]))
         .endowment(0)
         .salt_bytes([0u8; 0])
@@ -124,10 +133,20 @@ fn constructor(global: GlobalParams) -> Vec<u8> {
         .encode()
 }
 
-/// Where the contract comes to be when `deployer` instantiates it so.
-pub fn address_of(deployer: &AccountId32, code_hash: H256, global: GlobalParams, salt: &[u8]) -> AccountId32 {
-    // pallet-contracts' DefaultAddressGenerator.
-    AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, constructor(global), salt).encode()))
+/// Where the contract comes to be when `deployer` instantiates it so on the chain of this genesis.
+pub fn address_of(
+    deployer: &AccountId32,
+    genesis: H256,
+    code_hash: H256,
+    setup: &Setup,
+    salt: &[u8],
+) -> AccountId32 {
+    address(deployer, code_hash, &constructor(genesis, setup), salt)
+}
+
+/// pallet-contracts' DefaultAddressGenerator.
+fn address(deployer: &AccountId32, code_hash: H256, data: &[u8], salt: &[u8]) -> AccountId32 {
+    AccountId32(blake2(&(b"contract_addr_v1", deployer.0, code_hash.0, data, salt).encode()))
 }
 
 /// What the deployment is called in errors.
@@ -141,8 +160,49 @@ pub(crate) enum Call {
     Upload(&'static str, (u128, Value, Option<u128>, Vec<u8>, Vec<u8>, Vec<u8>)),
 }
 
+/// What a constructor's answer means.
+type Answer = fn(&AccountId32, bool, &[u8]) -> Result<()>;
+
+/// A contract to be instantiated.
+pub(crate) struct Construction<'a> {
+    /// What that is called in errors.
+    pub(crate) name: &'static str,
+    /// The code.
+    pub(crate) artifact: &'a Artifact,
+    /// The money that it carries.
+    pub(crate) value: u128,
+    /// Selector and arguments of the constructor.
+    pub(crate) data: Vec<u8>,
+    /// What tells several of the same account apart.
+    pub(crate) salt: &'a [u8],
+    /// What the constructor's answer means.
+    pub(crate) answer: Answer,
+}
+
+impl<'a> Construction<'a> {
+    pub(crate) fn of_poq(
+        genesis: H256,
+        artifact: &'a Artifact,
+        setup: &Setup,
+        salt: &'a [u8],
+    ) -> Construction<'a> {
+        Construction { name: NAME, artifact, value: 0, data: constructor(genesis, setup), salt, answer }
+    }
+
+    /// Where it comes to be when `deployer` instantiates it.
+    pub(crate) fn address(&self, deployer: &AccountId32) -> AccountId32 {
+        address(deployer, self.artifact.code_hash, &self.data, self.salt)
+    }
+}
+
+fn answer(address: &AccountId32, reverted: bool, data: &[u8]) -> Result<()> {
+    let result: std::result::Result<(), ContractError> = decode_return(address, "new", reverted, data)?;
+    result.map_err(|error| Error::ConstructorRejected { error })
+}
+
 /// An instantiation that a dry run has accepted.
 pub(crate) struct Instantiation {
+    value: u128,
     code: Code,
     data: Vec<u8>,
     salt: Vec<u8>,
@@ -156,38 +216,33 @@ impl Instantiation {
     /// Runs the instantiation and forgets it.
     pub(crate) async fn prepare(
         submitter: &Submitter,
-        artifact: &Artifact,
-        global: GlobalParams,
-        salt: &[u8],
+        construction: &Construction<'_>,
     ) -> Result<Instantiation> {
         let client = submitter.client();
-        let data = constructor(global);
+        let Construction { name, artifact, value, data, salt, answer } = construction;
         let uploaded = client.has_code(artifact.code_hash).await?;
         let code =
             if uploaded { Code::existing(artifact.code_hash) } else { Code::Upload(artifact.code.clone()) };
-        let args = instantiate_args(&submitter.account(), 0, &code, &data, salt);
-        let answer = client.state_call("ContractsApi_instantiate", &args, None).await?;
-        let dry = client.executed(&answer, true, None).await?;
+        let args = instantiate_args(&submitter.account(), *value, &code, data, salt);
+        let ran = client.state_call("ContractsApi_instantiate", &args, None).await?;
+        let dry = client.executed(&ran, true, None).await?;
         let returned = match dry.result {
             Ok(returned) => returned,
             Err(failure) => {
                 // A poor account's dry run ends before the deposit is counted.
                 let least = code_deposit(client, &code).await.unwrap_or(0);
-                let needed = dry.deposit.charge().max(least);
-                return Err(submitter.dry_run_refused(NAME, failure, needed).await);
+                let needed = value.saturating_add(dry.deposit.charge().max(least));
+                return Err(submitter.dry_run_refused(name, failure, needed).await);
             }
         };
-        let foretold = returned
-            .address
-            .unwrap_or_else(|| address_of(&submitter.account(), artifact.code_hash, global, salt));
-        let result: std::result::Result<(), ContractError> =
-            decode_return(&foretold, "new", returned.reverted, &returned.data)?;
-        result.map_err(|error| Error::ConstructorRejected { error })?;
+        let foretold = returned.address.unwrap_or_else(|| construction.address(&submitter.account()));
+        answer(&foretold, returned.reverted, &returned.data)?;
         let options = client.options();
         let margin = options.deposit_margin_percent;
         Ok(Instantiation {
+            value: *value,
             code,
-            data,
+            data: data.clone(),
             salt: salt.to_vec(),
             gas: dry.gas_required.plus_percent(options.gas_margin_percent).to_value(),
             limit: dry.deposit.limit(margin, client.chain().existential_deposit),
@@ -196,12 +251,12 @@ impl Instantiation {
     }
 
     pub(crate) fn call(&self) -> Call {
-        let Instantiation { code, data, salt, gas, limit, .. } = self;
+        let Instantiation { value, code, data, salt, gas, limit, .. } = self;
         let (gas, limit, data, salt) = (gas.clone(), Some(*limit), data.clone(), salt.clone());
         match code {
-            Code::Existing(hash) => Call::Existing("instantiate", (0, gas, limit, *hash, data, salt)),
+            Code::Existing(hash) => Call::Existing("instantiate", (*value, gas, limit, *hash, data, salt)),
             Code::Upload(code) => {
-                Call::Upload("instantiate_with_code", (0, gas, limit, code.clone(), data, salt))
+                Call::Upload("instantiate_with_code", (*value, gas, limit, code.clone(), data, salt))
             }
         }
     }
@@ -225,14 +280,21 @@ async fn code_deposit(client: &Client, code: &Code) -> Result<u128> {
 pub async fn deploy(
     submitter: &Submitter,
     artifact: &Artifact,
-    global: GlobalParams,
+    setup: &Setup,
     salt: &[u8],
 ) -> Result<Deployed> {
-    let ready = Instantiation::prepare(submitter, artifact, global, salt).await?;
-    let needed = ready.deposit.charge();
+    let genesis = submitter.client().chain().genesis_hash;
+    instantiate(submitter, &Construction::of_poq(genesis, artifact, setup, salt)).await
+}
+
+/// Instantiates a contract; its code is uploaded if the chain does not have it.
+pub(crate) async fn instantiate(submitter: &Submitter, construction: &Construction<'_>) -> Result<Deployed> {
+    let Construction { name, artifact, value, .. } = construction;
+    let ready = Instantiation::prepare(submitter, construction).await?;
+    let needed = value.saturating_add(ready.deposit.charge());
     let (done, uploaded) = match ready.call() {
-        Call::Existing(name, args) => (submitter.run(NAME, ("Contracts", name, args), needed).await?, false),
-        Call::Upload(name, args) => (submitter.run(NAME, ("Contracts", name, args), needed).await?, true),
+        Call::Existing(call, args) => (submitter.run(name, ("Contracts", call, args), needed).await?, false),
+        Call::Upload(call, args) => (submitter.run(name, ("Contracts", call, args), needed).await?, true),
     };
     // Contracts.Instantiated { deployer, contract }
     let address = done
@@ -242,7 +304,7 @@ pub async fn deploy(
         .and_then(|event| event.fields.get(32..64))
         .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
         .map(AccountId32)
-        .ok_or(Error::EventMissing { call: NAME, block: done.block.number })?;
+        .ok_or(Error::EventMissing { call: name, block: done.block.number })?;
     tracing::info!(%address, code_hash = ?artifact.code_hash, block = done.block.number, uploaded, "deployed");
     Ok(Deployed { address, code_hash: artifact.code_hash, block: done.block, created: true })
 }
@@ -255,16 +317,17 @@ pub async fn deploy(
 pub async fn find_or_deploy(
     submitter: &Submitter,
     artifact: &Artifact,
-    global: GlobalParams,
+    setup: &Setup,
     salt: &[u8],
 ) -> Result<Deployed> {
     let client = submitter.client();
-    let address = address_of(&submitter.account(), artifact.code_hash, global, salt);
+    let genesis = client.chain().genesis_hash;
+    let address = address_of(&submitter.account(), genesis, artifact.code_hash, setup, salt);
     match client.code_hash_of(&address).await? {
         Some(code_hash) => {
             Ok(Deployed { address, code_hash, block: client.block(At::Best).await?, created: false })
         }
-        None => deploy(submitter, artifact, global, salt).await,
+        None => deploy(submitter, artifact, setup, salt).await,
     }
 }
 
@@ -295,9 +358,16 @@ mod tests {
 
     #[test]
     fn the_constructor_is_encoded_as_the_contract_reads_it() {
-        let global = GlobalParams { unbonding_ms: 1, archive_ms: 2, audit_bond: 3 };
-        let expected = (ink::selector_bytes!("new"), 1u64, 2u64, 3u128).encode();
-        assert_eq!(constructor(global), expected);
+        let global = GlobalParams {
+            unbonding_ms: 1,
+            archive_ms: 2,
+            audit_bond: 3,
+            audits_per_epoch: 4,
+            params_delay_ms: 5,
+        };
+        let expected =
+            (ink::selector_bytes!("new"), [9u8; 32], 7u64, (1u64, 2u64, 3u128, 4u16, 5u64)).encode();
+        assert_eq!(constructor(H256([9; 32]), &Setup { epoch_ms: 7, global }), expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::signer::KeysError;
 use poq_contract::errors::Error as ContractError;
+use poq_core::task::Refusal;
 use std::time::Duration;
 use subxt::utils::{AccountId32, H256};
 
@@ -116,6 +117,17 @@ pub enum Error {
         /// What was wrong with the answer.
         reason: String,
     },
+    /// The contract was made for another chain: its commitments would mean nothing there, and those made here could mean something
+    /// there.
+    #[error("the contract at {address} was made for the chain of genesis {found:?}, and this is the chain of genesis {expected:?}: it is a copy, or its deployer gave it a wrong genesis; do not use it")]
+    WrongNetwork {
+        /// The contract.
+        address: AccountId32,
+        /// This chain's genesis hash.
+        expected: H256,
+        /// What the contract says.
+        found: H256,
+    },
     /// The contract refused a message.
     #[error("{message} was refused: {error}")]
     Rejected {
@@ -129,6 +141,14 @@ pub enum Error {
     ConstructorRejected {
         /// Why.
         error: ContractError,
+    },
+    /// A staking pool refused a message.
+    #[error("{message} was refused by the pool: {error}")]
+    PoolRejected {
+        /// The message.
+        message: &'static str,
+        /// Why.
+        error: poq_pool_contract::errors::Error,
     },
     /// An account lacks money for what it is to pay.
     #[error(
@@ -278,6 +298,8 @@ impl Error {
             | Error::NoContract
             | Error::ContractAbsent { .. }
             | Error::NotOurContract { .. }
+            | Error::WrongNetwork { .. }
+            | Error::PoolRejected { .. }
             | Error::InsufficientFunds { .. }
             | Error::Dispatch { .. }
             | Error::Pool { stale: false, .. }
@@ -295,6 +317,14 @@ impl Error {
         match self.class() {
             Class::Rejected(error) => Some(error),
             Class::Transient | Class::Stale | Class::Fatal => None,
+        }
+    }
+
+    /// Why a task refused an input, where it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.rejection()? {
+            ContractError::Task(refusal) => Some(refusal),
+            _ => None,
         }
     }
 
@@ -409,10 +439,16 @@ mod tests {
 
     #[test]
     fn classes_tell_what_to_do() {
-        let rejected = Error::Rejected { message: "settle", error: ContractError::TooEarly };
-        assert_eq!(rejected.class(), Class::Rejected(ContractError::TooEarly));
-        assert_eq!(rejected.rejection(), Some(ContractError::TooEarly));
-        assert!(rejected.to_string().starts_with("settle was refused: it is too early"));
+        let early = ContractError::Task(Refusal::TooEarly);
+        let rejected = Error::Rejected { message: "advance", error: early };
+        assert_eq!(rejected.class(), Class::Rejected(early));
+        assert_eq!((rejected.rejection(), rejected.refusal()), (Some(early), Some(Refusal::TooEarly)));
+        assert!(rejected.to_string().starts_with("advance was refused: it is too early"));
+        // What is nested is said, whatever it is nested in.
+        let registry = ContractError::Registry(poq_core::registry::Error::Forgotten);
+        let rejected = Error::Rejected { message: "draw_panels", error: registry };
+        assert_eq!(rejected.refusal(), None);
+        assert!(rejected.to_string().contains("sealed earlier"), "{rejected}");
         assert_eq!(Error::Unreachable { attempts: String::new() }.class(), Class::Transient);
         assert_eq!(Error::NoContract.class(), Class::Fatal);
     }

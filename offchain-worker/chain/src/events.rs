@@ -7,10 +7,10 @@ use crate::types::{NodeId, TaskId};
 use ink::env::Event;
 use parity_scale_codec::DecodeAll;
 pub use poq_contract::events::{
-    Administered, Administration, AuditorChanged, Claimed, Collected, KindSet, NodeChange, NodeChanged,
-    NodeRegistered, OutputsCommitted, PanelDrawn, PanelReleased, Revealed, ScoresCommitted, ScoresRevealed,
-    StakeWithdrawn, Staked, TaskAudited, TaskRefunded, TaskRequested, TaskSettled, TreasuryWithdrawn,
-    Unstaked,
+    Administered, Administration, AuditorChanged, Burned, Cancelled, Claimed, Collected, Declined, Enacted,
+    KeeperPaid, KindSet, NodeChange, NodeChanged, NodeRegistered, OutputsCommitted, OutputsOpened,
+    PanelDrawn, PanelShort, Proposed, ScoresCommitted, ScoresRevealed, StakeWithdrawn, Staked, TaskAudited,
+    TaskClosed, TaskRequested, TreasuryWithdrawn, Unstaked, Withdrawn,
 };
 use serde_json::{json, Value};
 use std::borrow::Borrow;
@@ -94,33 +94,51 @@ poq_events! {
     /// Stake came in.
     Staked(Staked) { node, amount }
     /// Stake began to unbond.
-    Unstaked(Unstaked) { node, amount, unbonds_at }
+    Unstaked(Unstaked) { node, amount, until }
     /// Unbonded stake was paid out.
     StakeWithdrawn(StakeWithdrawn) { node, to, amount }
     /// Rewards were paid out.
     Claimed(Claimed) { node, to, amount }
-    /// A task was requested and its inference nodes drawn.
-    TaskRequested(TaskRequested) { task, requester, kind, version, fee, nodes, panel, deadline }
+    /// A task was requested and its inference nodes assigned.
+    TaskRequested(Box<TaskRequested>) {
+        task, requester, kind, version, fee, nodes, panel, deadline, early, input, data
+    }
     /// Inference nodes committed to outputs.
     OutputsCommitted(OutputsCommitted) { items }
-    /// A panel was drawn.
-    PanelDrawn(PanelDrawn) { task, nodes, deadline, redrawn }
+    /// Inference nodes declined.
+    Declined(Declined) { items }
+    /// Outputs' commitments were opened on chain before the draw.
+    OutputsOpened(OutputsOpened) { items }
+    /// A panel was drawn, or its empty seats filled.
+    PanelDrawn(Box<PanelDrawn>) { task, filled, seed, secret, outputs, nodes, weights, vacated, deadline }
+    /// A secret was shown, but too few evaluators could be drawn.
+    PanelShort(PanelShort) { task, found }
     /// Evaluators committed to scores.
     ScoresCommitted(ScoresCommitted) { items }
-    /// Evaluators revealed, rightly or not.
+    /// Evaluators' scores were revealed.
     ScoresRevealed(ScoresRevealed) { items }
-    /// A panel below quorum was released.
-    PanelReleased(PanelReleased) { task, panel, penalties }
-    /// A task was settled.
-    TaskSettled(Box<TaskSettled>) { task, requester, kind, version, output_nodes, panel_nodes, input, settlement }
+    /// A task ended.
+    TaskClosed(Box<TaskClosed>) {
+        task, requester, kind, version, seed, output_nodes, panel_nodes, input, settlement
+    }
     /// An auditor opened a gold task's reference.
-    TaskAudited(Box<TaskAudited>) { task, auditor, opening }
+    TaskAudited(Box<TaskAudited>) { task, auditor, opening, panel_nodes, input, audit }
+    /// Steps paid their keeper.
+    KeeperPaid(KeeperPaid) { keeper, items }
     /// An auditor was appointed, bonded, was dismissed or slashed, resigned, or got its bond back.
     AuditorChanged(AuditorChanged) { account, auditor, change }
-    /// A task was refunded.
-    TaskRefunded(Box<TaskRefunded>) { task, requester, reason, refund, penalties }
     /// A final task was collected.
     Collected(Collected) { task, to, amount }
+    /// An account's credit was paid out.
+    Withdrawn(Withdrawn) { to, amount }
+    /// Burned money left the contract for the account that nobody has.
+    Burned(Burned) { amount }
+    /// The owner announced a change.
+    Proposed(Box<Proposed>) { change, acts_at }
+    /// A change acts.
+    Enacted(Box<Enacted>) { change }
+    /// The owner withdrew an announcement.
+    Cancelled(Cancelled) { lever }
     /// The owner withdrew from the treasury.
     TreasuryWithdrawn(TreasuryWithdrawn) { to, amount }
     /// A kind got new parameters.
@@ -132,20 +150,8 @@ poq_events! {
 impl PoqEvent {
     /// The task that it is about, where it is about one.
     pub fn task(&self) -> Option<TaskId> {
-        match self {
-            PoqEvent::TaskRequested(e) => Some(e.task),
-            PoqEvent::PanelDrawn(e) => Some(e.task),
-            PoqEvent::PanelReleased(e) => Some(e.task),
-            PoqEvent::TaskSettled(e) => Some(e.task),
-            PoqEvent::TaskAudited(e) => Some(e.task),
-            PoqEvent::TaskRefunded(e) => Some(e.task),
-            PoqEvent::Collected(e) => Some(e.task),
-            PoqEvent::OutputsCommitted(_) | PoqEvent::ScoresCommitted(_) | PoqEvent::ScoresRevealed(_) => {
-                match self.tasks()[..] {
-                    [task] => Some(task),
-                    _ => None,
-                }
-            }
+        match self.tasks()[..] {
+            [task] => Some(task),
             _ => None,
         }
     }
@@ -153,10 +159,21 @@ impl PoqEvent {
     /// All the tasks that it is about, each once.
     pub fn tasks(&self) -> Vec<TaskId> {
         let mut tasks: Vec<TaskId> = match self {
-            PoqEvent::OutputsCommitted(e) => e.items.iter().map(|(task, _)| *task).collect(),
-            PoqEvent::ScoresCommitted(e) => e.items.iter().map(|(task, _)| *task).collect(),
+            PoqEvent::TaskRequested(e) => vec![e.task],
+            PoqEvent::PanelDrawn(e) => vec![e.task],
+            PoqEvent::PanelShort(e) => vec![e.task],
+            PoqEvent::TaskClosed(e) => vec![e.task],
+            PoqEvent::TaskAudited(e) => vec![e.task],
+            PoqEvent::Collected(e) => vec![e.task],
+            PoqEvent::OutputsCommitted(OutputsCommitted { items })
+            | PoqEvent::ScoresCommitted(ScoresCommitted { items }) => {
+                items.iter().map(|item| item.0).collect()
+            }
+            PoqEvent::Declined(e) => e.items.iter().map(|item| item.task).collect(),
+            PoqEvent::OutputsOpened(e) => e.items.iter().map(|item| item.task).collect(),
             PoqEvent::ScoresRevealed(e) => e.items.iter().map(|item| item.task).collect(),
-            other => other.task().into_iter().collect(),
+            PoqEvent::KeeperPaid(e) => e.items.iter().map(|item| item.0).collect(),
+            _ => Vec::new(),
         };
         tasks.sort_unstable();
         tasks.dedup();
@@ -165,6 +182,8 @@ impl PoqEvent {
 
     /// The nodes that it is about.
     pub fn nodes(&self) -> Vec<NodeId> {
+        // A vacant seat's node is 0.
+        let panel = |nodes: &[NodeId]| nodes.iter().copied().filter(|node| *node != 0).collect::<Vec<_>>();
         match self {
             PoqEvent::NodeRegistered(e) => vec![e.node],
             PoqEvent::NodeChanged(e) => vec![e.node],
@@ -173,13 +192,18 @@ impl PoqEvent {
             PoqEvent::StakeWithdrawn(e) => vec![e.node],
             PoqEvent::Claimed(e) => vec![e.node],
             PoqEvent::TaskRequested(e) => e.nodes.clone(),
-            PoqEvent::OutputsCommitted(e) => e.items.iter().map(|(_, node)| *node).collect(),
-            PoqEvent::PanelDrawn(e) => e.nodes.clone(),
-            PoqEvent::ScoresCommitted(e) => e.items.iter().map(|(_, node)| *node).collect(),
+            PoqEvent::OutputsCommitted(OutputsCommitted { items })
+            | PoqEvent::ScoresCommitted(ScoresCommitted { items }) => {
+                items.iter().map(|item| item.1).collect()
+            }
+            PoqEvent::Declined(e) => e.items.iter().map(|item| item.node).collect(),
+            PoqEvent::OutputsOpened(e) => e.items.iter().map(|item| item.node).collect(),
+            PoqEvent::PanelDrawn(e) => {
+                e.nodes.iter().copied().chain(e.vacated.iter().map(|penalty| penalty.node)).collect()
+            }
             PoqEvent::ScoresRevealed(e) => e.items.iter().map(|item| item.node).collect(),
-            PoqEvent::PanelReleased(e) => e.panel.iter().map(|seat| seat.node).collect(),
-            PoqEvent::TaskSettled(e) => e.output_nodes.iter().chain(&e.panel_nodes).copied().collect(),
-            PoqEvent::TaskRefunded(e) => e.penalties.iter().map(|penalty| penalty.node).collect(),
+            PoqEvent::TaskClosed(e) => [e.output_nodes.clone(), panel(&e.panel_nodes)].concat(),
+            PoqEvent::TaskAudited(e) => panel(&e.panel_nodes),
             _ => Vec::new(),
         }
     }
@@ -231,25 +255,7 @@ impl ToJson for Emitted {
     }
 }
 
-/// How a task ended.
-pub enum Outcome {
-    /// It was settled.
-    Settled(Box<TaskSettled>),
-    /// It was refunded.
-    Refunded(Box<TaskRefunded>),
-}
-
-impl std::fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Outcome::Settled(event) => write!(f, "Settled(task {})", event.task),
-            Outcome::Refunded(event) => write!(f, "Refunded(task {}: {:?})", event.task, event.reason),
-        }
-    }
-}
-
 /// The event that made a task final.
-#[derive(Debug)]
 pub struct FinalEvent {
     /// The block.
     pub block: Block,
@@ -258,13 +264,24 @@ pub struct FinalEvent {
     /// The event within the block.
     pub index: u32,
     /// The event.
-    pub outcome: Outcome,
+    pub event: Box<TaskClosed>,
+}
+
+impl std::fmt::Debug for FinalEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FinalEvent")
+            .field("block", &self.block)
+            .field("index", &self.index)
+            .field("task", &self.event.task)
+            .field("ending", &self.event.settlement.ending)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Penalty;
+    use crate::types::{Penalty, Ratio};
     use parity_scale_codec::Encode;
 
     fn topic<E: Event>() -> H256 {
@@ -280,17 +297,25 @@ mod tests {
         assert_eq!(staked.to_json(), json!({ "event": "Staked", "node": 7, "amount": "9" }));
         assert_eq!(staked.clone(), staked);
 
-        let refunded = TaskRefunded {
+        let drawn = PanelDrawn {
             task: 3,
-            requester: [1; 32].into(),
-            reason: crate::types::RefundReason::Undrawn,
-            refund: 5,
-            penalties: vec![Penalty { node: 2, amount: 1 }],
+            filled: true,
+            seed: [1; 32],
+            secret: [0; 32],
+            outputs: vec![None],
+            nodes: vec![4],
+            weights: vec![Ratio::ONE],
+            vacated: vec![Penalty { node: 2, amount: 1 }],
+            deadline: 5,
         };
-        let event = PoqEvent::decode(&[topic::<TaskRefunded>()], &refunded.encode()).unwrap();
-        assert_eq!(event.task(), Some(3));
-        assert_eq!(event.nodes(), [2]);
-        assert!(format!("{event:?}").contains("undrawn"));
+        let event = PoqEvent::decode(&[topic::<PanelDrawn>()], &drawn.encode()).unwrap();
+        assert_eq!((event.task(), event.nodes()), (Some(3), vec![4, 2]));
+        assert!(format!("{event:?}").contains("vacated"));
+
+        let paid = KeeperPaid { keeper: [1; 32].into(), items: vec![(3, 9), (4, 1)] };
+        let event = PoqEvent::decode(&[topic::<KeeperPaid>()], &paid.encode()).unwrap();
+        assert_eq!((event.task(), event.tasks()), (None, vec![3, 4]));
+        assert_eq!(event.to_json()["items"], json!([[3, "9"], [4, "1"]]));
     }
 
     #[test]

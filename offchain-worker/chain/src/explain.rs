@@ -1,45 +1,34 @@
 //! Replaying how a task ended, from what the chain shows.
 //!
-//! A settlement's event carries all that went in and all that came out. Trusting nobody, [`explain`] computes the outcome again
-//! with `poq-core`, compares what went in with the task's, the nodes' and the kind's records of the blocks before and at the
-//! settlement and with what evaluators revealed, and what came out with how those records changed.
+//! A task's last event carries all that went into its end and all that came out. Trusting nobody, [`explain`] computes the outcome
+//! again, draws the panel again, and moves the records of the block before on by what the block's events say, all with `poq-core`'s
+//! own functions: what went in, and every record after the block, must be what comes out of that.
 
 use crate::account::to_account32;
 use crate::client::{At, Block, Client};
-use crate::commit;
+use crate::commit::{self, Network};
 use crate::error::{Error, Result};
-use crate::events::{Emitted, FinalEvent, Outcome, PoqEvent, TaskRefunded, TaskSettled};
+use crate::events::{Emitted, FinalEvent, PanelDrawn, PoqEvent, TaskAudited, TaskClosed};
 use crate::json::ToJson;
+use crate::redraw::redraw;
+use crate::replay::{standing, Records, Stuck};
 use crate::types::{
-    token_f1, Balance, Conduct, EvaluatorInput, KindId, KindParams, NodeId, NodeView, OutputInput,
-    Population, RefundReason, Role, Salt, Score, Seat, SeatState, Settlement, SettlementInput, Task, TaskId,
-    RING,
+    epoch_of, token_f1, Answer, Balance, BondChange, Conduct, KindId, KindParams, Liabilities, NodeId,
+    Opening, OutputState, PoolId, Reveal, Role, SeatState, Settlement, SettlementInput, Task, TaskId,
 };
 use crate::view::View;
-use poq_core::commitment::Hash;
-use poq_core::merit::RingEntry;
-use poq_core::settlement::unsettled_penalty;
+use poq_core::registry::{self, Account};
+use poq_core::settlement::{audit, has_no_input, settle};
+use poq_core::task::penalties::evaluator_penalty;
 use serde::Serialize;
 use serde_json::{json, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use subxt::utils::AccountId32;
 
-/// How many blocks before the settlement are searched for reveals, at the most.
-const SEARCH: u32 = 2_000;
+pub use crate::types::Ending;
 
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// Settled.
-    Settled,
-    /// Refunded: no inference node delivered.
-    RefundedUndelivered,
-    /// Refunded: no panel could be drawn in time.
-    RefundedUndrawn,
-    /// Refunded: two panels in turn were below quorum.
-    RefundedBelowQuorum,
-}
+/// How many blocks are searched for what led to an end, or came after it, at the most.
+const SEARCH: u32 = 2_000;
 
 /// What one comparison found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,11 +71,12 @@ pub struct NodeLine {
     pub node: NodeId,
     /// `inference` or `evaluator`.
     pub role: &'static str,
-    /// What it did: `delivered`, `missed`, `revealed`, `unrevealed`.
+    /// What it did: `delivered`, `declined`, `unopened`, `missed`; of an evaluator `revealed`, `no_input`, `unrevealed`, `waited`,
+    /// `missed`.
     pub conduct: &'static str,
     /// α in parts per billion.
     pub alpha: u32,
-    /// x: the consensus quality of its output, or its merit; in parts per billion.
+    /// x: the consensus quality of its output, or its merit; in parts per billion. `None` where the scores decided nothing.
     pub quality_or_merit: Option<u32>,
     /// β in parts per billion.
     pub beta: u32,
@@ -102,7 +92,7 @@ pub struct NodeLine {
     /// The most that it could earn.
     #[serde(serialize_with = "decimal")]
     pub slot: Balance,
-    /// What it earned: max(0, R)/α of its slot.
+    /// What it earned.
     #[serde(serialize_with = "decimal")]
     pub payout: Balance,
     /// What it lost of its stake.
@@ -112,11 +102,11 @@ pub struct NodeLine {
     pub deviation: Option<u32>,
     /// Its information gain in signed parts per billion, of an evaluator where there was anything to compare with.
     pub gain: Option<i64>,
-    /// Its trust before and after in parts per billion, of an evaluator.
+    /// Its trust in parts per billion, of an evaluator: what its scores counted by, and what an opened reference has made of it.
     pub trust: Option<(u32, u32)>,
 }
 
-/// Where the fee went. Σ payouts + protocol fee + forfeited + refund = fee.
+/// Where the fee went. Paid + keepers + treasury + burned + refund = fee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// What was paid into escrow.
@@ -125,18 +115,33 @@ pub struct Totals {
     /// To nodes.
     #[serde(serialize_with = "decimal")]
     pub paid: Balance,
-    /// To the treasury, out of the fee.
+    /// To those who took the task's steps.
     #[serde(serialize_with = "decimal")]
-    pub protocol_fee: Balance,
-    /// To the treasury, out of a gold task's fee: what its evaluators did not earn.
+    pub keepers: Balance,
+    /// To the treasury.
     #[serde(serialize_with = "decimal")]
-    pub forfeited: Balance,
+    pub treasury: Balance,
+    /// To nobody.
+    #[serde(serialize_with = "decimal")]
+    pub burned: Balance,
     /// Back to the requester.
     #[serde(serialize_with = "decimal")]
     pub refund: Balance,
-    /// To the treasury, out of stakes.
+    /// Out of stakes, to nobody.
     #[serde(serialize_with = "decimal")]
     pub slashed: Balance,
+}
+
+/// An opened reference.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Audited {
+    /// The block.
+    pub block: Block,
+    /// Who opened it.
+    pub auditor: AccountId32,
+    /// What was opened.
+    #[serde(serialize_with = "as_json")]
+    pub opening: Opening,
 }
 
 /// How a task ended and whether it ended rightly.
@@ -148,26 +153,28 @@ pub struct Explanation {
     pub contract: AccountId32,
     /// Who paid.
     pub requester: AccountId32,
-    /// The kind; unknown of a refunded task whose record is gone.
-    pub kind: Option<KindId>,
+    /// The kind.
+    pub kind: KindId,
     /// The version of the kind's parameters.
-    pub version: Option<u32>,
+    pub version: u32,
     /// The block that it ended in.
     pub block: Block,
     /// How.
     pub ending: Ending,
     /// The parameters that it ran under.
     pub params: Option<KindParams>,
-    /// What went into the settlement, as its event says.
-    pub input: Option<SettlementInput>,
-    /// What came out of it, as its event says.
-    pub recorded: Option<Settlement>,
+    /// What went in, as the event says.
+    pub input: SettlementInput,
+    /// What came out of it, as the event says.
+    pub recorded: Settlement,
     /// What comes out when it is computed again.
     pub recomputed: Option<Settlement>,
     /// What each node got.
     pub nodes: Vec<NodeLine>,
     /// Where the fee went.
     pub totals: Totals,
+    /// Its opened reference, where there is one. Not looked for once the task is collected.
+    pub audit: Option<Audited>,
     /// Every comparison that was tried.
     pub checks: Vec<Check>,
     /// Every number that is not what it should be; empty where all agrees.
@@ -193,22 +200,17 @@ fn decimal<S: serde::Serializer>(amount: &Balance, s: S) -> Result<S::Ok, S::Err
     s.collect_str(amount)
 }
 
+fn as_json<T: ToJson, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+    value.to_json().serialize(s)
+}
+
 /// Explains a task that has not been collected yet.
 ///
 /// # Errors
 /// `Rejected(NoTask)`, `NotFinal`, `Pruned` where the node no longer has the block of its end, or where the node cannot be
 /// asked.
 pub async fn explain(client: &Client, task: TaskId) -> Result<Explanation> {
-    let record = client
-        .view()
-        .await?
-        .task(task)
-        .await?
-        .ok_or(Error::Rejected { message: "task", error: crate::ContractError::NoTask })?;
-    if !record.task.phase.is_final() {
-        return Err(Error::NotFinal { task, phase: format!("{:?}", record.task.phase).to_lowercase() });
-    }
-    explain_at(client, task, record.task.final_block).await
+    explain_event(client, client.final_event(task).await?).await
 }
 
 /// Explains a task that ended in a known block, collected or not.
@@ -224,65 +226,61 @@ pub async fn explain_at(client: &Client, task: TaskId, block: u32) -> Result<Exp
 /// # Errors
 /// `Pruned` where the node no longer has the block's state, or where the node cannot be asked.
 pub async fn explain_event(client: &Client, ended: FinalEvent) -> Result<Explanation> {
-    let task = match &ended.outcome {
-        Outcome::Settled(event) => event.task,
-        Outcome::Refunded(event) => event.task,
+    let event = *ended.event;
+    let spot = Spot::new(client, ended.block, ended.index).await?;
+    let explainer = Explainer {
+        client,
+        network: client.network().await?,
+        task: event.task,
+        checks: Vec::new(),
+        differences: Vec::new(),
     };
-    let replay = Replay::new(client, task, ended.block, ended.index).await?;
-    match ended.outcome {
-        Outcome::Settled(event) => replay.settled(*event).await,
-        Outcome::Refunded(event) => replay.refunded(*event).await,
+    explainer.end(&spot, event).await
+}
+
+/// An event's block.
+struct Spot {
+    /// The block before, where the chain still has its state.
+    before: Option<View>,
+    /// The block.
+    after: View,
+    /// All events of the block.
+    events: Vec<Emitted>,
+    /// The place of the event among the block's.
+    index: u32,
+}
+
+impl Spot {
+    async fn new(client: &Client, block: Block, index: u32) -> Result<Spot> {
+        Ok(Spot {
+            before: parent(client, block).await?,
+            after: client.view_at(block).await?,
+            events: client.events_at(block).await?,
+            index,
+        })
     }
 }
 
-/// What an evaluator revealed.
-struct Opening {
-    scores: Vec<Score>,
-    report_hash: Hash,
-    salt: Salt,
+/// The block before another, where the chain still has its state.
+async fn parent(client: &Client, block: Block) -> Result<Option<View>> {
+    match client.view_at(client.header(block.hash).await?.parent_hash).await {
+        Ok(view) => Ok(Some(view)),
+        Err(Error::Pruned { .. } | Error::NoBlock { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-struct Replay<'a> {
+const PRUNED: &str = "the node no longer has the state of the block before";
+
+struct Explainer<'a> {
     client: &'a Client,
+    network: Network,
     task: TaskId,
-    /// The block of the end.
-    after: View,
-    /// The one before, where the chain still has its state.
-    before: Option<View>,
-    /// All events of the block.
-    events: Vec<Emitted>,
-    /// The place of the final event among the block's.
-    index: u32,
-    /// The task's record after its end, unless it was collected in the same block.
-    record: Option<Task>,
     checks: Vec<Check>,
     differences: Vec<Difference>,
 }
 
-impl<'a> Replay<'a> {
-    async fn new(client: &'a Client, task: TaskId, block: Block, index: u32) -> Result<Replay<'a>> {
-        let after = client.view_at(block).await?;
-        let parent = client.header(block.hash).await?.parent_hash;
-        let before = match client.view_at(parent).await {
-            Ok(view) => Some(view),
-            Err(Error::Pruned { .. } | Error::NoBlock { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let events = client.events_at(block).await?;
-        let record = after.task(task).await?.map(|view| view.task);
-        Ok(Replay {
-            client,
-            task,
-            after,
-            before,
-            events,
-            index,
-            record,
-            checks: Vec::new(),
-            differences: Vec::new(),
-        })
-    }
-
+impl Explainer<'_> {
     fn compare(&mut self, check: &str, expected: &Value, found: &Value) {
         let from = self.differences.len();
         diff(check, "", expected, found, &mut self.differences);
@@ -294,613 +292,515 @@ impl<'a> Replay<'a> {
         self.checks.push(Check { what: check.to_owned(), found: Found::Skipped(why.into()) });
     }
 
-    async fn settled(mut self, event: TaskSettled) -> Result<Explanation> {
-        let params = self.after.params(event.kind, event.version).await?;
-        let recomputed = params.as_ref().and_then(|params| poq_core::settle(params, &event.input));
-        match &recomputed {
-            Some(recomputed) => self.compare(
-                "the outcome, computed again from what went in",
-                &recomputed.to_json(),
-                &event.settlement.to_json(),
-            ),
-            None if params.is_none() => self.differences.push(Difference {
-                check: "the parameters".into(),
-                what: format!("version {} of kind {}", event.version, event.kind),
-                expected: json!("parameters"),
-                found: Value::Null,
-            }),
-            None => self.differences.push(Difference {
-                check: "the outcome, computed again from what went in".into(),
-                what: "settlement".into(),
-                expected: json!("none: the fee does not fill the slots"),
-                found: event.settlement.to_json(),
-            }),
-        }
-        let paid = self.conservation(&event);
-        self.input_against_task(&event);
-        self.input_against_standing(&event).await?;
-        self.input_against_reveals().await?;
-        self.truth_against_opening(&event)?;
-        self.outcome_against_nodes(event.output_nodes.iter().chain(&event.panel_nodes).copied().collect())
-            .await?;
-        self.outcome_against_kind(&event).await?;
-        self.outcome_against_task(&event);
+    fn differ(&mut self, check: &str, what: &str, expected: Value, found: Value) {
+        self.differences.push(Difference { check: check.to_owned(), what: what.to_owned(), expected, found });
+        self.checks.push(Check { what: check.to_owned(), found: Found::Differs });
+    }
 
-        let nodes = params.as_ref().map(|params| node_lines(params, &event)).unwrap_or_default();
-        let totals = Totals {
-            fee: event.input.fee,
-            paid,
-            protocol_fee: event.settlement.protocol_fee,
-            forfeited: event.settlement.forfeited,
-            refund: event.settlement.refund,
-            slashed: event.settlement.slashed,
+    async fn end(mut self, spot: &Spot, event: TaskClosed) -> Result<Explanation> {
+        let params = spot.after.params(event.kind, event.version).await?;
+        let recomputed = params.as_ref().and_then(|params| settle(params, &event.input));
+        self.compare(
+            "the outcome, computed again from what went in",
+            &recomputed.to_json(),
+            &event.settlement.to_json(),
+        );
+        let totals = self.sums(&event);
+        let nodes = event.output_nodes.iter().chain(&event.panel_nodes).copied().filter(|node| *node != 0);
+        let moment = self.replay(spot, event.kind, nodes.collect(), "it ended").await?;
+        self.input(&event, moment.as_ref());
+        self.books(spot).await?;
+        // As it was stored, or would have been had it not been collected.
+        let record = match spot.after.task(self.task).await? {
+            Some(view) => Some(view.task),
+            None => moment.and_then(|(_, task)| task),
         };
+        match (&record, &params) {
+            (Some(record), Some(params)) => self.history(spot, record, params).await?,
+            _ => self.skip(
+                "the panel and its reveals",
+                "the chain shows the task's record at no block of its end",
+            ),
+        }
+        let audited = self.audit(spot, record.as_ref(), params.as_ref()).await?;
+        let trusted = audited.as_ref().map(|(_, event)| &event.audit.panel[..]);
         Ok(Explanation {
             task: self.task,
-            contract: self.client.contract()?,
+            contract: self.network.contract,
             requester: to_account32(&event.requester),
-            kind: Some(event.kind),
-            version: Some(event.version),
-            block: self.after.block(),
-            ending: Ending::Settled,
+            kind: event.kind,
+            version: event.version,
+            block: spot.after.block(),
+            ending: event.settlement.ending,
+            nodes: params.as_ref().map(|params| node_lines(params, &event, trusted)).unwrap_or_default(),
             params,
-            input: Some(event.input),
-            recorded: Some(event.settlement),
+            input: event.input,
+            recorded: event.settlement,
             recomputed,
-            nodes,
             totals,
+            audit: audited.map(|(block, event)| Audited {
+                block,
+                auditor: to_account32(&event.auditor),
+                opening: event.opening,
+            }),
             checks: self.checks,
             differences: self.differences,
         })
     }
 
-    /// Σ payouts + protocol fee + forfeited + refund = fee, and Σ slashed = slashed. Returns what was paid to nodes.
-    fn conservation(&mut self, event: &TaskSettled) -> Balance {
-        let outputs = event.settlement.outputs.iter().map(|o| (o.payout, o.slashed));
-        let panel = event.settlement.panel.iter().map(|e| (e.payout, e.slashed));
-        let (paid, slashed) =
-            outputs.chain(panel).fold((0u128, 0u128), |(paid, slashed), (payout, slash)| {
-                (paid.saturating_add(payout), slashed.saturating_add(slash))
-            });
-        let spent = paid
-            .saturating_add(event.settlement.protocol_fee)
-            .saturating_add(event.settlement.forfeited)
-            .saturating_add(event.settlement.refund);
+    /// Paid + keepers + treasury + burned + refund = fee, and Σ slashed = slashed.
+    fn sums(&mut self, event: &TaskClosed) -> Totals {
+        let Settlement { outputs, panel, treasury, burned, slashed, refund, .. } = &event.settlement;
+        let outputs = outputs.iter().map(|o| (o.payout, o.slashed));
+        let all = outputs.chain(panel.iter().map(|e| (e.payout, e.slashed)));
+        let (paid, lost) = all.fold((0u128, 0u128), |(paid, lost), (payout, slashed)| {
+            (paid.saturating_add(payout), lost.saturating_add(slashed))
+        });
+        let totals = Totals {
+            fee: event.input.fee,
+            paid,
+            keepers: event.input.keepers,
+            treasury: *treasury,
+            burned: *burned,
+            refund: *refund,
+            slashed: *slashed,
+        };
+        let spent = [paid, totals.keepers, *treasury, *burned, *refund];
+        let spent = spent.into_iter().fold(0, Balance::saturating_add);
         self.compare(
             "the sums",
-            &json!({ "fee": event.input.fee.to_json(), "slashed": slashed.to_json() }),
-            &json!({ "fee": spent.to_json(), "slashed": event.settlement.slashed.to_json() }),
+            &json!({ "fee": totals.fee.to_json(), "slashed": lost.to_json() }),
+            &json!({ "fee": spent.to_json(), "slashed": slashed.to_json() }),
         );
-        paid
+        totals
     }
 
-    /// What went in against the task's record.
-    fn input_against_task(&mut self, event: &TaskSettled) {
-        let check = "what went in, against the task's record";
-        let Some(task) = &self.record else {
-            return self.skip(check, "the task was collected in the block that it was settled in");
+    /// Moves the records of the block before on by the block's events, and compares them with those after it. Returns the records as
+    /// the event found them, and the task's as it would be kept.
+    async fn replay(
+        &mut self,
+        spot: &Spot,
+        kind: KindId,
+        nodes: BTreeSet<NodeId>,
+        when: &str,
+    ) -> Result<Option<(Records, Option<Task>)>> {
+        let check =
+            format!("the records of the task, its nodes and its kind after the block in which {when}");
+        let Some(before) = &spot.before else {
+            self.skip(&check, PRUNED);
+            return Ok(None);
         };
-        let outputs: Vec<OutputInput> = task
-            .outputs
-            .iter()
-            .map(|slot| OutputInput {
-                latency_ms: (slot.committed_at > 0)
-                    .then(|| slot.committed_at.saturating_sub(task.requested_at)),
-                price: slot.price,
-            })
-            .collect();
-        let panel: Vec<Value> = task
-            .panel
-            .iter()
-            .map(|seat| json!({ "node": seat.node, "conduct": conduct(seat), "committed_at": seat.committed_at }))
-            .collect();
-        let expected = json!({
+        let views = (before, &spot.after);
+        let mut records = Records::load(views, &spot.events, self.network, kind, self.task, &nodes).await?;
+        let (mut moment, mut kept) = (None, None);
+        for (at, emitted) in spot.events.iter().enumerate() {
+            if emitted.index == spot.index {
+                let mut found = records.clone();
+                found.tasks.extend(records.task(self.task, &spot.events, at).map(|task| (self.task, task)));
+                moment = Some(found);
+            }
+            let result = records.apply(&spot.events, at);
+            if emitted.index == spot.index {
+                kept = records.tasks.get(&self.task).cloned();
+            }
+            match result {
+                Ok(()) => {}
+                Err(Stuck::Unknown(why)) => {
+                    self.skip(&check, why);
+                    return Ok(moment.map(|moment| (moment, kept)));
+                }
+                Err(Stuck::Refused(why)) => {
+                    self.differ(&check, emitted.event.name(), json!("what the protocol allows"), json!(why));
+                    return Ok(moment.map(|moment| (moment, kept)));
+                }
+            }
+        }
+        let (mut expected, mut found) = (serde_json::Map::new(), serde_json::Map::new());
+        for id in &nodes {
+            let (Some(foretold), Some(view)) = (records.nodes.get(id), spot.after.node(*id).await?) else {
+                self.skip(
+                    &format!("the record of node {id}"),
+                    "it was registered or deregistered in the block",
+                );
+                continue;
+            };
+            expected.insert(format!("node {id}"), standing(foretold));
+            found.insert(format!("node {id}"), standing(&view.node));
+        }
+        expected.insert("task".into(), records.tasks.get(&self.task).cloned().to_json());
+        found.insert("task".into(), spot.after.task(self.task).await?.map(|view| view.task).to_json());
+        expected.insert("kind".into(), records.population.to_json());
+        found.insert("kind".into(), spot.after.kind(kind).await?.map(|view| view.kind.population).to_json());
+        self.compare(&check, &Value::Object(expected), &Value::Object(found));
+        Ok(moment.map(|moment| (moment, kept)))
+    }
+
+    /// What went in, against the records as they were just before.
+    fn input(&mut self, event: &TaskClosed, moment: Option<&(Records, Option<Task>)>) {
+        let check = "what went in, against the records of the block before and what has happened since";
+        let found = moment.and_then(|(records, _)| {
+            let task = records.tasks.get(&self.task)?;
+            Some((task, records.settlement_input(task)?))
+        });
+        let Some((task, input)) = found else {
+            let why = if moment.is_some() {
+                "the task was requested in the block that it ended in"
+            } else {
+                PRUNED
+            };
+            return self.skip(check, why);
+        };
+        let mut expected = input.to_json();
+        expected["task"] = json!({
             "requester": task.requester.to_json(),
             "kind": task.kind,
-            "version": task.version,
-            "fee": task.fee.to_json(),
-            "drawn_at": task.drawn_at,
+            "version": task.terms.version,
+            "seed": task.seed.to_json(),
             "output_nodes": task.outputs.iter().map(|slot| slot.node).collect::<Vec<_>>(),
-            "outputs": outputs,
-            "panel": panel,
+            "panel_nodes": task.panel.iter().map(|seat| seat.node).collect::<Vec<_>>(),
         });
-        let found = json!({
+        let mut found = event.input.to_json();
+        found["task"] = json!({
             "requester": event.requester.to_json(),
             "kind": event.kind,
             "version": event.version,
-            "fee": event.input.fee.to_json(),
-            "drawn_at": event.input.drawn_at,
+            "seed": event.seed.to_json(),
             "output_nodes": event.output_nodes,
-            "outputs": event.input.outputs,
-            "panel": event.panel_nodes.iter().zip(&event.input.panel).map(|(node, evaluator)| {
-                json!({ "node": node, "conduct": evaluator.conduct, "committed_at": evaluator.committed_at })
-            }).collect::<Vec<_>>(),
+            "panel_nodes": event.panel_nodes,
         });
         self.compare(check, &expected, &found);
     }
 
-    /// Trust, average gains and the kind's population as they stood just before.
-    async fn input_against_standing(&mut self, event: &TaskSettled) -> Result<()> {
-        let check = "what went in, against the evaluators' and the kind's records before";
-        let Some(before) = self.before.clone() else {
-            self.skip(check, "the node no longer has the state of the block before");
+    /// What treasury and fire have got in the block.
+    async fn books(&mut self, spot: &Spot) -> Result<()> {
+        let check = "what is the treasury's and what is burned after the block";
+        let Some(before) = &spot.before else {
+            self.skip(check, PRUNED);
             return Ok(());
         };
-        let earlier: Vec<(Block, TaskSettled)> = self
-            .events
-            .iter()
-            .filter(|emitted| emitted.index < self.index)
-            .filter_map(|emitted| match &emitted.event {
-                PoqEvent::TaskSettled(_) => match emitted.event.clone() {
-                    PoqEvent::TaskSettled(event) => Some((emitted.block, *event)),
-                    _ => None,
-                },
-                _ => None,
-            })
-            .collect();
-        let mut standing = Vec::new();
-        for node in &event.panel_nodes {
-            let Some(view) = before.node(*node).await? else {
-                standing.push(json!({ "node": node, "missing": true }));
-                continue;
-            };
-            let (mut trust, mut gain_average) = (view.node.trust, view.node.gain_average);
-            for (_, settled) in &earlier {
-                if let Some(place) = settled.panel_nodes.iter().position(|other| other == node) {
-                    if let Some(evaluator) = settled.settlement.panel.get(place) {
-                        (trust, gain_average) = (evaluator.trust, evaluator.gain_average);
+        let Liabilities { mut treasury, mut burned, .. } = before.liabilities().await?;
+        for emitted in &spot.events {
+            let add = |sum: &mut Balance, amount: Balance| *sum = sum.saturating_add(amount);
+            match &emitted.event {
+                PoqEvent::TaskClosed(e) => {
+                    add(&mut treasury, e.settlement.treasury);
+                    add(&mut burned, e.settlement.burned);
+                    add(&mut burned, e.settlement.slashed);
+                }
+                PoqEvent::PanelDrawn(e) => e.vacated.iter().for_each(|lost| add(&mut burned, lost.amount)),
+                PoqEvent::AuditorChanged(e) => {
+                    if let BondChange::Slashed(amount) = e.change {
+                        add(&mut burned, amount);
                     }
                 }
+                // What somebody sent without a message can be withdrawn too, and was never booked.
+                PoqEvent::TreasuryWithdrawn(e) => treasury = treasury.saturating_sub(e.amount),
+                PoqEvent::Burned(e) => burned = burned.saturating_sub(e.amount),
+                _ => {}
             }
-            standing.push(json!({ "node": node, "trust": trust, "gain_average": gain_average }));
         }
-        let population = match before.kind(event.kind).await? {
-            Some(view) => {
-                let mut population = view.kind.population;
-                let mut next = usize::from(view.kind.ring_next);
-                for (block, settled) in earlier.iter().filter(|(_, settled)| settled.kind == event.kind) {
-                    remember(&mut population, &mut next, *block, &settled.settlement);
-                }
-                serde_json::to_value(population).unwrap_or_default()
-            }
-            None => Value::Null,
-        };
-        let found: Vec<Value> = event
-            .panel_nodes
-            .iter()
-            .zip(&event.input.panel)
-            .map(|(node, e)| json!({ "node": node, "trust": e.trust, "gain_average": e.gain_average }))
-            .collect();
+        let after = spot.after.liabilities().await?;
         self.compare(
             check,
-            &json!({ "panel": standing, "population": population }),
-            &json!({ "panel": found, "population": event.input.population }),
+            &json!({ "treasury": treasury.to_json(), "burned": burned.to_json() }),
+            &json!({ "treasury": after.treasury.to_json(), "burned": after.burned.to_json() }),
         );
         Ok(())
     }
 
-    /// The scores that were counted against what was revealed, and the commitments that they open.
-    async fn input_against_reveals(&mut self) -> Result<()> {
-        let check = "the scores, against the reveals and the commitments that they open";
-        let Some(task) = self.record.clone() else {
-            self.skip(check, "the task was collected in the block that it was settled in");
+    /// What led to the end: the draws and the reveals.
+    async fn history(&mut self, spot: &Spot, record: &Task, params: &KindParams) -> Result<()> {
+        if record.panel.iter().all(|seat| seat.node == 0) && !record.filled {
             return Ok(());
-        };
-        let opened = |seat: &&Seat| matches!(seat.state, SeatState::Revealed | SeatState::Mismatched);
-        let wanted: BTreeSet<NodeId> = task.panel.iter().filter(opened).map(|seat| seat.node).collect();
-        let openings = match self.openings(&task, &wanted).await {
-            Ok(openings) => openings,
-            Err(Error::Pruned { .. }) => {
-                self.skip(check, "the node no longer has the blocks of the reveals");
+        }
+        let (draws, reveals) = match self.search(spot, record).await {
+            Ok(found) => found,
+            Err(Error::Pruned { .. } | Error::NoBlock { .. }) => {
+                self.skip("the panel and its reveals", "the node no longer has the blocks since the draw");
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let contract = self.client.contract()?;
+        let check = "the scores, against the reveals and the commitments that they open";
+        let revealed: Vec<_> = record.panel.iter().filter(|seat| seat.state == SeatState::Revealed).collect();
         let (mut expected, mut found, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        for seat in task.panel.iter().filter(opened) {
-            let Some(opening) = openings.get(&seat.node) else {
+        for seat in &revealed {
+            let Some(reveal) = reveals.get(&seat.node) else {
                 missing.push(seat.node);
                 continue;
             };
-            let opens = commit::scores(
-                &contract,
-                self.task,
-                seat.node,
-                &opening.scores,
-                &opening.report_hash,
-                &opening.salt,
-            ) == seat.commitment;
-            expected.push(json!({ "node": seat.node, "opens": opens, "scores": opening.scores }));
-            // The scores of a reveal that opens nothing are not kept.
-            let matched = seat.state == SeatState::Revealed;
-            let scores = if matched { &seat.scores } else { &opening.scores };
-            found.push(json!({ "node": seat.node, "opens": matched, "scores": scores }));
+            let Reveal { task, node, scores, report_hash, salt } = reveal;
+            let commitment = self.network.scores(*task, *node, scores, report_hash, salt);
+            expected.push(json!({ "node": node, "scores": scores, "commitment": commitment.to_json() }));
+            found.push(json!({
+                "node": seat.node,
+                "scores": seat.scores,
+                "commitment": seat.commitment.to_json(),
+            }));
         }
-        self.compare(check, &Value::Array(expected), &Value::Array(found));
+        if !revealed.is_empty() {
+            self.compare(check, &Value::Array(expected), &Value::Array(found));
+        }
         if !missing.is_empty() {
             self.skip("some reveals", format!("no reveal of nodes {missing:?} in the last {SEARCH} blocks"));
+        }
+        for (emitted, event) in &draws {
+            self.seed(record, event);
+            self.panel(record, params, emitted, event).await?;
+        }
+        if !draws.iter().any(|(_, event)| !event.filled) {
+            self.skip("the draw of the panel", format!("it is not in the last {SEARCH} blocks"));
         }
         Ok(())
     }
 
-    /// Searches backwards for the reveals of `wanted`, until the panel's draw.
-    async fn openings(&self, task: &Task, wanted: &BTreeSet<NodeId>) -> Result<BTreeMap<NodeId, Opening>> {
-        let mut openings = BTreeMap::new();
-        let mut number = self.after.block().number;
-        for _ in 0..SEARCH {
-            if openings.len() == wanted.len() {
-                break;
-            }
-            let emitted = if number == self.after.block().number {
-                self.events.clone()
+    /// Searches backwards for the draws and the reveals of the task, until its panel's draw.
+    async fn search(&self, spot: &Spot, record: &Task) -> Result<(Draws, BTreeMap<NodeId, Reveal>)> {
+        let (mut draws, mut reveals) = (Draws::new(), BTreeMap::new());
+        let last = spot.after.block().number;
+        for number in (0..=last).rev().take(SEARCH as usize) {
+            let emitted = if number == last {
+                spot.events.clone()
             } else {
                 let block = self.client.block(At::Number(number)).await?;
-                if block.timestamp_ms < task.drawn_at {
+                if block.timestamp_ms < record.requested_at {
                     break;
                 }
                 self.client.events_at(block).await?
             };
             for item in emitted {
-                let PoqEvent::ScoresRevealed(event) = item.event else { continue };
-                for reveal in event.items {
-                    if reveal.task == self.task && wanted.contains(&reveal.node) {
-                        openings.entry(reveal.node).or_insert(Opening {
-                            scores: reveal.scores,
-                            report_hash: reveal.report_hash,
-                            salt: reveal.salt,
-                        });
+                match &item.event {
+                    PoqEvent::ScoresRevealed(event) => {
+                        for reveal in event.items.iter().filter(|reveal| reveal.task == self.task) {
+                            reveals.entry(reveal.node).or_insert_with(|| reveal.clone());
+                        }
+                    }
+                    PoqEvent::PanelDrawn(_) => {
+                        if let PoqEvent::PanelDrawn(event) = item.event.clone() {
+                            if event.task == self.task {
+                                draws.push((item, *event));
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if draws.iter().any(|(_, event)| !event.filled) {
+                break;
+            }
+        }
+        Ok((draws, reveals))
+    }
+
+    /// The seed of a panel: the requester's secret and the outputs' salts, each against what was committed to.
+    fn seed(&mut self, record: &Task, event: &PanelDrawn) {
+        if event.filled {
+            return;
+        }
+        let opened = || record.outputs.iter().filter(|slot| slot.state == OutputState::Opened);
+        let salts: Vec<_> = opened().map(|slot| slot.salt).collect();
+        let outputs: Vec<_> =
+            opened().map(|slot| self.network.output(self.task, slot.node, &slot.hash, &slot.salt)).collect();
+        let committed: Vec<_> = opened().map(|slot| slot.commitment).collect();
+        let requester = to_account32(&record.requester);
+        let seed = self.network.panel_seed(self.task, &event.secret, &salts);
+        self.compare(
+            "the seed of the panel, from the secret and the salts, and what each party had committed to",
+            &json!({
+                "seed": seed.to_json(),
+                "record": seed.to_json(),
+                "secret": self.network.secret(&requester, &event.secret).to_json(),
+                "outputs": outputs.to_json(),
+            }),
+            &json!({
+                "seed": event.seed.to_json(),
+                "record": record.seed.to_json(),
+                "secret": record.secret_hash.to_json(),
+                "outputs": committed.to_json(),
+            }),
+        );
+    }
+
+    /// A panel, or those who filled its empty seats, drawn again.
+    async fn panel(
+        &mut self,
+        record: &Task,
+        params: &KindParams,
+        emitted: &Emitted,
+        event: &PanelDrawn,
+    ) -> Result<()> {
+        let check = match event.filled {
+            false => "the panel, drawn again from the registry of the block before",
+            true => "who filled the empty seats, drawn again from the registry of the block before",
+        };
+        let Some(before) = parent(self.client, emitted.block).await? else {
+            self.skip(check, PRUNED);
+            return Ok(());
+        };
+        let mut excluded: Vec<Account> = vec![to_account32(&record.requester).0];
+        let mut seated: Vec<Account> = Vec::new();
+        let answering = record.outputs.iter().map(|slot| slot.node);
+        let stayed = record.panel.iter().map(|seat| seat.node);
+        let stayed = stayed.filter(|node| event.filled && *node != 0 && !event.nodes.contains(node));
+        let gone = event.vacated.iter().map(|lost| lost.node);
+        for (node, sits) in
+            answering.chain(gone).map(|node| (node, false)).chain(stayed.map(|node| (node, true)))
+        {
+            let Some(view) = before.node(node).await? else {
+                self.skip(check, format!("node {node} was registered in the block of the draw"));
+                return Ok(());
+            };
+            if sits { &mut seated } else { &mut excluded }.push(to_account32(&view.node.owner).0);
+        }
+        let seats = if event.filled { event.vacated.len() } else { record.panel.len() };
+        let draw = registry::Draw {
+            pool: PoolId { kind: record.kind, role: Role::Evaluator },
+            sealed: record.sealed_epoch,
+            now: epoch_of(emitted.block.timestamp_ms, self.network.epoch_ms),
+            seed: event.seed,
+            round: u8::from(event.filled),
+            seats: u8::try_from(seats).unwrap_or(u8::MAX),
+            seated: &seated,
+            excluded: &excluded,
+        };
+        let drawn = match redraw(&before, &draw, record.terms.evaluator_at_risk).await? {
+            Ok(drawn) => drawn.seats,
+            Err(error) => {
+                self.differ(check, "draw", json!("a draw"), json!(error.to_string()));
+                return Ok(());
+            }
+        };
+        let missed = evaluator_penalty(params, record.terms.evaluator_slot, &Conduct::Missed);
+        let weight = |node: &crate::types::Node| {
+            let weight = &node.standing.weight;
+            *weight.at(record.sealed_epoch).unwrap_or(weight.latest())
+        };
+        let expected = json!({
+            "nodes": drawn.iter().map(|(node, _)| node).collect::<Vec<_>>(),
+            "weights": drawn.iter().map(|(_, node)| weight(node)).collect::<Vec<_>>(),
+            "vacated": vec![missed; event.vacated.len()].to_json(),
+        });
+        let found = json!({
+            "nodes": event.nodes,
+            "weights": event.weights,
+            "vacated": event.vacated.iter().map(|lost| lost.amount).collect::<Vec<_>>().to_json(),
+        });
+        let earlier = self.client.events_at(emitted.block).await?.iter().any(|e| e.index < emitted.index);
+        if expected != found && earlier {
+            self.skip(check, "other messages earlier in the same block have changed who could be drawn");
+        } else {
+            self.compare(check, &expected, &found);
+        }
+        Ok(())
+    }
+
+    /// What the opening of the task's reference has moved, where it was opened.
+    async fn audit(
+        &mut self,
+        spot: &Spot,
+        record: Option<&Task>,
+        params: Option<&KindParams>,
+    ) -> Result<Option<(Block, TaskAudited)>> {
+        let latest = self.client.view().await?.task(self.task).await?.map(|view| view.task);
+        let (Some(task), Some(record), Some(params)) = (latest, record, params) else { return Ok(None) };
+        if !task.audited {
+            return Ok(None);
+        }
+        let check = "the opened reference";
+        let from = spot.after.block().number;
+        let tip = self.client.best().await?.number.min(from.saturating_add(SEARCH));
+        for number in from..=tip {
+            let events = self.client.events_at(At::Number(number)).await?;
+            for emitted in events {
+                let Emitted { block, index, .. } = emitted;
+                if let PoqEvent::TaskAudited(event) = emitted.event {
+                    if event.task == self.task {
+                        self.reference(&Spot::new(self.client, block, index).await?, record, params, &event)
+                            .await?;
+                        return Ok(Some((block, *event)));
                     }
                 }
             }
-            let Some(earlier) = number.checked_sub(1) else { break };
-            number = earlier;
         }
-        Ok(openings)
+        self.skip(check, format!("it was opened, but not in the {SEARCH} blocks after the end"));
+        Ok(None)
     }
 
-    /// The truth that a gold task was settled by, against what the auditor opened, and that against the commitments.
-    fn truth_against_opening(&mut self, event: &TaskSettled) -> Result<()> {
-        let Some(truth) = &event.input.truth else { return Ok(()) };
-        let check = "the truth, computed again from the reference and the outputs that the auditor opened";
-        let contract = self.client.contract()?;
-        let audited = self.events.iter().find_map(|emitted| match &emitted.event {
-            PoqEvent::TaskAudited(audited) if audited.task == self.task => {
-                Some((to_account32(&audited.auditor), audited.opening.clone()))
-            }
-            _ => None,
-        });
-        let Some((auditor, opening)) = audited else {
-            self.differences.push(Difference {
-                check: check.into(),
-                what: "opening".into(),
-                expected: json!("an event that tells what was opened, in the block of the settlement"),
-                found: Value::Null,
-            });
-            return Ok(());
-        };
-        let measured: Vec<_> = opening
-            .outputs
-            .iter()
-            .map(|opened| opened.as_ref().map(|(output, _)| token_f1(&opening.reference, output)))
-            .collect();
-        let (mut expected, mut found) = (json!({ "truth": measured }), json!({ "truth": truth }));
-        match &self.record {
-            None => self.skip(
-                "the auditor's opening, against the task's commitments",
-                "the task was collected in the block that it was settled in",
-            ),
-            Some(task) => {
-                let reference = commit::blake2(&opening.reference);
-                let commitments: Vec<_> = task
-                    .outputs
-                    .iter()
-                    .zip(&opening.outputs)
-                    .map(|(slot, opened)| {
-                        let (output, salt) = opened.as_ref()?;
-                        Some(commit::output(&contract, self.task, slot.node, &commit::blake2(output), salt))
-                    })
-                    .collect();
-                let kept: Vec<_> = task
-                    .outputs
-                    .iter()
-                    .zip(&opening.outputs)
-                    .map(|(slot, opened)| opened.as_ref().map(|_| slot.commitment))
-                    .collect();
-                expected["reference"] =
-                    commit::reference(&contract, &auditor, &reference, &opening.salt).to_json();
-                found["reference"] = task.reference_commitment.to_json();
-                expected["outputs"] = commitments.to_json();
-                found["outputs"] = kept.to_json();
-            }
-        }
-        self.compare(check, &expected, &found);
-        Ok(())
-    }
-
-    /// How the nodes' records changed over the block, against all that the block's events say of them.
-    async fn outcome_against_nodes(&mut self, nodes: Vec<NodeId>) -> Result<()> {
-        let check = "the changes of the nodes' records over the block";
-        let Some(before) = self.before.clone() else {
-            self.skip(check, "the node no longer has the state of the block before");
-            return Ok(());
-        };
-        let (mut expected, mut found) = (serde_json::Map::new(), serde_json::Map::new());
-        for node in nodes {
-            let (Some(old), Some(new)) = (before.node(node).await?, self.after.node(node).await?) else {
-                self.skip(
-                    &format!("the record of node {node}"),
-                    "it was registered or deregistered in the block",
-                );
-                continue;
-            };
-            let mut foretold = Standing::of(&old);
-            for emitted in &self.events {
-                foretold.apply(node, &emitted.event);
-            }
-            expected.insert(node.to_string(), foretold.to_json());
-            found.insert(node.to_string(), Standing::of(&new).to_json());
-        }
-        self.compare(check, &Value::Object(expected), &Value::Object(found));
-        Ok(())
-    }
-
-    /// The kind's memory after the block.
-    async fn outcome_against_kind(&mut self, event: &TaskSettled) -> Result<()> {
-        let check = "the kind's memory after the block";
-        let before = match &self.before {
-            Some(before) => before.kind(event.kind).await?,
-            None => None,
-        };
-        let (Some(old), Some(new)) = (before, self.after.kind(event.kind).await?) else {
-            self.skip(check, "the node no longer has the state of the block before");
-            return Ok(());
-        };
-        let mut population = old.kind.population;
-        let mut next = usize::from(old.kind.ring_next);
-        for emitted in &self.events {
-            if let PoqEvent::TaskSettled(settled) = &emitted.event {
-                if settled.kind == event.kind {
-                    remember(&mut population, &mut next, emitted.block, &settled.settlement);
-                }
-            }
-        }
+    async fn reference(
+        &mut self,
+        spot: &Spot,
+        record: &Task,
+        params: &KindParams,
+        event: &TaskAudited,
+    ) -> Result<()> {
         self.compare(
-            check,
-            &serde_json::to_value(population).unwrap_or_default(),
-            &serde_json::to_value(new.kind.population).unwrap_or_default(),
+            "what the opened reference moves, computed again from what went in",
+            &audit(params, &event.input).to_json(),
+            &event.audit.to_json(),
         );
+        let Opening { reference, salt, outputs } = &event.opening;
+        let delivered =
+            |at: usize| record.outputs.get(at).map(|slot| slot.hash).filter(|hash| *hash != [0; 32]);
+        let hashes: Vec<_> =
+            outputs.iter().map(|text| text.as_ref().map(|text| commit::blake2(text))).collect();
+        let auditor = to_account32(&event.auditor);
+        let opened = self.network.reference(&auditor, &commit::blake2(reference), salt);
+        self.compare(
+            "what the auditor opened, against what was committed to",
+            &json!({ "reference": opened.to_json(), "outputs": hashes.to_json() }),
+            &json!({
+                "reference": record.reference_commitment.to_json(),
+                "outputs": (0..outputs.len()).map(delivered).collect::<Vec<_>>().to_json(),
+            }),
+        );
+        let nodes = event.panel_nodes.iter().copied().filter(|node| *node != 0).collect();
+        let moment = self.replay(spot, record.kind, nodes, "its reference was opened").await?;
+        let check =
+            "what went into that, against the records of the block before and what has happened since";
+        let truth = outputs.iter().map(|text| text.as_ref().map(|text| token_f1(reference, text))).collect();
+        let expected = moment.as_ref().and_then(|(records, _)| {
+            let task = records.tasks.get(&self.task)?;
+            Some(task.audit_input(truth, |node| records.trust(node), records.population.as_ref()?))
+        });
+        match expected {
+            Some(expected) => self.compare(check, &expected.to_json(), &event.input.to_json()),
+            None => self.skip(check, PRUNED),
+        }
         Ok(())
     }
-
-    /// What the task's record keeps of the outcome.
-    fn outcome_against_task(&mut self, event: &TaskSettled) {
-        let check = "the outcome, against the task's record";
-        let Some(task) = &self.record else {
-            return self.skip(check, "the task was collected in the block that it was settled in");
-        };
-        let qualities: Vec<Score> = event.settlement.outputs.iter().map(|o| Score::from(o.quality)).collect();
-        let kept: Vec<Score> = task.outputs.iter().map(|slot| slot.quality).collect();
-        let expected = json!({
-            "phase": "settled",
-            "refund": event.settlement.refund.to_json(),
-            "final_block": self.after.block().number,
-            "qualities": qualities,
-        });
-        let found = json!({
-            "phase": task.phase,
-            "refund": task.refund.to_json(),
-            "final_block": task.final_block,
-            "qualities": kept,
-        });
-        self.compare(check, &expected, &found);
-    }
-
-    async fn refunded(mut self, event: TaskRefunded) -> Result<Explanation> {
-        let ending = match event.reason {
-            RefundReason::Undelivered => Ending::RefundedUndelivered,
-            RefundReason::Undrawn => Ending::RefundedUndrawn,
-            RefundReason::BelowQuorum => Ending::RefundedBelowQuorum,
-        };
-        let record = self.record.clone();
-        let params = match &record {
-            Some(task) => self.after.params(task.kind, task.version).await?,
-            None => None,
-        };
-        let check = "the refund and the penalties, against the task's record";
-        match (&record, &params) {
-            (Some(task), Some(params)) => {
-                let expected = json!({
-                    "requester": task.requester.to_json(),
-                    "refund": task.fee.to_json(),
-                    "kept": task.fee.to_json(),
-                    "penalties": owed(params, task, event.reason),
-                });
-                let found = json!({
-                    "requester": event.requester.to_json(),
-                    "refund": event.refund.to_json(),
-                    "kept": task.refund.to_json(),
-                    "penalties": event.penalties.iter().map(|p| (p.node, p.amount.to_string()))
-                        .collect::<BTreeMap<_, _>>(),
-                });
-                self.compare(check, &expected, &found);
-            }
-            _ => self.skip(check, "the task was collected in the block that it was refunded in"),
-        }
-        let mut nodes: BTreeSet<NodeId> = event.penalties.iter().map(|penalty| penalty.node).collect();
-        if let Some(task) = &record {
-            nodes.extend(task.outputs.iter().map(|slot| slot.node));
-        }
-        self.outcome_against_nodes(nodes.into_iter().collect()).await?;
-        let slashed = event.penalties.iter().fold(0u128, |sum, penalty| sum.saturating_add(penalty.amount));
-        let lines =
-            event.penalties.iter().map(|penalty| penalty_line(record.as_ref(), penalty.node, penalty.amount));
-        Ok(Explanation {
-            task: self.task,
-            contract: self.client.contract()?,
-            requester: to_account32(&event.requester),
-            kind: record.as_ref().map(|task| task.kind),
-            version: record.as_ref().map(|task| task.version),
-            block: self.after.block(),
-            ending,
-            params,
-            input: None,
-            recorded: None,
-            recomputed: None,
-            nodes: lines.collect(),
-            totals: Totals {
-                fee: event.refund,
-                paid: 0,
-                protocol_fee: 0,
-                forfeited: 0,
-                refund: event.refund,
-                slashed,
-            },
-            checks: self.checks,
-            differences: self.differences,
-        })
-    }
 }
 
-/// What a seat counts as in a settlement.
-fn conduct(seat: &Seat) -> Conduct {
-    match seat.state {
-        SeatState::Drawn => Conduct::Missed,
-        SeatState::Committed | SeatState::Mismatched => Conduct::Unrevealed,
-        SeatState::Revealed => Conduct::Revealed(seat.scores.clone()),
-    }
-}
+/// The draws of a task, the last one first.
+type Draws = Vec<(Emitted, PanelDrawn)>;
 
-/// What nodes owe when a task is refunded, by node.
-fn owed(params: &KindParams, task: &Task, reason: RefundReason) -> BTreeMap<NodeId, String> {
-    let missed = params.missed_penalty.of(task.inference_at_risk);
-    let outputs = task
-        .outputs
-        .iter()
-        .map(|slot| (slot.node, if slot.committed_at > 0 { 0 } else { missed }))
-        .collect::<Vec<_>>();
-    let panel = task
-        .panel
-        .iter()
-        .filter(|_| reason == RefundReason::BelowQuorum)
-        .map(|seat| (seat.node, unsettled_penalty(params, &conduct(seat))));
-    outputs
-        .into_iter()
-        .chain(panel)
-        .filter(|(_, amount)| *amount > 0)
-        .map(|(n, a)| (n, a.to_string()))
-        .collect()
-}
-
-/// What a kind remembers after a settlement.
-fn remember(population: &mut Population, next: &mut usize, block: Block, settlement: &Settlement) {
-    if let Some(quality) = settlement.consensus {
-        if let Some(entry) = population.ring.get_mut(*next) {
-            *entry = RingEntry { settled_at: block.timestamp_ms, quality };
-        }
-        *next = next.saturating_add(1) % RING;
-    }
-    population.reference = settlement.reference;
-    population.gain_average = settlement.gain_average;
-}
-
-/// The part of a node's record that events tell all about.
-struct Standing {
-    /// Free, locked and unbonding together.
-    stake: Balance,
-    claimable: Balance,
-    withdrawn: Balance,
-    slashed: Balance,
-    settled: u32,
-    trust: poq_core::Ratio,
-    gain_average: i64,
-}
-
-impl Standing {
-    fn of(view: &NodeView) -> Standing {
-        let node = &view.node;
-        Standing {
-            stake: node.free.saturating_add(node.locked).saturating_add(node.unbonding),
-            claimable: node.claimable,
-            withdrawn: node.withdrawn,
-            slashed: node.slashed,
-            settled: node.settled,
-            trust: node.trust,
-            gain_average: node.gain_average,
-        }
-    }
-
-    fn slash(&mut self, amount: Balance) {
-        self.stake = self.stake.saturating_sub(amount);
-        self.slashed = self.slashed.saturating_add(amount);
-    }
-
-    fn apply(&mut self, node: NodeId, event: &PoqEvent) {
-        match event {
-            PoqEvent::Staked(e) if e.node == node => self.stake = self.stake.saturating_add(e.amount),
-            PoqEvent::StakeWithdrawn(e) if e.node == node => self.stake = self.stake.saturating_sub(e.amount),
-            PoqEvent::Claimed(e) if e.node == node => {
-                self.claimable = self.claimable.saturating_sub(e.amount);
-                self.withdrawn = self.withdrawn.saturating_add(e.amount);
-            }
-            PoqEvent::TaskRefunded(e) => {
-                e.penalties.iter().filter(|p| p.node == node).for_each(|p| self.slash(p.amount));
-            }
-            PoqEvent::PanelReleased(e) => {
-                e.penalties.iter().filter(|p| p.node == node).for_each(|p| self.slash(p.amount));
-            }
-            PoqEvent::TaskSettled(e) => {
-                let output =
-                    e.output_nodes.iter().position(|n| *n == node).and_then(|i| e.settlement.outputs.get(i));
-                if let Some(output) = output {
-                    self.claimable = self.claimable.saturating_add(output.payout);
-                    self.slash(output.slashed);
-                    self.settled = self.settled.saturating_add(1);
-                }
-                let seat =
-                    e.panel_nodes.iter().position(|n| *n == node).and_then(|i| e.settlement.panel.get(i));
-                if let Some(seat) = seat {
-                    self.claimable = self.claimable.saturating_add(seat.payout);
-                    self.slash(seat.slashed);
-                    self.settled = self.settled.saturating_add(1);
-                    self.trust = seat.trust;
-                    self.gain_average = seat.gain_average;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "stake": self.stake.to_json(),
-            "claimable": self.claimable.to_json(),
-            "withdrawn": self.withdrawn.to_json(),
-            "slashed": self.slashed.to_json(),
-            "settled": self.settled,
-            "trust": self.trust,
-            "gain_average": self.gain_average,
-        })
-    }
-}
-
-fn node_lines(params: &KindParams, event: &TaskSettled) -> Vec<NodeLine> {
+fn node_lines(
+    params: &KindParams,
+    event: &TaskClosed,
+    trusted: Option<&[crate::types::TrustState]>,
+) -> Vec<NodeLine> {
+    let TaskClosed { input, settlement, .. } = event;
     let count = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);
-    let split =
-        params.split(event.input.fee, count(event.input.outputs.len()), count(event.input.panel.len()));
+    let split = params.split(input.fee, count(input.outputs.len()), count(input.panel.len()));
     let slots = split.map_or((0, 0), |split| (split.inference_slot, split.evaluator_slot));
-    let outputs =
-        event.output_nodes.iter().zip(event.input.outputs.iter().zip(&event.settlement.outputs)).map(
-            |(node, (input, out))| NodeLine {
+    let scored = settlement.ending == Ending::Consensus;
+    let outputs = event.output_nodes.iter().zip(input.outputs.iter().zip(&settlement.outputs)).map(
+        |(node, (input, out))| {
+            let (conduct, latency_ms) = match input.answer {
+                Answer::Delivered { latency_ms } => ("delivered", Some(latency_ms)),
+                Answer::Declined => ("declined", None),
+                Answer::Unopened => ("unopened", None),
+                Answer::Missed => ("missed", None),
+            };
+            NodeLine {
                 node: *node,
                 role: "inference",
-                conduct: if input.latency_ms.is_some() { "delivered" } else { "missed" },
+                conduct,
                 alpha: params.inference_weights.alpha.ppb(),
-                quality_or_merit: out.quality.map(|q| q.ppb()),
+                quality_or_merit: out.quality.map(|quality| quality.ppb()),
                 beta: params.inference_weights.beta.ppb(),
                 cost: out.cost.ppb(),
                 net: out.net,
-                latency_ms: input.latency_ms,
+                latency_ms,
                 price: input.price,
                 slot: slots.0,
                 payout: out.payout,
@@ -908,69 +808,41 @@ fn node_lines(params: &KindParams, event: &TaskSettled) -> Vec<NodeLine> {
                 deviation: None,
                 gain: None,
                 trust: None,
-            },
-        );
-    let drawn_at = event.input.drawn_at;
-    let panel = event.panel_nodes.iter().zip(event.input.panel.iter().zip(&event.settlement.panel)).map(
-        |(node, (input, out))| NodeLine {
+            }
+        },
+    );
+    let seats = event.panel_nodes.iter().zip(input.panel.iter().zip(&settlement.panel)).enumerate();
+    let panel = seats.filter(|(_, (node, _))| **node != 0).map(|(place, (node, (input, out)))| {
+        let conduct = match &input.conduct {
+            Conduct::Vacant => "vacant",
+            Conduct::Missed => "missed",
+            Conduct::Waited => "waited",
+            Conduct::Unrevealed => "unrevealed",
+            Conduct::Revealed(scores) if has_no_input(scores) => "no_input",
+            Conduct::Revealed(_) => "revealed",
+        };
+        let revealed = scored && conduct == "revealed";
+        let after = trusted.and_then(|states| states.get(place)).map_or(input.trust, |state| state.trust);
+        NodeLine {
             node: *node,
             role: "evaluator",
-            conduct: match input.conduct {
-                Conduct::Missed => "missed",
-                Conduct::Unrevealed => "unrevealed",
-                Conduct::Revealed(_) => "revealed",
-            },
+            conduct,
             alpha: params.evaluator_weights.alpha.ppb(),
-            quality_or_merit: Some(out.merit.ppb()),
+            quality_or_merit: revealed.then_some(out.merit.ppb()),
             beta: params.evaluator_weights.beta.ppb(),
             cost: out.cost.ppb(),
             net: out.net,
-            latency_ms: latency(input, drawn_at),
+            latency_ms: (input.latency_ms > 0).then_some(input.latency_ms),
             price: 0,
             slot: slots.1,
             payout: out.payout,
             slashed: out.slashed,
-            deviation: Some(out.deviation.ppb()),
+            deviation: revealed.then_some(out.deviation.ppb()),
             gain: out.gain,
-            trust: Some((input.trust.ppb(), out.trust.ppb())),
-        },
-    );
+            trust: Some((input.trust.ppb(), after.ppb())),
+        }
+    });
     outputs.chain(panel).collect()
-}
-
-fn latency(evaluator: &EvaluatorInput, drawn_at: u64) -> Option<u64> {
-    (evaluator.committed_at > 0).then(|| evaluator.committed_at.saturating_sub(drawn_at))
-}
-
-/// A node's line in a refund: all it has is a penalty.
-fn penalty_line(task: Option<&Task>, node: NodeId, slashed: Balance) -> NodeLine {
-    let seat = task.and_then(|task| task.panel.iter().find(|seat| seat.node == node));
-    let role = if seat.is_some() { Role::Evaluator } else { Role::Inference };
-    NodeLine {
-        node,
-        role: match role {
-            Role::Inference => "inference",
-            Role::Evaluator => "evaluator",
-        },
-        conduct: match seat.map(conduct) {
-            Some(Conduct::Unrevealed) => "unrevealed",
-            Some(Conduct::Revealed(_)) => "revealed",
-            Some(Conduct::Missed) | None => "missed",
-        },
-        alpha: 0,
-        quality_or_merit: None,
-        beta: 0,
-        cost: 0,
-        net: 0,
-        latency_ms: None,
-        price: 0,
-        slot: 0,
-        payout: 0,
-        slashed,
-        deviation: None,
-        gain: None,
-        trust: None,
-    }
 }
 
 /// Every leaf that differs, by its path.
@@ -1025,27 +897,5 @@ mod tests {
         diff("c", "x", &json!({ "a": 1 }), &json!({}), &mut out);
         assert_eq!(out.len(), 2);
         assert_eq!(out[1].what, "x.a");
-    }
-
-    #[test]
-    fn the_ring_goes_round() {
-        let mut population = Population { ring: vec![RingEntry::default(); RING], ..Population::default() };
-        let mut next = RING - 1;
-        let block = Block { number: 1, hash: subxt::utils::H256::zero(), timestamp_ms: 5 };
-        let settlement = Settlement {
-            outputs: Vec::new(),
-            panel: Vec::new(),
-            protocol_fee: 0,
-            slashed: 0,
-            forfeited: 0,
-            refund: 0,
-            consensus: Some(poq_core::Ratio::ONE),
-            reference: poq_core::Ratio::from_permille(7),
-            gain_average: -3,
-        };
-        remember(&mut population, &mut next, block, &settlement);
-        assert_eq!(next, 0);
-        assert_eq!(population.ring[RING - 1], RingEntry { settled_at: 5, quality: poq_core::Ratio::ONE });
-        assert_eq!((population.reference, population.gain_average), (poq_core::Ratio::from_permille(7), -3));
     }
 }

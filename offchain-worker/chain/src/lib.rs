@@ -6,6 +6,7 @@
 //! | [`view`] | [`View`]: every query of the contract, at one block |
 //! | [`messages`] | every message of the contract, typed by the contract's own call builders |
 //! | [`submit`] | [`Submitter`]: dry run, nonce, signature, inclusion, outcome |
+//! | [`pool`] | staking pools: every query and message of the pool contract |
 //! | [`events`] | [`PoqEvent`]: what the contract says happened |
 //! | [`cost`] | what a call would cost, before it is sent |
 //! | [`deploy`] | putting the contract on a chain |
@@ -13,7 +14,7 @@
 //! | [`url`] | [`NodeUrl`]: a node's address, never shown with its key |
 //! | [`stake`] | what taking stake out does |
 //! | [`commit`] | the hashes of commitments |
-//! | [`explain`] | replaying a settlement from what the chain shows |
+//! | [`explain`] | replaying how a task ended from what the chain shows |
 //! | [`json`] | a JSON form for everything above |
 //! | [`error`] | [`Error`] and its [`Class`] |
 //!
@@ -34,6 +35,9 @@ pub mod json;
 mod keyfile;
 pub mod messages;
 pub mod options;
+pub mod pool;
+mod redraw;
+mod replay;
 mod runtime;
 pub mod signer;
 pub mod stake;
@@ -45,10 +49,11 @@ pub mod view;
 
 pub use account::{to_account32, to_ink, InkAccountId};
 pub use client::{AccountInfo, At, Block, ChainInfo, Client, Funds, Hold, Upcoming};
+pub use commit::Network;
 pub use cost::{Cost, Quote};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
-pub use events::{Emitted, FinalEvent, Outcome, PoqEvent};
+pub use events::{Emitted, FinalEvent, PoqEvent};
 pub use messages::Message;
 pub use options::{Confirm, Mortality, Options};
 pub use poq_contract::errors::Error as ContractError;

@@ -1,9 +1,9 @@
 //! Keys: read from files that nobody else can read, never from arguments, never printed. [`crate::keyfile`] says which forms of file
 //! there are.
 
-use crate::commit;
+use crate::commit::{self, Network};
 use crate::keyfile::{self, Content};
-use crate::types::{NodeId, Purpose, Salt, TaskId};
+use crate::types::{Hash, NodeId, Purpose, Salt, TaskId};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -273,8 +273,14 @@ impl Keys {
     }
 
     /// The salt of one commitment of this key's node. A node that lost everything but its key derives it again.
-    pub fn salt(&self, contract: &AccountId32, task: TaskId, node: NodeId, purpose: Purpose) -> Salt {
-        commit::salt(self.salt_secret.expose_secret(), contract, task, node, purpose)
+    pub fn salt(&self, network: &Network, task: TaskId, node: NodeId, purpose: Purpose) -> Salt {
+        network.salt(self.salt_secret.expose_secret(), task, node, purpose)
+    }
+
+    /// The secret of this key's request with this reference commitment: its part of the seed of the panel. A requester that lost
+    /// everything but its key derives it again. It must not leave this process before the task's outputs are sealed for good.
+    pub fn request_secret(&self, network: &Network, reference_commitment: &Hash) -> Hash {
+        network.request_secret(self.salt_secret.expose_secret(), reference_commitment)
     }
 
     pub(crate) fn signer(&self) -> &Keypair {
@@ -664,9 +670,9 @@ mod tests {
 
     #[test]
     fn salts_come_from_the_secret_alone() {
-        let contract = AccountId32([1; 32]);
+        let network = Network::new(subxt::utils::H256([1; 32]), AccountId32([1; 32]), 1);
         let salt = |uri: &str, task, node, purpose| {
-            Keys::from_uri(&SecretString::from(uri)).unwrap().salt(&contract, task, node, purpose)
+            Keys::from_uri(&SecretString::from(uri)).unwrap().salt(&network, task, node, purpose)
         };
         let base = salt("//Alice", 1, 2, Purpose::Output);
         assert_eq!(base, salt("//Alice", 1, 2, Purpose::Output));
@@ -676,7 +682,7 @@ mod tests {
         assert_ne!(base, salt("//Bob", 1, 2, Purpose::Output));
         // The same key out of a backup derives the same salts.
         let backup = Keys::load(file(BACKUP, 0o600).path(), Some(&SecretString::from("whoisalice"))).unwrap();
-        assert_eq!(base, backup.salt(&contract, 1, 2, Purpose::Output));
+        assert_eq!(base, backup.salt(&network, 1, 2, Purpose::Output));
     }
 
     #[test]

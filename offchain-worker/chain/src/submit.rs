@@ -15,7 +15,6 @@ use crate::options::{Confirm, Mortality, Options};
 use crate::runtime::{RawEvent, Signed};
 use crate::signer::Keys;
 use crate::transport::Backoff;
-use crate::view::decode_return;
 use parity_scale_codec::Decode;
 use parking_lot::Mutex;
 use poq_contract::errors::Error as ContractError;
@@ -239,7 +238,8 @@ impl Submitter {
     /// `Rejected` where the contract refuses it; `ContractAbsent`; `InsufficientFunds`; `Dispatch`; or where the node cannot
     /// be asked.
     pub async fn dry_run<T: Decode>(&self, message: &Message<T>) -> Result<DryRun<T>> {
-        let contract = self.client.contract()?;
+        // A contract of another chain gets nothing from here.
+        let contract = message.to().unwrap_or(self.client.network().await?.contract);
         let account = self.account();
         let executed =
             self.client.dry_call(&account, &contract, message.value(), message.data(), None).await?;
@@ -254,9 +254,7 @@ impl Submitter {
                 return Err(self.dry_run_refused(message.name(), failure, needed).await);
             }
         };
-        let value: std::result::Result<T, ContractError> =
-            decode_return(&contract, message.name(), returned.reverted, &returned.data)?;
-        match value {
+        match message.read(&contract, returned.reverted, &returned.data)? {
             Ok(value) => Ok(DryRun { value, gas: gas_required, deposit }),
             Err(error) => Err(Error::Rejected { message: message.name(), error }),
         }
@@ -304,7 +302,7 @@ impl Submitter {
         deposit_margin: u32,
     ) -> Result<Receipt<T>, Attempt> {
         let name = message.name();
-        let contract = self.client.contract()?;
+        let contract = message.to().map_or_else(|| self.client.contract(), Ok)?;
         let mut dry = self.dry_run(message).await;
         if self.client.options().nudge && message.is_early(&answer_of(&dry)) {
             // A dry run sees the best block's number and time; the call itself would run in the next one.
@@ -382,7 +380,7 @@ impl Submitter {
         if failure.is("Contracts", "ContractReverted") {
             // The chain does not say why; the state that it failed in does.
             return match self.dry_run(message).await {
-                Err(error @ Error::Rejected { .. }) => error,
+                Err(error @ (Error::Rejected { .. } | Error::PoolRejected { .. })) => error,
                 Ok(_) | Err(_) => Error::Outdated { call, failure },
             };
         }
@@ -791,7 +789,7 @@ mod tests {
         spawnable(crate::deploy::find_or_deploy(
             submitter,
             &crate::deploy::Artifact { code: Vec::new(), code_hash: H256::zero() },
-            crate::types::GlobalParams::default(),
+            &crate::deploy::Setup { epoch_ms: 1, global: Default::default() },
             &[],
         ));
     }

@@ -5,11 +5,13 @@ use crate::client::{Block, Client};
 use crate::error::{Error, Result};
 use crate::messages::{contract, encode, Encoded};
 use crate::types::{
-    Auditor, Balances, GlobalParams, Hash, KindId, KindParams, KindView, Liabilities, NodeId, NodeView,
-    Overview, Quote, Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
+    Auditor, Balances, Change, GlobalParams, Holding, KindId, KindParams, KindView, Liabilities, NodeId,
+    NodeView, Overview, Pending, Quote, Solvency, TaskId, TaskView, NODES_PAGE, TASKS_PAGE, TASKS_SCAN,
 };
 use ink::primitives::LangError;
-use parity_scale_codec::{Decode, DecodeAll};
+use ink::storage::traits::{Packed, StorageKey};
+use ink::storage::Mapping;
+use parity_scale_codec::{Decode, DecodeAll, Encode};
 use subxt::utils::AccountId32;
 
 /// The contract's state at one block. Needs no key: queries are dry runs.
@@ -31,18 +33,32 @@ impl View {
     }
 
     async fn query<R: Decode>(&self, name: &'static str, encoded: Encoded<R>) -> Result<R> {
+        self.query_of(&self.contract, name, encoded).await
+    }
+
+    /// The client that asks.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Asks a contract, this one or another.
+    pub(crate) async fn query_of<R: Decode>(
+        &self,
+        contract: &AccountId32,
+        name: &'static str,
+        encoded: Encoded<R>,
+    ) -> Result<R> {
         // Anybody may ask: the contract itself does, an account that surely exists where the contract does.
-        let origin = &self.contract;
         let executed =
-            self.client.dry_call(origin, &self.contract, 0, &encoded.data, Some(self.block.hash)).await?;
+            self.client.dry_call(contract, contract, 0, &encoded.data, Some(self.block.hash)).await?;
         let returned = executed.result.map_err(|failure| {
             if failure.is("Contracts", "ContractNotFound") {
-                self.client.absent(self.contract)
+                self.client.absent(*contract)
             } else {
                 Error::Dispatch { call: name, failure }
             }
         })?;
-        decode_return(&self.contract, name, returned.reverted, &returned.data)
+        decode_return(contract, name, returned.reverted, &returned.data)
     }
 
     /// What the contract is and owes at a glance.
@@ -85,7 +101,7 @@ impl View {
         Ok(self.overview().await?.global)
     }
 
-    /// A kind with its newest parameters.
+    /// A kind with its newest parameters, what its settlements have left behind, and the sizes of its pools.
     ///
     /// # Errors
     /// As of every query.
@@ -115,7 +131,7 @@ impl View {
     /// As of every query.
     pub async fn quote(&self, kind: KindId, outputs: u8, panel: u8) -> Result<Option<Quote>> {
         let Some(view) = self.kind(kind).await? else { return Ok(None) };
-        let params = view.params;
+        let params = view.kind.params;
         let taken = (1..=params.outputs_max).contains(&outputs)
             && (params.panel_min..=params.panel_max).contains(&panel);
         Ok(taken.then(|| Quote::of(&params, outputs, panel)).flatten())
@@ -127,6 +143,14 @@ impl View {
     /// As of every query.
     pub async fn node(&self, node: NodeId) -> Result<Option<NodeView>> {
         self.query("node", encode(contract().node(node))).await
+    }
+
+    /// What a node's stake and rewards are: small, and in a form that later versions keep.
+    ///
+    /// # Errors
+    /// As of every query.
+    pub async fn holding(&self, node: NodeId) -> Result<Option<Holding>> {
+        self.query("holding", encode(contract().holding(node))).await
     }
 
     /// A page of nodes from number `from` on; the contract caps `limit`.
@@ -259,12 +283,40 @@ impl View {
         Ok(self.overview().await?.solvency())
     }
 
-    /// The entropy that the next draw starts from.
+    /// What the owner has announced, each with the block time from when anybody may enact it.
     ///
     /// # Errors
     /// As of every query.
-    pub async fn entropy(&self) -> Result<Hash> {
-        Ok(self.overview().await?.entropy)
+    pub async fn pending(&self) -> Result<Vec<Pending<Change>>> {
+        self.query("pending", encode(contract().pending())).await
+    }
+
+    /// A record as the contract stores it, in the mapping `M` that it declares: for what no query tells.
+    pub(crate) async fn cell<M: Cells>(&self, key: M::Key) -> Result<Option<M::Value>> {
+        let Some(bytes) = self.client.cell(&self.contract, M::key(key), self.block.hash).await? else {
+            return Ok(None);
+        };
+        M::Value::decode_all(&mut &bytes[..])
+            .map(Some)
+            .map_err(|e| Error::decode("a record of the contract", e))
+    }
+}
+
+/// A mapping of the contract's storage.
+pub(crate) trait Cells {
+    type Key;
+    type Value: Decode;
+
+    /// Where the record of a key is.
+    fn key(key: Self::Key) -> Vec<u8>;
+}
+
+impl<K: Encode, V: Packed, S: StorageKey> Cells for Mapping<K, V, S> {
+    type Key = K;
+    type Value = V;
+
+    fn key(key: K) -> Vec<u8> {
+        (S::KEY, key).encode()
     }
 }
 
@@ -290,7 +342,6 @@ pub(crate) fn decode_return<R: Decode>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parity_scale_codec::Encode;
     use poq_contract::errors::Error as ContractError;
 
     #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use futures::StreamExt;
-use poq_chain::types::Role;
+use poq_chain::types::{Change, Draw, Request, Role};
 use poq_chain::{messages, At, Class, Client, Confirm, Error, Options, SendOptions};
 use poq_sandbox::{SandboxConfig, SandboxNode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -243,7 +243,7 @@ async fn a_client_connects_and_deploys_through_refusals() {
     node.refuse_every(3, -32_999, "RPC rate limit exceeded");
     let client = within(60, Client::connect(&server.url(), None, options())).await.unwrap();
     let alice = client.submitter(keys("//Alice"));
-    let deployed = poq_chain::deploy::deploy(&alice, &artifact(), global(), b"busy").await.unwrap();
+    let deployed = poq_chain::deploy::deploy(&alice, &artifact(), &setup(), b"busy").await.unwrap();
     let client = client.with_contract(deployed.address);
     assert_eq!(client.view().await.unwrap().node_count().await.unwrap(), 0);
     assert!(node.refuse_every(0, 0, "") > 5);
@@ -314,7 +314,7 @@ async fn ten_calls_of_one_key_at_once_all_land() {
                 let sender = client.submitter(keys("//Alice"));
                 gathering.wait().await;
                 match index {
-                    0 | 1 => poq_chain::deploy::deploy(&sender, &artifact(), global(), &[index])
+                    0 | 1 => poq_chain::deploy::deploy(&sender, &artifact(), &setup(), &[index])
                         .await
                         .map(|deployed| assert!(deployed.created)),
                     2..=4 => sender.transfer(&bob, UNIT).await.map(drop),
@@ -388,6 +388,11 @@ async fn no_error_and_no_log_line_holds_a_nodes_key() {
     told.push(absent.code_hash().await.unwrap_err().to_string());
     // The first goes away, and the second is of another chain.
     drop(server);
+    let gone = std::time::Instant::now() + Duration::from_secs(20);
+    while client.best().await.is_ok() {
+        assert!(std::time::Instant::now() < gone, "a server that is gone still answers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     for _ in 0..3 {
         let error = client.best().await.unwrap_err();
         told.push(format!("{error} {error:?}"));
@@ -517,12 +522,12 @@ async fn a_real_node_behaves_the_same() {
     println!("{:?} {:?}", client.chain(), client.best().await.unwrap());
     let alice = client.submitter(keys("//Alice"));
     let salt: [u8; 8] = rand::random();
-    let deployed = poq_chain::deploy::find_or_deploy(&alice, &artifact(), global(), &salt).await.unwrap();
+    let deployed = poq_chain::deploy::find_or_deploy(&alice, &artifact(), &setup(), &salt).await.unwrap();
     assert!(deployed.created);
     let client = client.with_contract(deployed.address);
     assert_eq!(client.code_hash().await.unwrap(), artifact().code_hash);
     let owner = client.submitter(keys("//Alice"));
-    owner.send(messages::set_kind(KIND, params())).await.unwrap();
+    owner.send(messages::propose(Change::Kind(KIND, params()))).await.unwrap();
     let mut nodes = Vec::new();
     for (role, index) in
         [(Role::Inference, 0), (Role::Evaluator, 1), (Role::Evaluator, 2), (Role::Evaluator, 3)]
@@ -530,7 +535,7 @@ async fn a_real_node_behaves_the_same() {
         let sender = client.submitter(keys(&format!("//Real//{index}")));
         owner.transfer(&sender.account(), 1_000 * UNIT).await.unwrap();
         let id = sender
-            .send(messages::register(registration(role, index, &sender.account()), 50 * UNIT))
+            .send(messages::register(registration(role, index, &sender.account()), 200 * UNIT))
             .await
             .unwrap();
         nodes.push((id.value, sender));
@@ -548,10 +553,16 @@ async fn a_real_node_behaves_the_same() {
     let receipt = owner.send_with(messages::set_paused(false), until_final).await.unwrap();
     assert!(client.finalized().await.unwrap().number >= receipt.block.number);
     // A panel right after the commitment: nobody else makes blocks here.
-    let task =
-        owner.send(messages::request_task(KIND, 1, 3, input(), [7; 32], 10 * UNIT)).await.unwrap().value;
-    sender.send(messages::commit_output(task, node, [1; 32])).await.unwrap();
-    let drawn = owner.send(messages::draw_panel(task)).await.unwrap();
+    let network = client.network().await.unwrap();
+    let asked = Request { nodes: vec![node], ..request(&network, owner.keys(), 1, 3) };
+    let secret = owner.keys().request_secret(&network, &asked.reference_commitment);
+    let task = owner.send(messages::request_task(asked)).await.unwrap().value;
+    let opened = opened(&network, &sender, task, node);
+    let commitment = network.output(task, node, &opened.hash, &opened.salt);
+    sender.send(messages::commit_output(task, node, commitment)).await.unwrap();
+    let drawn =
+        owner.send(messages::draw_panel(Draw { task, secret, openings: vec![Some(opened)] })).await.unwrap();
+    assert!(drawn.value);
     assert_eq!(drawn.events.len(), 1);
     let record = client.view().await.unwrap().task(task).await.unwrap().unwrap();
     assert_eq!(record.task.panel.len(), 3);

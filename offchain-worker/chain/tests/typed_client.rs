@@ -5,15 +5,32 @@ mod common;
 
 use common::*;
 use futures::StreamExt;
-use poq_chain::deploy::{address_of, check_code, deploy, find_or_deploy, Artifact};
-use poq_chain::explain::{explain, explain_at, explain_event, Ending};
+use poq_chain::deploy::{address_of, check_code, deploy, find_or_deploy, Artifact, Setup};
+use poq_chain::explain::{explain, explain_at, explain_event, Ending, Explanation};
 use poq_chain::json::ToJson;
-use poq_chain::types::{Commit, Opening, Phase, Ratio, Role, Score, Step};
-use poq_chain::{commit, messages, At, Class, Confirm, ContractError, Error, Outcome, PoqEvent, SendOptions};
+use poq_chain::types::{
+    Answer, Change, Decline, DeclineReason, Draw, Lever, NodeId, Open, Opening, Phase, Ratio, Refusal,
+    Request, Role, Step,
+};
+use poq_chain::{
+    commit, messages, At, Class, Confirm, ContractError, Error, Options, PoqEvent, SendOptions, Submitter,
+};
 use poq_sandbox::{Finality, SandboxConfig};
 use std::time::Duration;
 
-const FEE: u128 = 10 * UNIT;
+/// What was compared agrees, and nothing was left out.
+fn whole(explanation: &Explanation) {
+    assert!(explanation.agrees(), "{:#?}", explanation.differences);
+    assert_eq!(explanation.skipped().count(), 0, "{:?}", explanation.checks);
+    let totals = &explanation.totals;
+    let sum = totals.paid + totals.keepers + totals.treasury + totals.burned + totals.refund;
+    assert_eq!((sum, totals.fee), (FEE, FEE));
+}
+
+/// The checks that were made, by how their names begin.
+fn checked(explanation: &Explanation, what: &str) -> usize {
+    explanation.checks.iter().filter(|check| check.what.starts_with(what)).count()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_lives_from_request_to_claim() {
@@ -21,15 +38,20 @@ async fn a_task_lives_from_request_to_claim() {
     let inference = world.nodes(Role::Inference, 2).await;
     let evaluators = world.nodes(Role::Evaluator, 4).await;
     let requester = world.sender("//Requester").await;
-    let contract = world.contract();
+    world.next_epoch();
+    let network = world.network().await;
 
     let quote = world.client.view().await.unwrap().quote(KIND, 2, 3).await.unwrap().unwrap();
-    assert!(quote.fee_min <= FEE);
-    let requested = requester.send(messages::request_task(KIND, 2, 3, input(), [7; 32], FEE)).await.unwrap();
+    assert!(quote.fee_min <= FEE && FEE <= quote.fee_max);
+    let asked = request(&network, requester.keys(), 2, 3);
+    let requested = requester.send(messages::request_task(asked.clone())).await.unwrap();
     let task = requested.value;
     assert_eq!(task, 1);
     assert!(matches!(&requested.events[..], [PoqEvent::TaskRequested(event)] if event.fee == FEE));
     assert!(requested.fee.unwrap() > 0);
+    // A commitment that is used again tells something.
+    let again = requester.send(messages::request_tasks(vec![asked])).await.unwrap_err();
+    assert_eq!(again.rejection(), Some(ContractError::BadCommitment));
 
     let view = world.client.view().await.unwrap();
     let drawn: Vec<u32> =
@@ -41,72 +63,65 @@ async fn a_task_lives_from_request_to_claim() {
     world.node.advance_ms(3_000).unwrap();
     for node in &drawn {
         let sender = sender_of(&inference, *node);
-        let salt = sender.keys().salt(&contract, task, *node, poq_chain::types::Purpose::Output);
-        let commitment = commit::output(&contract, task, *node, &commit::blake2(b"output"), &salt);
-        sender.send(messages::commit_output(task, *node, commitment)).await.unwrap();
+        world.deliver(sender, task, *node).await;
         // A worker that lost the answer sends the same again.
+        let commitment =
+            world.task(task).await.outputs.iter().find(|slot| slot.node == *node).unwrap().commitment;
         let again = sender.send(messages::commit_output(task, *node, commitment)).await.unwrap();
         assert!(again.events.is_empty());
         let other = sender.send(messages::commit_output(task, *node, [9; 32])).await.unwrap_err();
-        assert_eq!(other.class(), Class::Rejected(ContractError::AlreadyCommitted));
+        assert_eq!(other.class(), Class::Rejected(ContractError::Task(Refusal::AlreadyCommitted)));
+        assert_eq!(other.refusal(), Some(Refusal::AlreadyCommitted));
     }
 
-    // The best block is the one of the last commitment: only the next may draw. Nobody but us makes blocks here.
-    let best = world.client.best().await.unwrap();
     let record = world.client.view().await.unwrap().task(task).await.unwrap().unwrap();
-    assert_eq!(record.step, Step::Draw);
-    assert!(best.number > 0);
-    world.owner.send(messages::draw_panel(task)).await.unwrap();
+    assert!(matches!(record.step, Step::Draw { .. }));
+    let draw = world.drawing(&requester, &inference, task).await;
+    let wrong = Draw { secret: [9; 32], ..draw.clone() };
+    let refused = requester.send(messages::draw_panel(wrong)).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::BadSecret));
+    let drawn = requester.send(messages::draw_panel(draw)).await.unwrap();
+    assert!(drawn.value);
 
-    let panel: Vec<u32> = {
-        let view = world.client.view().await.unwrap();
-        view.task(task).await.unwrap().unwrap().task.panel.iter().map(|seat| seat.node).collect()
-    };
     world.node.advance_ms(2_000).unwrap();
-    let mut reveals = Vec::new();
-    for (place, node) in (0u32..).zip(&panel) {
-        let sender = sender_of(&evaluators, *node);
-        let scores =
-            vec![Score::of(Ratio::from_permille(800 + 10 * place)), Score::of(Ratio::from_permille(400))];
-        let (reveal, commitment) = reveal(sender, task, *node, scores);
-        let items = vec![Commit { task, node: *node, commitment }];
-        let sent = sender.send(messages::commit_scores_batch(items)).await.unwrap();
-        assert_eq!(sent.value, [None]);
-        reveals.push((sender, reveal));
-    }
-    for (sender, reveal) in reveals {
-        sender.send(messages::reveal_scores(reveal)).await.unwrap();
-    }
-    let settled = requester.send(messages::settle(task)).await.unwrap();
-    assert!(matches!(&settled.events[..], [PoqEvent::TaskSettled(event)] if event.task == task));
+    world.score(&evaluators, task).await;
+    let settled = world.client.best().await.unwrap();
+    assert_eq!(world.task(task).await.phase, Phase::Settled);
 
     // What happened, three ways.
     let ended = world.client.final_event(task).await.unwrap();
-    assert_eq!(ended.block, settled.block);
-    let Outcome::Settled(event) = &ended.outcome else { panic!("it was settled") };
+    assert_eq!(ended.block, settled);
+    let event = &ended.event;
     assert!(event.settlement.outputs[0].payout > event.settlement.outputs[1].payout);
     let explanation = explain(&world.client, task).await.unwrap();
-    assert!(explanation.agrees(), "{:#?}", explanation.differences);
-    assert_eq!(explanation.skipped().count(), 0, "{:?}", explanation.checks);
-    assert_eq!(explanation.ending, Ending::Settled);
+    whole(&explanation);
+    assert_eq!(explanation.ending, Ending::Consensus);
     assert_eq!(explanation.nodes.len(), 5);
-    assert_eq!(explanation.totals.fee, FEE);
     assert_eq!(explanation.recomputed.as_ref(), Some(&event.settlement));
-    let totals = explanation.totals;
-    assert_eq!(totals.paid + totals.protocol_fee + totals.refund, FEE);
-    assert!(serde_json::to_string(&explanation).unwrap().contains("\"ending\":\"settled\""));
+    assert_eq!(checked(&explanation, "the panel, drawn again"), 1);
+    assert_eq!(checked(&explanation, "the seed of the panel"), 1);
+    assert_eq!(checked(&explanation, "the scores, against the reveals"), 1);
+    assert!(serde_json::to_string(&explanation).unwrap().contains("\"ending\":\"consensus\""));
 
     // An event that lies is caught, whatever it lies about.
     let mut lie = world.client.final_event(task).await.unwrap();
-    let Outcome::Settled(false_event) = &mut lie.outcome else { panic!("it was settled") };
-    false_event.settlement.outputs[1].payout += 1;
-    false_event.settlement.panel[0].trust = Ratio::ONE;
-    false_event.input.panel[1].trust = Ratio::from_permille(1);
-    false_event.input.outputs[0].latency_ms = Some(1);
+    let told = &mut lie.event;
+    told.settlement.outputs[1].payout += 1;
+    told.settlement.panel[0].merit = Ratio::ONE;
+    told.input.panel[1].trust = Ratio::from_permille(1);
+    told.input.outputs[0].answer = Answer::Delivered { latency_ms: 1 };
+    told.seed = [1; 32];
     let explanation = explain_event(&world.client, lie).await.unwrap();
     assert!(!explanation.agrees());
     let wrong: Vec<String> = explanation.differences.iter().map(|d| d.what.clone()).collect();
-    for what in ["outputs[1].payout", "panel[0].trust", "panel[1].trust", "outputs[0].latency_ms", "fee"] {
+    for what in [
+        "outputs[1].payout",
+        "panel[0].merit",
+        "panel[1].trust",
+        "outputs[0].answer.delivered.latency_ms",
+        "task.seed",
+        "fee",
+    ] {
         assert!(wrong.iter().any(|path| path == what), "{what} is not among {wrong:?}");
     }
 
@@ -114,6 +129,8 @@ async fn a_task_lives_from_request_to_claim() {
     let earner = event.output_nodes[0];
     let payout = event.settlement.outputs[0].payout;
     let sender = sender_of(&inference, earner);
+    let holding = world.client.view().await.unwrap().holding(earner).await.unwrap().unwrap();
+    assert_eq!((holding.bonded, holding.claimable), (200 * UNIT, payout));
     let before = world.client.free_balance(&sender.account()).await.unwrap();
     let claimed = sender.send(messages::claim(earner)).await.unwrap();
     assert_eq!(claimed.value, payout);
@@ -126,31 +143,201 @@ async fn a_task_lives_from_request_to_claim() {
     assert_eq!(collected.value, event.settlement.refund);
     let gone = explain(&world.client, task).await.unwrap_err();
     assert_eq!(gone.rejection(), Some(ContractError::NoTask));
-    let explanation = explain_at(&world.client, task, settled.block.number).await.unwrap();
-    assert!(explanation.agrees(), "{:#?}", explanation.differences);
+    whole(&explain_at(&world.client, task, settled.number).await.unwrap());
+    let burned = world.client.view().await.unwrap().liabilities().await.unwrap().burned;
+    assert_eq!(burned, event.settlement.burned + event.settlement.slashed);
+    let sent = world.owner.send(messages::burn()).await.unwrap();
+    assert_eq!(sent.value, burned);
     let solvency = world.client.view().await.unwrap().solvency().await.unwrap();
     assert!(solvency.solvent, "{solvency:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refund_is_explained_too() {
+/// A world with one of each kind of people, in the epoch in which its nodes count.
+async fn peopled(
+    inference: u8,
+    evaluators: u8,
+) -> (World, Vec<(NodeId, Submitter)>, Vec<(NodeId, Submitter)>, Submitter, Submitter) {
     let world = World::new().await;
-    world.nodes(Role::Inference, 1).await;
-    world.nodes(Role::Evaluator, 3).await;
+    let inference = world.nodes(Role::Inference, inference).await;
+    let evaluators = world.nodes(Role::Evaluator, evaluators).await;
     let requester = world.sender("//Requester").await;
-    let task = requester.send(messages::request_task(KIND, 1, 3, input(), [7; 32], FEE)).await.unwrap().value;
+    let keeper = world.sender("//Keeper").await;
+    world.next_epoch();
+    (world, inference, evaluators, requester, keeper)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_nobody_answers_is_explained_with_its_keeper() {
+    let (world, _, _, requester, keeper) = peopled(1, 3).await;
+    let task = world.request(&requester, 1, 3).await;
     let open = explain(&world.client, task).await.unwrap_err();
     assert!(matches!(open, Error::NotFinal { .. }), "{open}");
+    let early = keeper.send(messages::advance_one(task)).await.unwrap_err();
+    assert_eq!(early.refusal(), Some(Refusal::TooEarly));
 
-    world.node.advance_ms(params().inference_ms + 1_000).unwrap();
-    let sent = requester.send(messages::advance(vec![task])).await.unwrap();
-    assert_eq!(sent.value, [Ok(Step::RefundUndelivered)]);
+    world.node.advance_ms(params().inference_ms + params().draw_ms / 2).unwrap();
+    let sent = keeper.send(messages::advance(vec![task])).await.unwrap();
+    assert_eq!(sent.value, [Ok(Step::End(Ending::Undelivered))]);
     let explanation = explain(&world.client, task).await.unwrap();
-    assert_eq!(explanation.ending, Ending::RefundedUndelivered);
-    assert!(explanation.agrees(), "{:#?}", explanation.differences);
-    assert_eq!(explanation.totals.refund, FEE);
-    assert!(explanation.totals.slashed > 0);
-    assert_eq!(explanation.nodes[0].slashed, explanation.totals.slashed);
+    whole(&explanation);
+    let totals = &explanation.totals;
+    assert_eq!((explanation.ending, totals.paid, totals.treasury), (Ending::Undelivered, 0, 0));
+    assert_eq!(explanation.nodes.len(), 1, "vacant seats have no line");
+    assert_eq!((explanation.nodes[0].conduct, explanation.nodes[0].slashed), ("missed", totals.slashed));
+    assert!(totals.slashed > 0 && totals.keepers > 0);
+    let withdrawn = keeper.send(messages::withdraw()).await.unwrap();
+    assert_eq!(withdrawn.value, totals.keepers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withheld_secret_is_explained() {
+    let (world, inference, _, requester, keeper) = peopled(2, 3).await;
+    let task = world.request(&requester, 2, 3).await;
+    let nodes: Vec<u32> = world.task(task).await.outputs.iter().map(|slot| slot.node).collect();
+    world.deliver(sender_of(&inference, nodes[0]), task, nodes[0]).await;
+    let reason = DeclineReason::TooLong;
+    let item = Decline { task, node: nodes[1], reason };
+    let sent = sender_of(&inference, nodes[1]).send(messages::decline(vec![item])).await.unwrap();
+    assert_eq!(sent.value, [None]);
+    let opened = opened(&world.network().await, sender_of(&inference, nodes[0]), task, nodes[0]);
+    let wrong = Open { task, node: nodes[0], opened: poq_chain::types::Opened { salt: [1; 32], ..opened } };
+    let refused = keeper.send(messages::open_output(wrong)).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::Mismatch));
+    keeper.send(messages::open_output(Open { task, node: nodes[0], opened })).await.unwrap();
+    world.node.advance_ms(params().draw_ms).unwrap();
+    let sent = requester.send(messages::advance_one(task)).await.unwrap();
+    assert_eq!(sent.value, Step::End(Ending::NoSecret));
+    let explanation = explain(&world.client, task).await.unwrap();
+    whole(&explanation);
+    assert_eq!(explanation.ending, Ending::NoSecret);
+    let line = |node: u32| explanation.nodes.iter().find(|line| line.node == node).unwrap();
+    assert_eq!((line(nodes[0]).conduct, line(nodes[0]).payout), ("delivered", line(nodes[0]).slot));
+    assert_eq!((line(nodes[1]).conduct, line(nodes[1]).payout), ("declined", 0));
+    assert!(line(nodes[1]).slashed > 0, "somebody delivered, so it could be done");
+    assert!(explanation.totals.burned > 0 && explanation.totals.treasury > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panel_that_is_filled_and_fails_again_is_explained_with_both_draws() {
+    let (world, inference, _, requester, keeper) = peopled(1, 7).await;
+    let task = world.request(&requester, 1, 3).await;
+    world.deliver(&inference[0].1, task, inference[0].0).await;
+    let draw = world.drawing(&requester, &inference, task).await;
+    // Whoever has the secret and the openings may draw.
+    assert_eq!(keeper.send(messages::draw_panels(vec![draw])).await.unwrap().value, [Ok(true)]);
+    let first: Vec<u32> = world.task(task).await.panel.iter().map(|seat| seat.node).collect();
+    world.node.advance_ms(params().commit_ms + 1_000).unwrap();
+    assert_eq!(keeper.send(messages::advance_one(task)).await.unwrap().value, Step::Fill);
+    let second: Vec<u32> = world.task(task).await.panel.iter().map(|seat| seat.node).collect();
+    assert!(second.iter().all(|node| *node != 0 && !first.contains(node)), "{first:?} {second:?}");
+    world.node.advance_ms(params().commit_ms + 1_000).unwrap();
+    assert_eq!(keeper.send(messages::advance_one(task)).await.unwrap().value, Step::End(Ending::BelowQuorum));
+    let explanation = explain(&world.client, task).await.unwrap();
+    whole(&explanation);
+    assert_eq!(explanation.ending, Ending::BelowQuorum);
+    assert_eq!(checked(&explanation, "the panel, drawn again"), 1);
+    assert_eq!(checked(&explanation, "who filled the empty seats"), 1);
+    assert!(explanation.nodes.iter().filter(|line| line.role == "evaluator").all(|line| line.slashed > 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opened_reference_is_explained() {
+    let params = poq_chain::types::KindParams::default();
+    let world = World::with_params(SandboxConfig::default(), params).await;
+    let auditor = world.sender("//Auditor").await;
+    world
+        .owner
+        .send(messages::propose(Change::Appoint(poq_chain::to_ink(&auditor.account()))))
+        .await
+        .unwrap();
+    auditor.send(messages::bond(UNIT)).await.unwrap();
+    let inference = world.nodes(Role::Inference, 1).await;
+    let evaluators = world.nodes(Role::Evaluator, 3).await;
+    let requester = world.sender("//Requester").await;
+    world.next_epoch();
+
+    let network = world.network().await;
+    let (reference, salt) = (b"the answer".to_vec(), [5; 32]);
+    let reference_commitment = network.reference(&auditor.account(), &commit::blake2(&reference), &salt);
+    let secret = requester.keys().request_secret(&network, &reference_commitment);
+    let asked = Request {
+        reference_commitment,
+        secret_hash: network.secret(&requester.account(), &secret),
+        ..request(&network, requester.keys(), 1, 3)
+    };
+    let task = requester.send(messages::request_task(asked)).await.unwrap().value;
+    let node = inference[0].0;
+    world.deliver(&inference[0].1, task, node).await;
+    let draw = world.drawing(&requester, &inference, task).await;
+    requester.send(messages::draw_panel(draw)).await.unwrap();
+    world.score(&evaluators, task).await;
+    let opening = Opening { reference, salt, outputs: vec![Some(output(node))] };
+    let wrong = Opening { salt: [6; 32], ..opening.clone() };
+    let refused = auditor.send(messages::open_reference(task, wrong)).await.unwrap_err();
+    assert_eq!(refused.rejection(), Some(ContractError::BadOpening));
+    auditor.send(messages::open_reference(task, opening.clone())).await.unwrap();
+
+    let explanation = explain(&world.client, task).await.unwrap();
+    whole(&explanation);
+    let audit = explanation.audit.as_ref().unwrap();
+    assert_eq!((audit.auditor, &audit.opening), (auditor.account(), &opening));
+    assert_eq!(checked(&explanation, "what the opened reference moves"), 1);
+    assert_eq!(checked(&explanation, "what the auditor opened"), 1);
+    let view = world.client.view().await.unwrap();
+    for line in explanation.nodes.iter().filter(|line| line.role == "evaluator") {
+        let after = view.node(line.node).await.unwrap().unwrap().node.trust;
+        assert_eq!(line.trust.unwrap().1, after.ppb());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_of_another_chain_is_refused() {
+    let (node, client) = chain(SandboxConfig::default()).await;
+    // A copy of the contract that was told the genesis of another chain.
+    let Setup { epoch_ms, global } = setup();
+    let data =
+        [&[0x9b, 0xae, 0x9d, 0x5e][..], &parity_scale_codec::Encode::encode(&([7u8; 32], epoch_ms, global))]
+            .concat();
+    let code = poq_sandbox::Code::Upload(artifact().code);
+    let placed =
+        node.with(|chain| chain.instantiate(&poq_sandbox::dev::alice(), 0, code, data, vec![])).unwrap();
+    let address: [u8; 32] = *placed.address.as_ref();
+    let client = client.with_contract(poq_chain::AccountId32(address));
+    let alice = client.submitter(keys("//Alice"));
+    let nonce = client.account(&alice.account(), At::Best).await.unwrap().nonce;
+    let asked = client.network().await.unwrap_err();
+    let sent = alice.send(messages::set_paused(true)).await.unwrap_err();
+    for error in [asked, sent] {
+        assert!(matches!(&error, Error::WrongNetwork { found, .. } if found.0 == [7; 32]), "{error}");
+        assert_eq!(error.class(), Class::Fatal);
+    }
+    assert_eq!(client.account(&alice.account(), At::Best).await.unwrap().nonce, nonce, "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_owner_changes_is_announced() {
+    let world = World::new().await;
+    let changed = poq_chain::types::GlobalParams { audit_bond: 7 * UNIT, ..setup().global };
+    // Nobody has a stake yet.
+    let sent = world.owner.send(messages::propose(Change::Global(changed))).await.unwrap();
+    assert!(matches!(&sent.events[..], [PoqEvent::Enacted(e)] if e.change == Change::Global(changed)));
+    world.node(Role::Evaluator, 0).await;
+    let back = Change::Global(setup().global);
+    let acts_at = world.owner.send(messages::propose(back.clone())).await.unwrap().value;
+    let view = world.client.view().await.unwrap();
+    let pending = view.pending().await.unwrap();
+    assert_eq!((&pending[0].change, pending[0].acts_at, pending.len()), (&back, acts_at, 1));
+    assert!(acts_at >= view.block().timestamp_ms + setup().global.params_delay_ms);
+    assert_eq!(pending.to_json()[0]["change"]["global"]["audit_bond"], UNIT.to_string());
+    let anybody = world.sender("//Anybody").await;
+    let refused = anybody.send(messages::enact(Lever::Global)).await.unwrap_err();
+    assert_eq!(refused.rejection(), Some(ContractError::NotDue));
+    world.node.advance_to_ms(acts_at).unwrap();
+    anybody.send(messages::enact(Lever::Global)).await.unwrap();
+    assert_eq!(world.client.view().await.unwrap().global_params().await.unwrap(), setup().global);
+    world.owner.send(messages::propose(Change::Global(changed))).await.unwrap();
+    world.owner.send(messages::cancel(Lever::Global)).await.unwrap();
+    assert!(world.client.view().await.unwrap().pending().await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,19 +345,20 @@ async fn deploying_twice_finds_the_first() {
     let (_node, client) = chain(SandboxConfig::default()).await;
     let alice = client.submitter(keys("//Alice"));
     let artifact = artifact();
-    let foretold = address_of(&alice.account(), artifact.code_hash, global(), b"a");
+    let foretold =
+        address_of(&alice.account(), client.chain().genesis_hash, artifact.code_hash, &setup(), b"a");
     assert_eq!(client.code_hash_of(&foretold).await.unwrap(), None);
-    let first = find_or_deploy(&alice, &artifact, global(), b"a").await.unwrap();
+    let first = find_or_deploy(&alice, &artifact, &setup(), b"a").await.unwrap();
     assert!(first.created);
     assert_eq!(first.address, foretold);
-    let second = find_or_deploy(&alice, &artifact, global(), b"a").await.unwrap();
+    let second = find_or_deploy(&alice, &artifact, &setup(), b"a").await.unwrap();
     assert!(!second.created);
     assert_eq!(second.address, first.address);
     // The code is there by now: this one takes the other call. It is another contract.
-    let third = find_or_deploy(&alice, &artifact, global(), b"b").await.unwrap();
+    let third = find_or_deploy(&alice, &artifact, &setup(), b"b").await.unwrap();
     assert!(third.created);
     assert_ne!(third.address, first.address);
-    let twice = deploy(&alice, &artifact, global(), b"a").await.unwrap_err();
+    let twice = deploy(&alice, &artifact, &setup(), b"a").await.unwrap_err();
     assert!(
         matches!(&twice, Error::Dispatch { failure, .. } if failure.is("Contracts", "DuplicateContract")),
         "{twice}"
@@ -183,13 +371,8 @@ async fn deploying_twice_finds_the_first() {
     assert!(!check_code(&client, &other).await.unwrap());
     assert_eq!(client.view().await.unwrap().owner().await.unwrap(), alice.account());
 
-    let refused = deploy(
-        &alice,
-        &artifact,
-        poq_chain::types::GlobalParams { unbonding_ms: u64::MAX, archive_ms: 1, audit_bond: 1 },
-        b"c",
-    )
-    .await;
+    let never = poq_chain::types::GlobalParams { unbonding_ms: u64::MAX, ..setup().global };
+    let refused = deploy(&alice, &artifact, &Setup { global: never, ..setup() }, b"c").await;
     assert!(matches!(&refused, Err(Error::ConstructorRejected { .. })), "{refused:?}");
 }
 
@@ -211,7 +394,7 @@ async fn twenty_calls_of_one_account_at_once_all_land() {
     let after = world.client.account(&sender.account(), At::Best).await.unwrap().nonce;
     assert_eq!(after, before + 20);
     let node = world.client.view().await.unwrap().node(node).await.unwrap().unwrap();
-    assert_eq!(node.node.free, 100 * UNIT + 20 * UNIT + 190);
+    assert_eq!(node.node.stake.bonded, 200 * UNIT + 20 * UNIT + 190);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,7 +479,7 @@ async fn money_is_told_free_held_and_spendable_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn taking_out_more_stake_makes_what_waits_wait_again() {
+async fn taking_out_more_stake_moves_nothing_that_waits() {
     let world = World::new().await;
     let (node, sender) = world.node(Role::Evaluator, 0).await;
     let foretell = |amount| {
@@ -308,30 +491,27 @@ async fn taking_out_more_stake_makes_what_waits_wait_again() {
             poq_chain::stake::Unstake::of(&found, &view.global_params().await.unwrap(), amount, now)
         }
     };
-    let text = |unstake: &poq_chain::stake::Unstake| unstake.warning(|a| a.to_string(), |t| t.to_string());
-    let first = foretell(10 * UNIT).await;
-    assert_eq!((first.waiting, first.ready, first.earlier, text(&first)), (0, 0, None, None));
-    sender.send(messages::unstake(node, 10 * UNIT)).await.unwrap();
-    let begun = world.client.view().await.unwrap().node(node).await.unwrap().unwrap().node.unbonds_at;
-    world.node.advance_ms(global().unbonding_ms / 2).unwrap();
-    let second = foretell(5 * UNIT).await;
-    assert_eq!((second.waiting, second.ready, second.earlier), (10 * UNIT, 0, Some(begun)));
-    assert!(second.unbonds_at > begun);
-    let warning = text(&second).unwrap();
-    assert!(
-        warning.contains("wait again from the beginning") && warning.contains(&begun.to_string()),
-        "{warning}"
-    );
+    assert!(foretell(0).await.is_err());
+    assert!(foretell(201 * UNIT).await.is_err());
+    let first = foretell(10 * UNIT).await.unwrap();
+    assert_eq!((first.withdrawable, first.tranches.len()), (0, 1));
+    let begun = sender.send(messages::unstake(node, 10 * UNIT)).await.unwrap().value;
+    assert_eq!(begun, first.until);
+    world.node.advance_ms(setup().global.unbonding_ms / 2).unwrap();
+    let second = foretell(5 * UNIT).await.unwrap();
+    assert!(second.until > begun);
+    let waits: Vec<_> = second.tranches.iter().map(|tranche| (tranche.amount, tranche.until)).collect();
+    assert_eq!(waits, [(10 * UNIT, begun), (5 * UNIT, second.until)]);
     // So it is.
-    sender.send(messages::unstake(node, 5 * UNIT)).await.unwrap();
-    let found = world.client.view().await.unwrap().node(node).await.unwrap().unwrap().node;
-    assert_eq!(found.unbonding, 15 * UNIT);
-    assert!(found.unbonds_at > begun);
-    // What could be withdrawn is not to be thrown back.
-    world.node.advance_ms(global().unbonding_ms + 1_000).unwrap();
-    let third = foretell(UNIT).await;
-    assert_eq!((third.waiting, third.ready), (0, 15 * UNIT));
-    assert!(text(&third).unwrap().contains("withdraw it first"));
+    let sent = sender.send(messages::unstake(node, 5 * UNIT)).await.unwrap();
+    assert_eq!(sent.value, second.until);
+    let early = sender.send(messages::withdraw_unbonded(node)).await.unwrap_err();
+    assert_eq!(early.rejection(), Some(ContractError::StillUnbonding));
+    world.node.advance_to_ms(begun).unwrap();
+    assert_eq!(foretell(UNIT).await.unwrap().withdrawable, 10 * UNIT);
+    assert_eq!(sender.send(messages::withdraw_unbonded(node)).await.unwrap().value, 10 * UNIT);
+    let holding = world.client.view().await.unwrap().holding(node).await.unwrap().unwrap();
+    assert_eq!((holding.bonded, holding.unbonding, holding.withdrawable), (185 * UNIT, 5 * UNIT, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,29 +523,32 @@ async fn a_chain_says_whether_it_is_for_development() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_draw_right_after_the_last_commitment_waits_for_the_next_block() {
-    let world = World::new().await;
-    let inference = world.nodes(Role::Inference, 1).await;
-    world.nodes(Role::Evaluator, 3).await;
-    let task =
-        world.owner.send(messages::request_task(KIND, 1, 3, input(), [7; 32], FEE)).await.unwrap().value;
-    let (node, sender) = &inference[0];
-    let committed = sender.send(messages::commit_output(task, *node, [1; 32])).await.unwrap();
-    // The commitment's block is the best one, in which a panel must not be drawn; no other will come by itself.
-    assert_eq!(world.client.best().await.unwrap(), committed.block);
-    let refused = world.owner.dry_run(&messages::draw_panel(task)).await.unwrap_err();
-    assert_eq!(refused.rejection(), Some(ContractError::TooEarly));
-    assert_eq!(world.client.upcoming().number, committed.block.number + 1);
-    let drawn = world.owner.send(messages::draw_panel(task)).await.unwrap();
-    assert!(drawn.block.number > committed.block.number);
-    let record = world.client.view().await.unwrap().task(task).await.unwrap().unwrap();
-    assert_eq!(record.task.phase, Phase::Scoring);
-    // What is early whatever the block is stays refused.
-    let refused = world.owner.send(messages::settle(task)).await.unwrap_err();
-    assert!(
-        matches!(refused.rejection(), Some(ContractError::TooEarly | ContractError::WrongPhase)),
-        "{refused}"
-    );
+async fn a_step_that_is_only_too_early_for_the_best_block_waits_for_the_next() {
+    let (world, _, _, requester, _) = peopled(1, 3).await;
+    let task = world.request(&requester, 1, 3).await;
+    let deadline = world.task(task).await.deadline;
+    // The next block will be late enough; no other comes by itself.
+    world.node.with(|chain| chain.advance_to_ms(deadline + 1));
+    let best = world.client.best().await.unwrap();
+    let refused = requester.dry_run(&messages::advance_one(task)).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::TooEarly));
+    let sent = requester.send(messages::advance_one(task)).await.unwrap();
+    assert_eq!(sent.value, Step::End(Ending::Undelivered));
+    assert!(sent.block.number > best.number + 1, "a block was made for it");
+    // Who does not want to pay for that is told no.
+    let task = world.request(&requester, 1, 3).await;
+    let deadline = world.task(task).await.deadline;
+    world.node.with(|chain| chain.advance_to_ms(deadline + 1));
+    let patient = poq_chain::Client::from_rpc(
+        world.node.rpc_client(),
+        Some(world.contract()),
+        Options { nudge: false, ..options() },
+    )
+    .await
+    .unwrap();
+    let refused =
+        patient.submitter(requester.keys().clone()).send(messages::advance_one(task)).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some(Refusal::TooEarly));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,18 +562,18 @@ async fn reads_are_of_one_block() {
     assert_eq!(new.node(node).await.unwrap().unwrap().node.role, Role::Evaluator);
     assert_eq!(new.all_nodes().await.unwrap().len(), 1);
     assert_eq!(new.kinds().await.unwrap(), [KIND]);
-    assert_eq!(new.kind(KIND).await.unwrap().unwrap().params, params());
+    assert_eq!(new.kind(KIND).await.unwrap().unwrap().kind.params, params());
     assert_eq!(new.params(KIND, 1).await.unwrap(), Some(params()));
     assert_eq!(new.params(KIND, 2).await.unwrap(), None);
-    assert_eq!(new.global_params().await.unwrap(), global());
+    assert_eq!(new.global_params().await.unwrap(), setup().global);
     assert!(!new.paused().await.unwrap());
     assert_eq!(new.proposed_owner().await.unwrap(), None);
-    assert_eq!(new.liabilities().await.unwrap().stakes, 100 * UNIT);
+    assert_eq!(new.liabilities().await.unwrap().stakes, 200 * UNIT);
     assert_eq!(new.task_count().await.unwrap(), 0);
     assert!(new.all_tasks(1).await.unwrap().is_empty());
     let owner = keys("//Evaluator//0").account();
     let balances = new.balances(&owner).await.unwrap();
-    assert_eq!(balances.staked_free, 100 * UNIT);
+    assert_eq!((balances.staked, balances.locked), (200 * UNIT, 0));
     assert_eq!(balances.to_json()["nodes"], serde_json::json!([node]));
     assert_eq!(world.client.view_at(old.block().hash).await.unwrap().block(), old.block());
     assert_eq!(world.client.block(old.block().number).await.unwrap(), old.block());
@@ -501,6 +684,7 @@ fn the_artifacts_interface_is_the_crates() {
     let selector = |data: &[u8]| format!("0x{}", hex::encode(&data[..4]));
     let account = poq_chain::AccountId32([1; 32]);
     let opening = Opening { reference: Vec::new(), salt: [0; 32], outputs: Vec::new() };
+    let draw = Draw { task: 1, secret: [0; 32], openings: Vec::new() };
     let writes: Vec<(&str, String)> = vec![
         ("register", selector(messages::register(registration(Role::Evaluator, 0, &account), 0).data())),
         ("configure", selector(messages::configure(1, Default::default()).data())),
@@ -512,35 +696,42 @@ fn the_artifacts_interface_is_the_crates() {
         ("deregister", selector(messages::deregister(1).data())),
         ("refresh", selector(messages::refresh(vec![]).data())),
         ("claim", selector(messages::claim(1).data())),
-        ("request_task", selector(messages::request_task(1, 1, 3, input(), [0; 32], 1).data())),
+        ("request_tasks", selector(messages::request_tasks(vec![]).data())),
         ("collect", selector(messages::collect(vec![]).data())),
-        ("commit_output", selector(messages::commit_output(1, 1, [0; 32]).data())),
+        ("withdraw", selector(messages::withdraw().data())),
         ("commit_outputs", selector(messages::commit_outputs(vec![]).data())),
-        ("commit_scores", selector(messages::commit_scores(1, 1, [0; 32]).data())),
-        ("commit_scores_batch", selector(messages::commit_scores_batch(vec![]).data())),
-        ("reveal_scores_batch", selector(messages::reveal_scores_batch(vec![]).data())),
-        ("draw_panel", selector(messages::draw_panel(1).data())),
-        ("settle", selector(messages::settle(1).data())),
+        ("decline", selector(messages::decline(vec![]).data())),
+        ("open_outputs", selector(messages::open_outputs(vec![]).data())),
+        ("draw_panels", selector(messages::draw_panel(draw).data())),
+        ("commit_scores", selector(messages::commit_scores(vec![]).data())),
+        ("reveal_scores", selector(messages::reveal_scores(vec![]).data())),
         ("advance", selector(messages::advance(vec![]).data())),
-        ("set_kind", selector(messages::set_kind(1, params()).data())),
-        ("set_global", selector(messages::set_global(global()).data())),
+        ("bond", selector(messages::bond(1).data())),
+        ("withdraw_bond", selector(messages::withdraw_bond().data())),
+        ("open_reference", selector(messages::open_reference(1, opening).data())),
+        ("propose", selector(messages::propose(Change::Global(setup().global)).data())),
+        ("propose_code", selector(messages::propose_code(&account).data())),
+        ("enact", selector(messages::enact(Lever::Global).data())),
+        ("set_code", selector(messages::enact(Lever::Code).data())),
+        ("cancel", selector(messages::cancel(Lever::Global).data())),
         ("set_paused", selector(messages::set_paused(true).data())),
+        ("dismiss_auditor", selector(messages::dismiss_auditor(&account).data())),
         ("propose_owner", selector(messages::propose_owner(&account).data())),
         ("accept_ownership", selector(messages::accept_ownership().data())),
         ("withdraw_treasury", selector(messages::withdraw_treasury(&account, 1).data())),
-        ("bond", selector(messages::bond(1).data())),
-        ("withdraw_bond", selector(messages::withdraw_bond().data())),
-        ("set_auditor", selector(messages::set_auditor(&account, true, 0).data())),
-        ("settle_audited", selector(messages::settle_audited(1, opening).data())),
+        ("burn", selector(messages::burn().data())),
     ];
     for (name, selector) in &writes {
         assert_eq!(messages.get(*name), Some(selector), "{name}");
     }
     // Nothing in the artifact that this crate does not know.
-    let reads =
-        ["overview", "kind", "params", "node", "nodes", "task", "tasks", "duties", "balances", "auditor"];
+    let reads = [
+        "overview", "kind", "params", "node", "holding", "nodes", "task", "tasks", "duties", "balances",
+        "auditor", "pending",
+    ];
+    // Only the contract itself sends `migrate`.
     let known: std::collections::BTreeSet<&str> =
-        writes.iter().map(|(name, _)| *name).chain(reads).chain(["reveal_scores"]).collect();
+        writes.iter().map(|(name, _)| *name).chain(reads).chain(["migrate"]).collect();
     let unknown: Vec<&String> = messages.keys().filter(|name| !known.contains(name.as_str())).collect();
     assert!(unknown.is_empty(), "messages without a typed form: {unknown:?}");
     assert_eq!(messages.len(), known.len());

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use clap::{Args, Subcommand};
 use poq_inference::{
-    configure_threads, default_models_dir, quality::Rubric, DeviceKind, Manifest, ModelStore, TaskKind,
+    configure_threads, default_models_dir, quality::Rubric, DeviceSpec, Manifest, ModelStore, TaskKind,
 };
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -75,7 +75,7 @@ pub struct StoreArgs {
 
     /// Where to compute: cpu, cuda:N, metal:N.
     #[arg(long, default_value = "cpu", env = "POQ_DEVICE")]
-    pub device: DeviceKind,
+    pub device: DeviceSpec,
 
     /// Threads to compute with; without it, one per core. Fewer are faster where cores are shared with other work.
     #[arg(long, value_name = "N")]

@@ -35,7 +35,7 @@ struct Columns {
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let pairs: Vec<(String, String)> = read_lines(&args.pairs)?;
     let store = args.store.open()?;
-    let load = LoadOptions { device: args.store.device };
+    let load = LoadOptions::on(args.store.device);
     let reference = |of: fn(&str, &[String]) -> f64| {
         pairs.iter().map(|(a, b)| of(a, std::slice::from_ref(b))).collect::<Vec<f64>>()
     };

@@ -121,10 +121,10 @@ pub fn hostile(args: &HostileArgs) -> Result<()> {
         Some(path) => Rubric::from_path(path)?,
         None => Rubric::builtin(TaskKind::Qa),
     };
-    let mut scorers = scorers(&store, &Arc::new(rubric), LoadOptions { device: args.store.device })?;
+    let mut scorers = scorers(&store, &Arc::new(rubric), LoadOptions::on(args.store.device))?;
     let mut judge = match &args.judge {
         Some(name) => {
-            Some(LocalJudge::new(load_generator(&store, name, &LoadOptions { device: args.store.device })?))
+            Some(LocalJudge::new(load_generator(&store, name, &LoadOptions::on(args.store.device))?))
         }
         None => None,
     };

@@ -56,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         progress.stage(&format!("loading {model}"));
         reset_peak_memory();
-        let mut generator = load_generator(&store, model, &LoadOptions { device: args.store.device })?;
+        let mut generator = load_generator(&store, model, &LoadOptions::on(args.store.device))?;
         // The first request packs the weights: that is loading, not answering.
         generator.generate(&GenerateRequest::question("", "Who are you?").with_max_tokens(1))?;
         progress.stage(model);

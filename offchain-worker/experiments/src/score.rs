@@ -104,7 +104,7 @@ fn cases(items: &[Item], outputs: Vec<OutputRecord>) -> Result<Vec<Prompted>> {
 }
 
 fn judge(args: &ScoreArgs, store: &ModelStore) -> Result<Option<Box<dyn Judge>>> {
-    let load = LoadOptions { device: args.store.device };
+    let load = LoadOptions::on(args.store.device);
     match (&args.judge, &args.judge_url) {
         (Some(model), None) => Ok(Some(Box::new(LocalJudge::new(load_generator(store, model, &load)?)))),
         (Some(model), Some(url)) => {
@@ -229,7 +229,7 @@ struct Evaluators {
 
 impl Evaluators {
     fn load(args: &ScoreArgs, store: &ModelStore) -> Result<Self> {
-        let load = LoadOptions { device: args.store.device };
+        let load = LoadOptions::on(args.store.device);
         let mut alone: Vec<Box<dyn Dimension>> = vec![Box::new(Structure), Box::new(Support)];
         let mut among: Vec<Box<dyn Dimension>> = vec![Box::new(AmongOutputs)];
         let (mut plain, mut plain_cross) = (Vec::new(), Vec::new());

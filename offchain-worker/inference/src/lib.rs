@@ -23,7 +23,8 @@ pub use data::{load_prompts, load_qa, read_text, Item, LeftOut, Prompts, QaItem,
 pub use encode::{CrossEncoder, Encoder};
 #[cfg(feature = "candle")]
 pub use engine::{
-    configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceKind, LoadOptions,
+    configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceSpec,
+    GeneratorSource, LoadOptions, Precision,
 };
 pub use error::{Error, Result, INSTALL_SCRIPT};
 pub use generate::{

@@ -61,11 +61,19 @@ pub enum Architecture {
     LlamaGguf,
     /// `model.gguf` of a Qwen2-shaped decoder; the tokenizer is inside.
     Qwen2Gguf,
+    /// `model.gguf` of any decoder that there is code for, as the file says; the tokenizer is inside, unless there is a
+    /// `tokenizer.json`.
+    Gguf,
+    /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of any decoder that there is code
+    /// for, as `config.json` says; where they are listed, also `chat_template.jinja` and `generation_config.json`.
+    Safetensors,
     /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of a Llama-shaped decoder.
     LlamaSafetensors,
     /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of a Qwen2-shaped decoder.
     Qwen2Safetensors,
-    /// `model.safetensors`, `config.json`, `tokenizer.json` of a BERT encoder.
+    /// `model.safetensors`, `config.json`, `tokenizer.json` of an encoder of BERT's family (BERT, RoBERTa, XLM-R, DistilBERT,
+    /// MPNet), as `config.json` says; where they are listed, also what sentence-transformers keeps beside them: `modules.json`,
+    /// the folders that it names, `config_sentence_transformers.json`.
     Bert,
 }
 
@@ -78,6 +86,28 @@ pub enum Pooling {
     Mean,
     /// The first token's vector.
     Cls,
+    /// The last token's vector.
+    LastToken,
+    /// The largest value over the tokens, of each component.
+    Max,
+    /// The sum over the tokens, divided by the root of their number.
+    MeanSqrt,
+    /// The mean over the tokens, each weighed by its position from 1.
+    WeightedMean,
+}
+
+impl Pooling {
+    /// The pooling as manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::LastToken => "last-token",
+            Self::Max => "max",
+            Self::MeanSqrt => "mean-sqrt",
+            Self::WeightedMean => "weighted-mean",
+        }
+    }
 }
 
 /// One model.
@@ -375,7 +405,7 @@ impl Manifest {
                 return Err(invalid(format!("`{name}` has no files")));
             }
             for file in files {
-                if !is_plain_name(&file.path) {
+                if !file.path.split('/').all(is_plain_name) {
                     return Err(invalid(format!("`{name}`: `{}` is not a plain file name", file.path)));
                 }
             }

@@ -4,6 +4,9 @@
 //! code asks through a [`ModelHandle`], whose queue is bounded: a full queue is an error at once, not a wait. A panic in
 //! the model fails the request it served, and the model is loaded again; when that fails too often, every request is told
 //! why.
+//!
+//! A model that serves several requests at once ([`GeneratorSource`](crate::GeneratorSource)) is asked from as many threads,
+//! all of which take their work from the one queue.
 
 use crate::{
     encode::{CrossEncoder, Encoder},
@@ -11,6 +14,7 @@ use crate::{
     generate::{GenerateRequest, Generation, Generator},
     quality::{Output, QualityScorer, Query},
 };
+use parking_lot::Mutex;
 use std::{
     any::Any,
     panic::{catch_unwind, AssertUnwindSafe},
@@ -29,11 +33,13 @@ pub struct ThreadOptions {
     pub queue: usize,
     /// How often in a row the model may panic before it is given up; a request served resets the count.
     pub max_restarts: u32,
+    /// Requests that are served at once, each on a thread of its own with what its own call of `load` gave, at least 1.
+    pub parallel: usize,
 }
 
 impl Default for ThreadOptions {
     fn default() -> Self {
-        Self { queue: 8, max_restarts: 3 }
+        Self { queue: 8, max_restarts: 3, parallel: 1 }
     }
 }
 
@@ -70,7 +76,7 @@ enum Outcome {
 pub struct ModelThread<T> {
     handle: ModelHandle<T>,
     stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Asks a model thread. Cheap to clone.
@@ -96,8 +102,8 @@ impl<T> Clone for ModelHandle<T> {
 }
 
 impl<T: 'static> ModelThread<T> {
-    /// Starts a thread, loads a model on it with `load`, and returns when it is loaded. `load` is called again after the
-    /// model has panicked.
+    /// Starts a thread, loads a model on it with `load`, and returns when it is loaded; with [`ThreadOptions::parallel`],
+    /// as many threads one after the other. `load` is called again after the model has panicked.
     ///
     /// Blocks while the model loads (seconds): from async code call it through `spawn_blocking`.
     ///
@@ -109,37 +115,52 @@ impl<T: 'static> ModelThread<T> {
         load: impl FnMut() -> Result<T> + Send + 'static,
     ) -> Result<Self> {
         let (commands, receiver) = mpsc::channel();
-        let (loaded, wait_loaded) = mpsc::channel();
         let (health_sender, health) = watch::channel(Health::Healthy);
-        let queued = Arc::new(AtomicUsize::new(0));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (owned_name, thread_queued, thread_stopping) =
-            (name.to_string(), queued.clone(), stopping.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("model {name}"))
-            .spawn(move || {
-                // Made here, not moved here: a model need not be able to change threads.
-                let worker = Worker {
-                    name: owned_name,
-                    options,
-                    load,
-                    model: None,
-                    failure: None,
-                    panics: 0,
-                    health: health_sender,
-                    queued: thread_queued,
-                    stopping: thread_stopping,
-                };
-                worker.run(receiver, loaded);
-            })
-            .map_err(|e| Error::Unhealthy { model: name.to_string(), reason: e.to_string() })?;
-        let handle = ModelHandle { name: name.into(), queue: options.queue.max(1), queued, commands, health };
-        let this = Self { handle, stopping, thread: Some(thread) };
-        match wait_loaded.recv() {
-            Ok(Ok(())) => Ok(this),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::Stopped { model: name.to_string() }),
+        let handle = ModelHandle {
+            name: name.into(),
+            queue: options.queue.max(1),
+            queued: Arc::new(AtomicUsize::new(0)),
+            commands,
+            health,
+        };
+        let mut this = Self { handle, stopping: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
+        let common = Common {
+            load: Mutex::new(load),
+            commands: Mutex::new(Some(receiver)),
+            health: health_sender,
+            running: AtomicUsize::new(options.parallel.max(1)),
+        };
+        let common = Arc::new(common);
+        for _ in 0..options.parallel.max(1) {
+            let (loaded, wait_loaded) = mpsc::channel();
+            let (common, queued, stopping) =
+                (common.clone(), this.handle.queued.clone(), this.stopping.clone());
+            let owned_name = name.to_string();
+            let thread = std::thread::Builder::new()
+                .name(format!("model {name}"))
+                .spawn(move || {
+                    // Made here, not moved here: a model need not be able to change threads.
+                    let worker = Worker {
+                        name: owned_name,
+                        options,
+                        common,
+                        model: None,
+                        failure: None,
+                        panics: 0,
+                        queued,
+                        stopping,
+                    };
+                    worker.run(loaded);
+                })
+                .map_err(|e| Error::Unhealthy { model: name.to_string(), reason: e.to_string() })?;
+            this.threads.push(thread);
+            match wait_loaded.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(Error::Stopped { model: name.to_string() }),
+            }
         }
+        Ok(this)
     }
 
     /// A handle to ask it with.
@@ -151,9 +172,11 @@ impl<T: 'static> ModelThread<T> {
 impl<T> Drop for ModelThread<T> {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // Wakes a thread that waits for work; a busy one sees the flag when it is done.
-        let _ = self.handle.commands.send(Box::new(|_| Outcome::Done));
-        if let Some(thread) = self.thread.take() {
+        // Wakes threads that wait for work; a busy one sees the flag when it is done.
+        for _ in &self.threads {
+            let _ = self.handle.commands.send(Box::new(|_| Outcome::Done));
+        }
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!(model = %self.handle.name, "the model's thread had panicked");
             }
@@ -161,43 +184,58 @@ impl<T> Drop for ModelThread<T> {
     }
 }
 
+/// What the threads of one model share.
+struct Common<T, F> {
+    load: Mutex<F>,
+    /// Taken away when the model stops: whoever still waits is told, by the drop of its channel.
+    commands: Mutex<Option<mpsc::Receiver<Job<T>>>>,
+    health: watch::Sender<Health>,
+    /// Threads that have not ended.
+    running: AtomicUsize,
+}
+
 struct Worker<T, F> {
     name: String,
     options: ThreadOptions,
-    load: F,
+    common: Arc<Common<T, F>>,
     model: Option<T>,
     /// Why there is no model, when it will not be loaded again.
     failure: Option<String>,
     /// Panics since the last request that was served.
     panics: u32,
-    health: watch::Sender<Health>,
     queued: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
 }
 
 impl<T, F: FnMut() -> Result<T>> Worker<T, F> {
-    fn run(mut self, commands: mpsc::Receiver<Job<T>>, loaded: mpsc::Sender<Result<()>>) {
+    fn run(mut self, loaded: mpsc::Sender<Result<()>>) {
         let first = self.try_load();
         let failed = first.is_err();
         let _ = loaded.send(first);
         if failed {
             return;
         }
-        while let Ok(job) = commands.recv() {
-            if self.stopping.load(Ordering::Acquire) {
-                break;
-            }
+        while let Some(job) = self.next() {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             self.serve(job);
         }
-        // Whoever still waits is told, by the drop of its channel.
-        drop(commands);
-        self.health.send_replace(Health::Stopped);
+        *self.common.commands.lock() = None;
+        if self.common.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.common.health.send_replace(Health::Stopped);
+        }
+    }
+
+    /// The next job; `None` when there will be none.
+    fn next(&self) -> Option<Job<T>> {
+        // One thread waits for work, the others for it.
+        let commands = self.common.commands.lock();
+        let job = commands.as_ref()?.recv().ok()?;
+        (!self.stopping.load(Ordering::Acquire)).then_some(job)
     }
 
     fn try_load(&mut self) -> Result<()> {
         // A loader of a model with a right hash should not panic; one of a model of the operator's own may.
-        self.model = match catch_unwind(AssertUnwindSafe(&mut self.load)) {
+        self.model = match catch_unwind(AssertUnwindSafe(&mut *self.common.load.lock())) {
             Ok(Ok(model)) => Some(model),
             Ok(Err(error)) => return Err(error),
             Err(panic) => {
@@ -239,7 +277,7 @@ impl<T, F: FnMut() -> Result<T>> Worker<T, F> {
 
     fn give_up(&mut self, reason: String) {
         tracing::error!(model = self.name, reason, "the model is given up");
-        self.health.send_replace(Health::Unhealthy { reason: reason.clone() });
+        self.common.health.send_replace(Health::Unhealthy { reason: reason.clone() });
         self.failure = Some(reason);
     }
 }
@@ -409,6 +447,35 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
+    /// Two requests that wait for each other: served one after the other they would wait for ever.
+    #[tokio::test]
+    async fn several_threads_serve_at_once_and_all_end() {
+        let (thread, loads) = counter(ThreadOptions { parallel: 2, ..ThreadOptions::default() });
+        assert_eq!(loads.load(Ordering::SeqCst), 2);
+        let handle = thread.handle();
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let meet = |both: Arc<std::sync::Barrier>| {
+            handle.call(move |n| {
+                both.wait();
+                Ok(*n)
+            })
+        };
+        let met = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            tokio::join!(meet(both.clone()), meet(both.clone()))
+        });
+        let (first, second) = met.await.expect("both are served at once");
+        assert_eq!((first.unwrap(), second.unwrap()), (0, 0));
+        let panicked: Result<()> = handle.call(|_| panic!("one of them")).await;
+        assert!(panicked.is_err());
+        assert_eq!(
+            handle.call(|n| Ok(*n)).await.unwrap(),
+            0,
+            "the other one serves, or this one with a new model"
+        );
+        tokio::task::spawn_blocking(move || drop(thread)).await.unwrap();
+        assert_eq!(handle.health(), Health::Stopped);
+    }
+
     fn counter(options: ThreadOptions) -> (ModelThread<u32>, Arc<AtomicU32>) {
         let loads = Arc::new(AtomicU32::new(0));
         let counted = loads.clone();
@@ -449,7 +516,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_model_is_loaded_again() {
-        let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1 });
+        let (thread, loads) = counter(ThreadOptions { queue: 8, max_restarts: 1, parallel: 1 });
         let handle = thread.handle();
         handle
             .call(|n| {
@@ -475,7 +542,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_is_an_error_at_once() {
-        let (thread, _) = counter(ThreadOptions { queue: 2, max_restarts: 0 });
+        let (thread, _) = counter(ThreadOptions { queue: 2, max_restarts: 0, parallel: 1 });
         let handle = thread.handle();
         let (release, wait) = mpsc::channel::<()>();
         let (started, wait_started) = mpsc::channel::<()>();
@@ -524,12 +591,15 @@ mod tests {
         let (thread, _) = counter(ThreadOptions::default());
         let handle = thread.handle();
         let (release, wait) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel::<()>();
         let busy = handle
             .enqueue(move |_| {
+                let _ = begin.send(());
                 let _ = wait.recv();
                 Ok(())
             })
             .unwrap();
+        tokio::task::spawn_blocking(move || begun.recv()).await.unwrap().unwrap();
         let waiting = handle.enqueue(|n| Ok(*n)).unwrap();
         let stopping = thread.stopping.clone();
         let stopper = tokio::task::spawn_blocking(move || drop(thread));

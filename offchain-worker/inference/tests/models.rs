@@ -5,8 +5,10 @@
 use poq_inference::{
     data_dir,
     encode::{cosine, sigmoid},
-    load_cross_encoder, load_encoder, load_generator, load_qa, load_scorer, ChatRole, Error, FinishReason,
-    GenerateRequest, Generator, LoadOptions, Message, ModelStore, ModelThread, Prompt, Query, ThreadOptions,
+    engine::{BatchGenerator, CandleGenerator},
+    load_cross_encoder, load_encoder, load_generator, load_qa, load_scorer, ChatRole, DeviceSpec, Error,
+    FinishReason, GenerateRequest, Generator, LoadOptions, Message, ModelStore, ModelThread, Precision,
+    Prompt, Query, ThreadOptions,
 };
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,51 @@ fn need<T>(result: Result<T, Error>) -> T {
 
 fn generator(name: &str) -> Box<dyn Generator> {
     need(load_generator(&store(), name, &LoadOptions::default()))
+}
+
+/// On candle's operations, which is how GPUs run a model; greedy and sampled, with a stop text and an end token among them.
+#[test]
+fn requests_answered_at_once_are_answered_as_each_alone() {
+    let options =
+        LoadOptions { precision: Precision::F32, parallel: Some(3), ..LoadOptions::on(DeviceSpec::Cpu) };
+    let model = need(store().verify(SMOLLM));
+    let ask = |question: &str| GenerateRequest::question("", question).with_max_tokens(16);
+    let requests = [
+        ask("Name three colours."),
+        ask("What is the capital of France?").with_sampling(3, 0.7),
+        GenerateRequest::question(AMAZON, AMAZON_QUESTION).with_max_tokens(16),
+        GenerateRequest { stop: vec![" ".into()], ..ask("Who are you?") },
+    ];
+    let expected: Vec<_> = {
+        let mut alone = need(CandleGenerator::load(&model, &options));
+        requests.iter().map(|request| need(alone.generate(request))).collect()
+    };
+    let together = need(BatchGenerator::load(&model, &options));
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                let mut model = together.share();
+                scope.spawn(move || need(model.generate(request)))
+            })
+            .collect();
+        asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (one, other) in expected.iter().zip(&answers) {
+        assert_eq!((&one.text, one.finish_reason), (&other.text, other.finish_reason));
+        assert_eq!(
+            (one.prompt_tokens, one.completion_tokens),
+            (other.prompt_tokens, other.completion_tokens)
+        );
+    }
+    let mut cancelled = ask("Count to a thousand.").with_max_tokens(2000);
+    cancelled.deadline = Some(Instant::now() + Duration::from_millis(300));
+    let answer = need(together.share().generate(&cancelled));
+    assert_eq!(answer.finish_reason, FinishReason::Deadline);
+    let error = together.share().generate(&ask("x").with_max_tokens(5000)).unwrap_err();
+    assert!(error.is_bad_request(), "{error}");
+    // Our own code, which this model is run by where nothing else is said, answers one after the other.
+    assert!(BatchGenerator::load(&model, &LoadOptions::default()).is_err());
 }
 
 #[test]

@@ -24,6 +24,7 @@ impl Journal {
                 "genesis": hex(&identity.genesis),
                 "first_block": hex(&identity.first_block),
                 "contract": hex(&identity.contract),
+                "network": hex(&identity.network()),
             },
             "stats": self.stats()?,
             "duties": self.all_duties()?.iter().map(duty).collect::<Vec<_>>(),
@@ -48,10 +49,7 @@ fn fingerprint(salt: &Salt) -> String {
 }
 
 fn duty(record: &Record) -> Value {
-    let public = match record.payload {
-        Payload::Output { .. } => record.state.is_final(),
-        Payload::Scores { .. } => matches!(record.state, State::Revealed | State::Final(_)),
-    };
+    let public = matches!(record.state, State::Revealed | State::Final(_));
     let shown = |value: Value| if public { value } else { Value::String("hidden until public".to_owned()) };
     let payload = match &record.payload {
         Payload::Output { hash, salt, bytes } => json!({
@@ -72,7 +70,6 @@ fn duty(record: &Record) -> Value {
     json!({
         "task": record.duty.task,
         "node": record.duty.node,
-        "round": record.duty.round,
         "commitment": hex(&record.commitment),
         "state": record.state,
         "created": record.created,

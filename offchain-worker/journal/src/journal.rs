@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The version of the file's layout that this software reads and writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 /// The longest name of a call, in bytes.
 pub const MAX_CALL_NAME: usize = 64;
 /// A journal is some megabytes at most; redb would take a gigabyte.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// (namespace, task, node, purpose, round): ordered, so that a namespace is one range.
-type DutyKey = (u32, u64, u32, u8, u8);
+/// (namespace, task, node, purpose): ordered, so that a namespace is one range.
+type DutyKey = (u32, u64, u32, u8);
 type CallKey = (u32, u64);
 
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("poq-journal");
@@ -70,6 +70,8 @@ pub struct Journal {
 struct Inner {
     path: PathBuf,
     identity: Identity,
+    /// What its commitments start with.
+    network: Hash,
     namespace: u32,
     // Before the lock: it is dropped first.
     database: Database,
@@ -115,7 +117,9 @@ impl Journal {
         check_schema(&database, path)?;
         let namespace = enter_namespace(&database, path, &identity)?;
         let path = path.to_owned();
-        let journal = Journal { inner: Arc::new(Inner { path, identity, namespace, database, _lock: lock }) };
+        let network = identity.network();
+        let inner = Inner { path, identity, network, namespace, database, _lock: lock };
+        let journal = Journal { inner: Arc::new(inner) };
         for other in
             journal.namespaces()?.iter().filter(|other| other.identity != identity && other.open_duties > 0)
         {
@@ -149,7 +153,7 @@ impl Journal {
         if let Some(reason) = payload.fault() {
             return Err(NotSafe::Payload { duty, reason });
         }
-        match commitment_of(&self.inner.identity.contract, &duty, &payload) {
+        match commitment_of(&self.inner.network, &duty, &payload) {
             Some(expected) if expected == commitment => {}
             Some(expected) => {
                 let reason =
@@ -447,7 +451,7 @@ impl Journal {
     // ---- rows
 
     fn duty_key(&self, duty: &Duty) -> DutyKey {
-        (self.inner.namespace, duty.task, duty.node, duty.purpose_code(), duty.round)
+        (self.inner.namespace, duty.task, duty.node, duty.purpose_code())
     }
 
     fn call_range(&self) -> RangeInclusive<CallKey> {
@@ -474,10 +478,10 @@ impl Journal {
         let mut records = Vec::new();
         for row in table.range(duty_range(self.inner.namespace)).map_err(|e| self.error(ACTION, e))? {
             let (key, value) = row.map_err(|e| self.error(ACTION, e))?;
-            let (_, task, node, purpose, round) = key.value();
+            let (_, task, node, purpose) = key.value();
             let purpose =
                 Duty::purpose_from(purpose).ok_or_else(|| self.corrupt("a duty has an unknown purpose"))?;
-            let duty = Duty { task, node, purpose, round };
+            let duty = Duty { task, node, purpose };
             if wanted(&duty, self.state_of(value.value())?) {
                 records.push(self.decode_row(value.value())?.into_record(duty));
             }
@@ -532,7 +536,7 @@ impl SentCall {
 }
 
 fn duty_range(namespace: u32) -> RangeInclusive<DutyKey> {
-    (namespace, 0, 0, 0, 0)..=(namespace, u64::MAX, u32::MAX, u8::MAX, u8::MAX)
+    (namespace, 0, 0, 0)..=(namespace, u64::MAX, u32::MAX, u8::MAX)
 }
 
 /// Durable on commit (redb's default), in two phases: outputs are shaped by strangers' prompts, and with one phase content

@@ -17,14 +17,16 @@
 //! # let directory = tempfile::tempdir()?;
 //! # let path = directory.path().join("journal.redb");
 //! # let (genesis, first_block, contract, secret) = ([1; 32], [2; 32], [3; 32], [4; 32]);
-//! let journal = Journal::open(path, Identity { genesis, first_block, contract })?;
+//! let identity = Identity { genesis, first_block, contract };
+//! let network = identity.network();
+//! let journal = Journal::open(path, identity)?;
 //! let duty = Duty::output(7, 3);
 //! let record = match journal.get(&duty)? {
 //!     Some(record) => record, // from before a restart: this is what has to be sent
 //!     None => {
-//!         let salt = derive_salt(&secret, &contract, &duty);
+//!         let salt = derive_salt(&secret, &network, &duty);
 //!         let payload = Payload::output(b"Paris".to_vec(), salt);
-//!         let commitment = commitment_of(&contract, &duty, &payload).ok_or("a payload for another purpose")?;
+//!         let commitment = commitment_of(&network, &duty, &payload).ok_or("a payload for another purpose")?;
 //!         match journal.check_and_insert(duty, commitment, payload) {
 //!             Ok(safe) => safe.into_record(),
 //!             Err(NotSafe::Conflict { existing, .. }) => *existing,

@@ -144,7 +144,7 @@ fn promise(task: u64) -> (Duty, [u8; 32], Payload) {
     let duty = Duty::output(task, 3);
     // From well under a page to several pages.
     let payload = Payload::output(vec![task as u8; 1 + (task as usize * 997) % 20_000], [task as u8; 32]);
-    (duty, commitment_of(&IDENTITY.contract, &duty, &payload).unwrap(), payload)
+    (duty, commitment_of(&IDENTITY.network(), &duty, &payload).unwrap(), payload)
 }
 
 /// A journal that was laid out and opened once.

@@ -34,6 +34,13 @@ pub struct Identity {
     pub contract: Hash,
 }
 
+impl Identity {
+    /// What every commitment starts with: the hash of the chain's genesis and the contract.
+    pub fn network(&self) -> Hash {
+        blake2_256(&commitment::network(&self.genesis, &self.contract))
+    }
+}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -62,19 +69,17 @@ pub struct Duty {
     pub node: NodeId,
     /// What is promised.
     pub purpose: Purpose,
-    /// 0 for outputs and for the first panel, 1 for the panel that is drawn when the first was below quorum.
-    pub round: u8,
 }
 
 impl Duty {
     /// An inference node's output.
     pub const fn output(task: TaskId, node: NodeId) -> Duty {
-        Duty { task, node, purpose: Purpose::Output, round: 0 }
+        Duty { task, node, purpose: Purpose::Output }
     }
 
-    /// An evaluator's scores; `redrawn` as the task says.
-    pub const fn scores(task: TaskId, node: NodeId, redrawn: bool) -> Duty {
-        Duty { task, node, purpose: Purpose::Scores, round: redrawn as u8 }
+    /// An evaluator's scores. A node sits on a task's panel once: whoever fills a seat had none before.
+    pub const fn scores(task: TaskId, node: NodeId) -> Duty {
+        Duty { task, node, purpose: Purpose::Scores }
     }
 
     pub(crate) const fn purpose_code(&self) -> u8 {
@@ -92,8 +97,8 @@ impl Duty {
         }
     }
 
-    fn order(&self) -> (TaskId, NodeId, u8, u8) {
-        (self.task, self.node, self.purpose_code(), self.round)
+    fn order(&self) -> (TaskId, NodeId, u8) {
+        (self.task, self.node, self.purpose_code())
     }
 }
 
@@ -117,16 +122,16 @@ impl std::hash::Hash for Duty {
 
 impl fmt::Display for Duty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Duty { task, node, purpose, round } = self;
-        match (purpose, round) {
-            (Purpose::Output, _) => write!(f, "output of node {node} in task {task}"),
-            (Purpose::Scores, 0) => write!(f, "scores of node {node} in task {task}"),
-            (Purpose::Scores, _) => write!(f, "scores of node {node} in the second panel of task {task}"),
-        }
+        let Duty { task, node, purpose } = self;
+        let what = match purpose {
+            Purpose::Output => "output",
+            Purpose::Scores => "scores",
+        };
+        write!(f, "{what} of node {node} in task {task}")
     }
 }
 
-// `Purpose` can be encoded but not decoded, so a duty is stored as its four numbers.
+// `Purpose` can be encoded but not decoded, so a duty is stored as its three numbers.
 impl Encode for Duty {
     fn encode_to<T: parity_scale_codec::Output + ?Sized>(&self, dest: &mut T) {
         self.order().encode_to(dest);
@@ -135,9 +140,9 @@ impl Encode for Duty {
 
 impl Decode for Duty {
     fn decode<I: parity_scale_codec::Input>(input: &mut I) -> Result<Duty, parity_scale_codec::Error> {
-        let (task, node, purpose, round) = <(TaskId, NodeId, u8, u8)>::decode(input)?;
+        let (task, node, purpose) = <(TaskId, NodeId, u8)>::decode(input)?;
         let purpose = Duty::purpose_from(purpose).ok_or("unknown purpose of a duty")?;
-        Ok(Duty { task, node, purpose, round })
+        Ok(Duty { task, node, purpose })
     }
 }
 
@@ -222,14 +227,15 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// The commitment that a payload opens; `None` where the payload is for another purpose than the duty.
-pub fn commitment_of(contract: &Hash, duty: &Duty, payload: &Payload) -> Option<Hash> {
+/// The commitment that a payload opens on a network ([`Identity::network`]); `None` where the payload is for another purpose than
+/// the duty.
+pub fn commitment_of(network: &Hash, duty: &Duty, payload: &Payload) -> Option<Hash> {
     let preimage = match (duty.purpose, payload) {
         (Purpose::Output, Payload::Output { hash, salt, .. }) => {
-            commitment::output(contract, duty.task, duty.node, hash, salt)
+            commitment::output(network, duty.task, duty.node, hash, salt)
         }
         (Purpose::Scores, Payload::Scores { scores, report_hash, salt, .. }) => {
-            commitment::scores(contract, duty.task, duty.node, scores, report_hash, salt)
+            commitment::scores(network, duty.task, duty.node, scores, report_hash, salt)
         }
         _ => return None,
     };
@@ -237,8 +243,8 @@ pub fn commitment_of(contract: &Hash, duty: &Duty, payload: &Payload) -> Option<
 }
 
 /// A duty's salt, from the node's own secret.
-pub fn derive_salt(secret: &[u8; 32], contract: &Hash, duty: &Duty) -> Salt {
-    blake2_256(&commitment::salt(secret, contract, duty.task, duty.node, duty.purpose))
+pub fn derive_salt(secret: &[u8; 32], network: &Hash, duty: &Duty) -> Salt {
+    blake2_256(&commitment::salt(secret, network, duty.task, duty.node, duty.purpose))
 }
 
 /// How far a duty has come, as far as this node knows. The chain is the judge: after a reorganisation it may be behind.
@@ -254,7 +260,7 @@ pub enum State {
     /// The chain shows the commitment.
     #[codec(index = 2)]
     Committed,
-    /// The chain shows the reveal (scores only).
+    /// The chain shows what opens it: an output's hash and salt, or the scores.
     #[codec(index = 3)]
     Revealed,
     /// Nothing more can be done.

@@ -10,7 +10,7 @@ const IDENTITY: Identity = Identity { genesis: [1; 32], first_block: [2; 32], co
 fn insert(journal: &Journal, task: u64) -> Result<bool, NotSafe> {
     let duty = Duty::output(task, 3);
     let payload = Payload::output(vec![task as u8; 3_000], [task as u8; 32]);
-    let commitment = commitment_of(&IDENTITY.contract, &duty, &payload).unwrap();
+    let commitment = commitment_of(&IDENTITY.network(), &duty, &payload).unwrap();
     journal.check_and_insert(duty, commitment, payload).map(|safe| safe.is_new())
 }
 
@@ -163,12 +163,12 @@ fn a_later_schema_is_refused() {
     transaction
         .open_table(redb::TableDefinition::<&str, u64>::new("poq-journal"))
         .unwrap()
-        .insert("schema", 2)
+        .insert("schema", 3)
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = Journal::open(&path, IDENTITY).unwrap_err();
-    assert!(matches!(error, Error::Schema { found: 2, supported: 1, .. }), "{error:?}");
+    assert!(matches!(error, Error::Schema { found: 3, supported: 2, .. }), "{error:?}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn pruning_keeps_the_file_small() {
         for task in cycle * 20 + 1..=cycle * 20 + 20 {
             let duty = Duty::output(task, 3);
             let payload = Payload::output(vec![task as u8; 20_000], [task as u8; 32]);
-            let commitment = commitment_of(&IDENTITY.contract, &duty, &payload).unwrap();
+            let commitment = commitment_of(&IDENTITY.network(), &duty, &payload).unwrap();
             journal.check_and_insert(duty, commitment, payload).unwrap();
             journal.advance(&duty, State::Final(End::Settled)).unwrap();
         }

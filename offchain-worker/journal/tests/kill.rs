@@ -16,7 +16,7 @@ const ROUNDS: u64 = 40;
 fn promise(task: u64) -> (Duty, [u8; 32], Payload) {
     let duty = Duty::output(task, 3);
     let payload = Payload::output(task.to_le_bytes().repeat(1 + (task % 700) as usize), [task as u8; 32]);
-    (duty, commitment_of(&IDENTITY.contract, &duty, &payload).unwrap(), payload)
+    (duty, commitment_of(&IDENTITY.network(), &duty, &payload).unwrap(), payload)
 }
 
 fn call(task: u64, duty: Duty) -> NewCall {

@@ -23,14 +23,16 @@ fn journal() -> (tempfile::TempDir, Journal) {
 }
 
 fn output(duty: &Duty, text: &str) -> (Hash, Payload) {
-    let payload = Payload::output(text.as_bytes().to_vec(), derive_salt(&[9; 32], &CONTRACT, duty));
-    (commitment_of(&CONTRACT, duty, &payload).unwrap(), payload)
+    let payload =
+        Payload::output(text.as_bytes().to_vec(), derive_salt(&[9; 32], &identity().network(), duty));
+    (commitment_of(&identity().network(), duty, &payload).unwrap(), payload)
 }
 
 fn scores(duty: &Duty, values: &[u32]) -> (Hash, Payload) {
     let values = values.iter().map(|ppb| Score::of(Ratio::from_ppb(*ppb))).collect();
-    let payload = Payload::scores(values, Some(b"{}".to_vec()), derive_salt(&[9; 32], &CONTRACT, duty));
-    (commitment_of(&CONTRACT, duty, &payload).unwrap(), payload)
+    let payload =
+        Payload::scores(values, Some(b"{}".to_vec()), derive_salt(&[9; 32], &identity().network(), duty));
+    (commitment_of(&identity().network(), duty, &payload).unwrap(), payload)
 }
 
 fn insert(journal: &Journal, duty: Duty, text: &str) -> Result<Safe, NotSafe> {
@@ -59,17 +61,15 @@ fn the_same_promise_is_safe_and_another_is_not() {
 }
 
 #[test]
-fn duties_differ_by_task_node_purpose_and_panel() {
+fn duties_differ_by_task_node_and_purpose() {
     let (_folder, journal) = journal();
     assert!(insert(&journal, Duty::output(7, 3), "Paris").unwrap().is_new());
     assert!(insert(&journal, Duty::output(8, 3), "Lyon").unwrap().is_new());
     assert!(insert(&journal, Duty::output(7, 4), "Nice").unwrap().is_new());
-    for (redrawn, ppb) in [(false, 1), (true, 2)] {
-        let duty = Duty::scores(7, 3, redrawn);
-        let (commitment, payload) = scores(&duty, &[ppb]);
-        assert!(journal.check_and_insert(duty, commitment, payload).unwrap().is_new());
-    }
-    assert_eq!(journal.open_duties().unwrap().len(), 5);
+    let duty = Duty::scores(7, 3);
+    let (commitment, payload) = scores(&duty, &[1]);
+    assert!(journal.check_and_insert(duty, commitment, payload).unwrap().is_new());
+    assert_eq!(journal.open_duties().unwrap().len(), 4);
     assert_eq!(journal.duties_of_node(4).unwrap().len(), 1);
 }
 
@@ -83,7 +83,7 @@ fn a_payload_that_does_not_open_its_commitment_is_refused() {
         other => panic!("{other:?}"),
     };
     assert!(refused([5; 32], payload.clone()).contains("it opens 0x"));
-    assert!(refused(commitment, scores(&Duty::scores(7, 3, false), &[1]).1).contains("another purpose"));
+    assert!(refused(commitment, scores(&Duty::scores(7, 3), &[1]).1).contains("another purpose"));
     let salt = *payload.salt();
     let hash = blake2_256(b"Paris");
     let swapped = Payload::Output { hash, salt, bytes: Some(b"Lyon".to_vec()) };
@@ -269,9 +269,9 @@ fn pruning_forgets_what_is_finished_and_old_and_nothing_else() {
 #[test]
 fn an_export_and_debug_output_keep_secrets() {
     let (_folder, journal) = journal();
-    let (answer, judged) = (Duty::output(1, 3), Duty::scores(2, 4, false));
+    let (answer, judged) = (Duty::output(1, 3), Duty::scores(2, 4));
     let (commitment, payload) = output(&answer, "a very secret answer");
-    let salts = [*payload.salt(), derive_salt(&[9; 32], &CONTRACT, &judged)];
+    let salts = [*payload.salt(), derive_salt(&[9; 32], &identity().network(), &judged)];
     let output_hash = hex::encode(blake2_256(b"a very secret answer"));
     let debug = format!("{:?}", journal.check_and_insert(answer, commitment, payload).unwrap());
     assert!(!debug.contains(&format!("{:?}", salts[0])[1..40]), "{debug}");

@@ -29,6 +29,8 @@ pub enum Attack {
     CopyCat,
     /// Always reports the usual quality plus this, without looking.
     Constant(f64),
+    /// With this probability per task does not look and reports the usual quality; else honest.
+    Lazy(f64),
     /// Colluders agree on a number per output without looking: the usual quality plus this many times its deviations.
     SharedSignal(f64),
     /// One colluder on the panel looks, all report what it saw.
@@ -61,6 +63,12 @@ pub enum Attack {
     OutputCopying,
     /// Inference nodes that claim their model and run the world's cheapest one, at this share of its effort.
     ModelSwap(f64),
+    /// Inference nodes that commit and never open their outputs, so that no panel can be drawn.
+    WithholdOpening,
+    /// Inference nodes that decline whatever they are asked.
+    Decline,
+    /// Evaluators that say that the input could not be had.
+    ClaimNoInput,
 }
 
 /// Whose nodes an attack corrupts.
@@ -76,13 +84,14 @@ pub enum Corrupts {
 
 impl Attack {
     /// Every attack at its usual strength.
-    pub const ALL: [Attack; 21] = [
+    pub const ALL: [Attack; 25] = [
         Attack::Noise(0.3),
         Attack::Boosting(0.4),
         Attack::Sabotage(0.4),
         Attack::Intermittent(0.3),
         Attack::CopyCat,
         Attack::Constant(0.0),
+        Attack::Lazy(0.5),
         Attack::SharedSignal(1.0),
         Attack::FreeRide,
         Attack::PanelMajority(0.4),
@@ -98,6 +107,9 @@ impl Attack {
         Attack::SlowDelivery(100.0),
         Attack::OutputCopying,
         Attack::ModelSwap(0.25),
+        Attack::WithholdOpening,
+        Attack::Decline,
+        Attack::ClaimNoInput,
     ];
 
     /// Its name.
@@ -109,6 +121,7 @@ impl Attack {
             Attack::Intermittent(_) => "intermittent",
             Attack::CopyCat => "copy-cat",
             Attack::Constant(_) => "constant",
+            Attack::Lazy(_) => "lazy",
             Attack::SharedSignal(_) => "shared-signal",
             Attack::FreeRide => "free-ride",
             Attack::PanelMajority(_) => "panel-majority",
@@ -124,6 +137,9 @@ impl Attack {
             Attack::SlowDelivery(_) => "slow-delivery",
             Attack::OutputCopying => "output-copying",
             Attack::ModelSwap(_) => "model-swap",
+            Attack::WithholdOpening => "withhold-opening",
+            Attack::Decline => "decline",
+            Attack::ClaimNoInput => "claim-no-input",
         }
     }
 
@@ -132,7 +148,8 @@ impl Attack {
         match self {
             Attack::Noise(x) | Attack::Boosting(x) | Attack::Sabotage(x) => Some((x, 0.0..=1.0)),
             Attack::PanelMajority(x) | Attack::BoostOwn(x) => Some((x, 0.0..=1.0)),
-            Attack::Intermittent(x) | Attack::Exaggerate(x) | Attack::Selective(x) => Some((x, 0.0..=1.0)),
+            Attack::Intermittent(x) | Attack::Lazy(x) => Some((x, 0.0..=1.0)),
+            Attack::Exaggerate(x) | Attack::Selective(x) => Some((x, 0.0..=1.0)),
             Attack::RevealIfGood(x) | Attack::Whitewash(x) | Attack::ModelSwap(x) => Some((x, 0.0..=1.0)),
             Attack::Constant(x) => Some((x, -1.0..=1.0)),
             Attack::SharedSignal(x) => Some((x, 0.0..=20.0)),
@@ -142,7 +159,10 @@ impl Attack {
             | Attack::FreeRide
             | Attack::NeverReveal
             | Attack::NoShow
-            | Attack::OutputCopying => None,
+            | Attack::OutputCopying
+            | Attack::WithholdOpening
+            | Attack::Decline
+            | Attack::ClaimNoInput => None,
         }
     }
 
@@ -155,7 +175,11 @@ impl Attack {
     /// Whose nodes it corrupts.
     pub const fn corrupts(self) -> Corrupts {
         match self {
-            Attack::SlowDelivery(_) | Attack::OutputCopying | Attack::ModelSwap(_) => Corrupts::Inference,
+            Attack::SlowDelivery(_)
+            | Attack::OutputCopying
+            | Attack::ModelSwap(_)
+            | Attack::WithholdOpening
+            | Attack::Decline => Corrupts::Inference,
             Attack::BoostOwn(_) => Corrupts::Both,
             _ => Corrupts::Evaluators,
         }
@@ -188,6 +212,7 @@ impl Attack {
                 | Attack::SharedSignal(_)
                 | Attack::NoShow
                 | Attack::Whitewash(_)
+                | Attack::ClaimNoInput
         )
     }
 
@@ -305,6 +330,8 @@ pub struct Plan {
     pub at_least_ms: Millis,
     /// Whether it ran its scoring model, which costs.
     pub looked: bool,
+    /// Whether it says that the input could not be had, instead of its scores.
+    pub no_input: bool,
 }
 
 /// Plans a dishonest evaluator's duty: fills `scores`, one per output.
@@ -315,7 +342,13 @@ pub(crate) fn plan(
     rng: &mut Rng,
     scores: &mut Vec<Option<f64>>,
 ) -> Plan {
-    let mut plan = Plan { commits: true, reveal: Reveal::Always, at_least_ms: 0, looked: attack.looks() };
+    let mut plan = Plan {
+        commits: true,
+        reveal: Reveal::Always,
+        at_least_ms: 0,
+        looked: attack.looks(),
+        no_input: false,
+    };
     let shifted = |by: f64| view.seen.iter().map(move |seen| seen.map(|s| s + by));
     scores.clear();
     match attack {
@@ -327,6 +360,11 @@ pub(crate) fn plan(
         Attack::CopyCat => scores.extend(view.seen.iter().map(|_| Some(view.last.unwrap_or(view.usual)))),
         Attack::Constant(by) => scores.extend(view.seen.iter().map(|_| Some(view.usual + by))),
         Attack::Whitewash(_) => scores.extend(view.seen.iter().map(|_| Some(view.usual))),
+        Attack::Lazy(probability) => {
+            plan.looked = rng.random::<f64>() >= probability;
+            let looked = plan.looked;
+            scores.extend(view.seen.iter().map(|seen| if looked { *seen } else { Some(view.usual) }));
+        }
         Attack::SharedSignal(_) => scores.extend(collusion.signal.iter().map(|s| Some(*s))),
         Attack::FreeRide | Attack::SybilSplit(_) => {
             if collusion.seen.is_empty() {
@@ -364,7 +402,15 @@ pub(crate) fn plan(
             scores.extend_from_slice(view.seen);
             plan.at_least_ms = (seconds * 1_000.0) as Millis;
         }
-        Attack::SlowDelivery(_) | Attack::OutputCopying | Attack::ModelSwap(_) => {
+        Attack::ClaimNoInput => {
+            scores.extend(view.seen.iter().map(|_| None));
+            plan.no_input = true;
+        }
+        Attack::SlowDelivery(_)
+        | Attack::OutputCopying
+        | Attack::ModelSwap(_)
+        | Attack::WithholdOpening
+        | Attack::Decline => {
             scores.extend_from_slice(view.seen);
         }
     }
@@ -396,7 +442,7 @@ mod tests {
 
     const SEEN: [Option<f64>; 3] = [Some(0.5), Some(0.7), None];
     const OWN: [bool; 3] = [true, false, false];
-    const RING: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
+    const EARLIER: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
 
     struct Given {
         scores: Vec<Option<f64>>,
@@ -412,7 +458,7 @@ mod tests {
     }
 
     fn act(attack: Attack, seen: &[Option<f64>], shared: &mut Collusion, rng: &mut Rng) -> Given {
-        let view = View { seen, own: &OWN, ring: &RING, last: Some(0.62), usual: 0.65 };
+        let view = View { seen, own: &OWN, ring: &EARLIER, last: Some(0.62), usual: 0.65 };
         let mut scores = Vec::new();
         let plan = plan(attack, &view, shared, rng, &mut scores);
         assert_eq!(scores.len(), seen.len());
@@ -504,6 +550,19 @@ mod tests {
             attacked += u32::from(scores[0] > Some(0.7));
         }
         assert!((500..700).contains(&attacked));
+    }
+
+    #[test]
+    fn the_lazy_look_and_pay_for_it_in_the_share_of_tasks_that_they_say() {
+        let attack = Attack::Lazy(0.3);
+        let mut looked = 0;
+        for seed in 0..2_000 {
+            let (mut shared, mut rng) = collusion(attack, seed);
+            let acted = act(attack, &[Some(0.1)], &mut shared, &mut rng);
+            assert_eq!(acted.plan.looked, near(&acted.scores, &[Some(0.1)]));
+            looked += u32::from(acted.plan.looked);
+        }
+        assert!((1_300..1_500).contains(&looked));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use crate::attack::Attack;
 use crate::bench;
-use crate::economy::{quantise, Gold, Setting};
+use crate::economy::{quantise, Gold, Requester, Setting};
 use crate::error::{Error, Result};
+use crate::failures;
 use crate::fit;
 use crate::log::Log;
 use crate::measure::{Metric, Summary};
@@ -49,6 +50,8 @@ enum Command {
     Scenario(ScenarioArgs),
     /// Write all tables and plots of docs/economics.md.
     Report(ReportArgs),
+    /// Print what each failure costs whom: who pays, who is slashed, what is burned.
+    Failures(FailuresArgs),
     /// Fit a parametric world to the log of `poq experiment` and write it as JSON, for --world.
     Fit(FitArgs),
     /// Time the simulator: 5,000 rounds of the papers' setting, and how the time grows.
@@ -95,7 +98,7 @@ struct RuleArgs {
     /// closeness or information.
     #[arg(long, value_parser = merit, value_name = "RULE")]
     merit: Option<MeritRule>,
-    /// multiplicative, centred, relative-merit or anchored (which needs gold tasks).
+    /// multiplicative, centred, relative-merit or anchored; moves in gold tasks only.
     #[arg(long, value_parser = trust, value_name = "RULE")]
     trust: Option<TrustRule>,
     /// The trust of a new evaluator, in (0, 1]; without it what suits --trust.
@@ -128,6 +131,9 @@ struct RuleArgs {
     /// The share of gold tasks whose auditor plants a reference and tells the attackers.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     gold_abused: f64,
+    /// What the requester does: honest, withholds-secret, withholds-input (from the panel) or withholds-all.
+    #[arg(long, value_enum, default_value_t = Requester::Honest, value_name = "CONDUCT")]
+    requester: Requester,
 }
 
 impl RuleArgs {
@@ -159,6 +165,7 @@ impl RuleArgs {
             block_ms: self.block_ms,
             fault_rate: self.fault_rate,
             gold: Gold { share: self.gold, noise: self.gold_noise, abused: self.gold_abused },
+            requester: self.requester,
         })
     }
 }
@@ -174,7 +181,8 @@ struct CrowdArgs {
     #[arg(long, default_value_t = 60, value_name = "N")]
     evaluators: u32,
     /// The stake of every node in UNIT.
-    #[arg(long, default_value_t = 100.0, value_name = "UNIT")]
+    /// The stake of every node in UNIT; below the kind's `stake_min` none is drawn.
+    #[arg(long, default_value_t = 1_000.0, value_name = "UNIT")]
     stake: f64,
 }
 
@@ -244,11 +252,11 @@ struct SweepArgs {
     /// The merit rules.
     #[arg(long, value_delimiter = ',', value_parser = merit, default_value = "information", value_name = "RULE,…")]
     merits: Vec<MeritRule>,
-    /// The trust rules.
-    #[arg(long, value_delimiter = ',', value_parser = trust, default_value = "relative-merit", value_name = "RULE,…")]
+    /// The trust rules; trust moves in gold tasks only.
+    #[arg(long, value_delimiter = ',', value_parser = trust, default_value = "anchored", value_name = "RULE,…")]
     trusts: Vec<TrustRule>,
     /// The shares of gold tasks.
-    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "SHARE,…")]
+    #[arg(long, value_delimiter = ',', default_value = "0.1", value_name = "SHARE,…")]
     gold: Vec<f64>,
     #[command(flatten)]
     crowd: CrowdArgs,
@@ -284,6 +292,34 @@ struct ReportArgs {
     /// Rounds per replication, instead of 3,000 (the sweep: 1,500).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
+    /// Replications, instead of 5; the sweep has one whatever is asked.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    replications: Option<u32>,
+    /// The shares of attackers that every attack is measured at, instead of 0.1 to 0.5.
+    #[arg(long, value_delimiter = ',', value_name = "SHARE,…")]
+    ratios: Vec<f64>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct FailuresArgs {
+    /// A task kind's parameters as JSON; without it the shipped defaults.
+    #[arg(long, value_name = "FILE")]
+    params: Option<PathBuf>,
+    /// N: answers per task.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    outputs: u8,
+    /// K: evaluators per task.
+    #[arg(long, default_value_t = 9, value_name = "K")]
+    panel: u8,
+    /// What the task pays, in UNIT.
+    #[arg(long, default_value_t = 10.0, value_name = "UNIT")]
+    fee: f64,
+    /// Print it as Markdown, as docs/economics.md has it.
+    #[arg(long)]
+    markdown: bool,
+    /// Write it as JSON, amounts in the chain's smallest unit.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -363,6 +399,8 @@ pub fn run(args: SimulateArgs) -> Result<()> {
                     only: command.only,
                     quick: command.quick,
                     rounds: command.rounds,
+                    replications: command.replications,
+                    ratios: command.ratios,
                     seed: args.seed,
                     progress: interactive(),
                 },
@@ -371,6 +409,7 @@ pub fn run(args: SimulateArgs) -> Result<()> {
             println!("written: {}", command.out.display());
             Ok(())
         }
+        Command::Failures(command) => failures(command),
         Command::Fit(command) => fitted(command),
         Command::Bench(command) => timing(command),
     })
@@ -509,6 +548,30 @@ fn print_findings(findings: &[Finding]) {
                 println!("      ({remark})");
             }
         }
+    }
+}
+
+fn failures(args: FailuresArgs) -> Result<()> {
+    let params = match &args.params {
+        Some(path) => read_json::<KindParams>(path)?,
+        None => KindParams::default(),
+    };
+    let fee = money(args.fee, "--fee")?;
+    let setting = Setting { params, outputs: args.outputs, panel: args.panel, fee, ..Setting::default() };
+    let costs = failures::table(&setting)?;
+    if args.markdown {
+        print!("{}", failures::markdown(&costs));
+    } else {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_BORDERS_ONLY).set_header(failures::HEADER);
+        for costs in &costs {
+            table.add_row(costs.row());
+        }
+        println!("{table}");
+    }
+    match args.json {
+        Some(path) => write_json(&path, &costs),
+        None => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod bench;
 pub mod cli;
 pub mod economy;
 pub mod error;
+pub mod failures;
 pub mod fit;
 pub mod ledger;
 pub mod live;
@@ -21,16 +22,18 @@ pub mod measure;
 pub mod papers;
 mod plot;
 pub mod population;
+pub mod raids;
 pub mod report;
 pub mod rng;
 pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod stats;
+pub mod steering;
 pub mod sweep;
 pub mod world;
 
-mod registry;
+mod store;
 
 pub use attack::Attack;
 pub use economy::{Economy, Setting};

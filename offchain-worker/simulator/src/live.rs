@@ -5,13 +5,12 @@
 //! purses, never the chain's), so that both can be compared to the last unit.
 
 use crate::attack::{plan, Attack, Collusion, View};
-use crate::economy::{Standing, RING};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Streams};
-use poq_core::merit::RingEntry;
-use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
-use poq_core::units::{Balance, Millis, NodeId, TaskId};
-use poq_core::{settle, KindParams, Ratio, Settlement, SettlementInput};
+use poq_core::commitment::Hash;
+use poq_core::settlement::{audit, Audit, AuditInput, TrustState};
+use poq_core::units::{Balance, Millis, NodeId, SignedBalance, TaskId};
+use poq_core::{settle, KindParams, Population, Ratio, Settlement, SettlementInput};
 use rand::seq::IndexedRandom;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -74,51 +73,27 @@ pub fn act(
     (plan, scores.into_iter().map(|score| score.map(|s| s.clamp(0.0, 1.0))).collect())
 }
 
-/// A settled task as a chain recorded it: who did what and when. No trust, no ring: the book has its own.
-#[derive(Clone, Debug)]
-pub struct Recorded {
+/// A task's end as a chain recorded it: who did what and when. Its trust and its ring are not used: the book has its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a> {
     /// The task.
     pub task: TaskId,
-    /// What was paid.
-    pub fee: Balance,
-    /// When its panel was drawn.
-    pub drawn_at: Millis,
-    /// When it was settled.
-    pub settled_at: Millis,
-    /// The inference nodes in the order of their draw.
-    pub outputs: Vec<(NodeId, OutputInput)>,
-    /// The evaluators in the order of their draw: what they did, and when they committed (0 for never).
-    pub panel: Vec<(NodeId, Conduct, Millis)>,
-    /// The audited truth, of a gold task.
-    pub truth: Option<Vec<Option<Ratio>>>,
-}
-
-impl Recorded {
-    /// What a chain settled, by the input that it emits and the nodes in the order of their draws.
-    pub fn of(
-        task: TaskId,
-        settled_at: Millis,
-        input: &SettlementInput,
-        output_nodes: &[NodeId],
-        panel_nodes: &[NodeId],
-    ) -> Recorded {
-        let panel = panel_nodes.iter().zip(&input.panel);
-        Recorded {
-            task,
-            fee: input.fee,
-            drawn_at: input.drawn_at,
-            settled_at,
-            outputs: output_nodes.iter().copied().zip(input.outputs.iter().cloned()).collect(),
-            panel: panel.map(|(node, given)| (*node, given.conduct.clone(), given.committed_at)).collect(),
-            truth: input.truth.clone(),
-        }
-    }
+    /// When it ended.
+    pub at: Millis,
+    /// The seed of its panel.
+    pub seed: &'a Hash,
+    /// What the chain gave to `settle`.
+    pub input: &'a SettlementInput,
+    /// The inference nodes, in the task's order.
+    pub output_nodes: &'a [NodeId],
+    /// The panel, in the order of its seats; 0 for an empty one.
+    pub panel_nodes: &'a [NodeId],
 }
 
 /// What a node has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purse {
-    /// Tasks settled with it.
+    /// Tasks that ended with it.
     pub settled: u32,
     /// Out of fees, in the chain's smallest unit.
     pub earned: Balance,
@@ -131,10 +106,11 @@ pub struct Purse {
 pub struct Book {
     params: KindParams,
     population: Population,
-    ring_next: usize,
-    standings: BTreeMap<NodeId, Standing>,
+    standings: BTreeMap<NodeId, TrustState>,
+    dues: BTreeMap<NodeId, SignedBalance>,
     purses: BTreeMap<NodeId, Purse>,
     treasury: Balance,
+    burned: Balance,
 }
 
 impl Book {
@@ -144,69 +120,63 @@ impl Book {
     /// Parameters that the contract would refuse.
     pub fn new(params: KindParams) -> Result<Book> {
         params.validate()?;
-        let reference = match params.merit {
-            poq_core::MeritRule::Information { floor, .. } => floor,
-            poq_core::MeritRule::Closeness => Ratio::ZERO,
-        };
         Ok(Book {
-            population: Population {
-                ring: vec![RingEntry::default(); RING],
-                reference,
-                ..Population::default()
-            },
+            population: Population::new(&params),
             params,
-            ring_next: 0,
             standings: BTreeMap::new(),
+            dues: BTreeMap::new(),
             purses: BTreeMap::new(),
             treasury: 0,
+            burned: 0,
         })
     }
 
-    /// Settles a recorded task, with the trust, the averages and the ring that this book has come to.
+    fn standing(&self, node: NodeId) -> TrustState {
+        let fresh = TrustState { trust: self.params.trust_initial, gain_average: 0 };
+        self.standings.get(&node).copied().unwrap_or(fresh)
+    }
+
+    /// Ends a recorded task, with the trust and the ring that this book has come to.
     ///
     /// # Errors
     /// A fee that does not fill the slots.
-    pub fn settle(&mut self, recorded: &Recorded) -> Result<Settlement> {
-        let fresh = Standing { trust: self.params.trust_initial, gain_average: 0 };
-        let input = SettlementInput {
-            fee: recorded.fee,
-            drawn_at: recorded.drawn_at,
-            outputs: recorded.outputs.iter().map(|(_, output)| output.clone()).collect(),
-            panel: recorded
-                .panel
-                .iter()
-                .map(|(node, conduct, committed_at)| {
-                    let standing = self.standings.get(node).copied().unwrap_or(fresh);
-                    EvaluatorInput {
-                        conduct: conduct.clone(),
-                        committed_at: *committed_at,
-                        trust: standing.trust,
-                        gain_average: standing.gain_average,
-                    }
-                })
-                .collect(),
-            population: self.population.clone(),
-            truth: recorded.truth.clone(),
-        };
+    pub fn settle(&mut self, recorded: &Recorded<'_>) -> Result<Settlement> {
+        let mut input = recorded.input.clone();
+        input.population = self.population.clone();
+        for (given, node) in input.panel.iter_mut().zip(recorded.panel_nodes) {
+            given.trust = if *node == 0 { Ratio::ZERO } else { self.standing(*node).trust };
+            given.due = self.dues.get(node).copied().unwrap_or(0);
+        }
         let settlement = settle(&self.params, &input).ok_or(Error::Unsettled { round: recorded.task })?;
-        for ((node, _), settled) in recorded.outputs.iter().zip(&settlement.outputs) {
+        for (node, settled) in recorded.output_nodes.iter().zip(&settlement.outputs) {
             self.book(*node, settled.payout, settled.slashed);
         }
-        for ((node, ..), settled) in recorded.panel.iter().zip(&settlement.panel) {
+        for (node, settled) in
+            recorded.panel_nodes.iter().zip(&settlement.panel).filter(|(node, _)| **node != 0)
+        {
             self.book(*node, settled.payout, settled.slashed);
-            let standing = Standing { trust: settled.trust, gain_average: settled.gain_average };
-            self.standings.insert(*node, standing);
+            self.dues.insert(*node, settled.due);
         }
-        self.treasury += settlement.protocol_fee + settlement.forfeited + settlement.slashed;
-        if let Some(quality) = settlement.consensus {
-            if let Some(entry) = self.population.ring.get_mut(self.ring_next) {
-                *entry = RingEntry { settled_at: recorded.settled_at, quality };
-            }
-            self.ring_next = (self.ring_next + 1) % RING;
-        }
-        self.population.reference = settlement.reference;
-        self.population.gain_average = settlement.gain_average;
+        self.treasury += settlement.treasury;
+        self.burned += settlement.burned + settlement.slashed;
+        self.population.absorb(&self.params, &settlement, recorded.seed, recorded.at);
         Ok(settlement)
+    }
+
+    /// Opens a recorded reference: moves the trust that this book has come to.
+    pub fn audit(&mut self, given: &AuditInput, panel_nodes: &[NodeId]) -> Audit {
+        let standing = |node: &NodeId| if *node == 0 { TrustState::default() } else { self.standing(*node) };
+        let input = AuditInput {
+            panel: panel_nodes.iter().map(standing).collect(),
+            population: self.population.clone(),
+            ..given.clone()
+        };
+        let audited = audit(&self.params, &input);
+        for (node, next) in panel_nodes.iter().zip(&audited.panel).filter(|(node, _)| **node != 0) {
+            self.standings.insert(*node, *next);
+        }
+        self.population.gain_average = audited.gain_average;
+        audited
     }
 
     fn book(&mut self, node: NodeId, earned: Balance, slashed: Balance) {
@@ -216,10 +186,10 @@ impl Book {
         purse.slashed += slashed;
     }
 
-    /// Takes a penalty outside a settlement: of a released panel, or of a task that was refunded.
+    /// Takes the penalty of one that lost its seat.
     pub fn penalise(&mut self, node: NodeId, amount: Balance) {
         self.purses.entry(node).or_default().slashed += amount;
-        self.treasury += amount;
+        self.burned += amount;
     }
 
     /// What a node has got.
@@ -227,7 +197,7 @@ impl Book {
         self.purses.get(&node).copied().unwrap_or_default()
     }
 
-    /// An evaluator's trust, once it has been settled with.
+    /// An evaluator's trust, once a reference was opened with it.
     pub fn trust(&self, node: NodeId) -> Option<Ratio> {
         self.standings.get(&node).map(|standing| standing.trust)
     }
@@ -241,11 +211,17 @@ impl Book {
     pub fn treasury(&self) -> Balance {
         self.treasury
     }
+
+    /// What was burned, of fees and of stakes.
+    pub fn burned(&self) -> Balance {
+        self.burned
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use poq_core::settlement::{Answer, Conduct, Ending, EvaluatorInput, OutputInput};
 
     const SEEN: [Option<f64>; 2] = [Some(0.5), Some(0.9)];
 
@@ -289,33 +265,52 @@ mod tests {
 
     #[test]
     fn a_book_conserves_every_fee() {
-        let mut book = Book::new(KindParams::without_auditors()).unwrap();
+        let params = KindParams::without_auditors();
+        let mut book = Book::new(params.clone()).unwrap();
         let unit = poq_core::params::UNIT;
         let mut refunds = 0;
+        let panel_nodes: Vec<NodeId> = (2..=6).collect();
         for task in 1..=20u64 {
             let quality = Ratio::from_permille((task as u32 * 137) % 1_000);
+            let input = SettlementInput {
+                ending: Ending::Consensus,
+                fee: 10 * unit,
+                keepers: 0,
+                early: false,
+                inline: false,
+                outputs: vec![OutputInput {
+                    answer: Answer::Delivered { latency_ms: 2_000 },
+                    price: unit / 100,
+                }],
+                panel: panel_nodes
+                    .iter()
+                    .map(|node| EvaluatorInput {
+                        conduct: Conduct::Revealed(vec![poq_core::Score::of(
+                            quality.saturating_add(Ratio::from_permille(*node)),
+                        )]),
+                        latency_ms: 1_000,
+                        // The book knows better.
+                        trust: Ratio::ZERO,
+                        due: 0,
+                    })
+                    .collect(),
+                population: Population::default(),
+            };
             let settlement = book
                 .settle(&Recorded {
                     task,
-                    fee: 10 * unit,
-                    drawn_at: task * 10_000,
-                    settled_at: task * 10_000 + 5_000,
-                    outputs: vec![(1, OutputInput { latency_ms: Some(2_000), price: unit / 100 })],
-                    panel: (2..=6)
-                        .map(|node| {
-                            let score =
-                                poq_core::Score::of(quality.saturating_add(Ratio::from_permille(node)));
-                            (node, Conduct::Revealed(vec![score]), task * 10_000 + 1_000)
-                        })
-                        .collect(),
-                    truth: None,
+                    at: task * 10_000,
+                    seed: &[task as u8; 32],
+                    input: &input,
+                    output_nodes: &[1],
+                    panel_nodes: &panel_nodes,
                 })
                 .unwrap();
             refunds += settlement.refund;
         }
         let earned: Balance = (1..=6).map(|node| book.purse(node).earned).sum();
         let slashed: Balance = (1..=6).map(|node| book.purse(node).slashed).sum();
-        assert_eq!(earned + refunds + book.treasury(), 200 * unit + slashed);
+        assert_eq!(earned + refunds + book.treasury() + book.burned(), 200 * unit + slashed);
         assert_eq!(book.purse(2).settled, 20);
     }
 }

@@ -109,8 +109,8 @@ pub struct Outcome {
     pub settled: u64,
     /// Tasks refunded.
     pub refunded: u64,
-    /// Tasks that needed a second panel.
-    pub redrawn: u64,
+    /// Tasks that had empty seats filled.
+    pub filled: u64,
     /// Requests that found too few nodes.
     pub refused: u64,
     /// Consensus and true quality over all outputs that have both.
@@ -162,19 +162,18 @@ const TRUST_POINTS: u64 = 40;
 impl Recorder {
     pub(crate) fn new(economy: &Economy<'_>, rounds: u64) -> Recorder {
         let split = economy.fee_split();
-        let params = economy.params();
         let outcome = Outcome {
             rounds: 0,
             settled: 0,
             refunded: 0,
-            redrawn: 0,
+            filled: 0,
             refused: 0,
             consensus: Correlation::default(),
             error: Moments::default(),
             absolute_error: Moments::default(),
             groups: [Group::default(); 4],
             slots: (units(split.inference_slot), units(split.evaluator_slot)),
-            at_risk: (units(params.inference_at_risk), units(params.evaluator_at_risk)),
+            at_risk: (units(economy.inference_at_risk()), units(economy.evaluator_at_risk())),
             nodes: Vec::new(),
             trust: Vec::new(),
         };
@@ -195,10 +194,10 @@ impl Recorder {
         out.rounds += 1;
         match round.ended {
             Some(Ended::Settled) => out.settled += 1,
-            Some(Ended::Refunded) => out.refunded += 1,
+            Some(Ended::Refunded(_)) => out.refunded += 1,
             Some(Ended::Refused) | None => out.refused += 1,
         }
-        out.redrawn += u64::from(round.redrawn);
+        out.filled += u64::from(round.filled);
         for entry in &round.entries {
             let node = &economy.nodes()[entry.node as usize];
             let of = &mut out.groups[group(node.role, node.malicious)];
@@ -215,7 +214,7 @@ impl Recorder {
                 duties.net.add(net);
             }
         }
-        if let Some((_, settlement)) = &round.settled {
+        if let Some((_, settlement)) = &round.closed {
             let weights = &economy.params().inference_weights;
             for ((settled, answer), node) in settlement.outputs.iter().zip(&round.answers).zip(&round.outputs)
             {
@@ -240,7 +239,7 @@ impl Recorder {
         self.points += 1;
         let mut sums = [(0.0, 0u32); 2];
         let mut capped = 0;
-        for (node, standing) in economy.nodes().iter().zip(economy.standings()) {
+        for (node, standing) in economy.nodes().iter().zip(economy.records()) {
             if node.role == Role::Evaluator {
                 let trust = float(standing.trust);
                 let (sum, count) = &mut sums[usize::from(node.malicious)];
@@ -260,7 +259,7 @@ impl Recorder {
 
     pub(crate) fn finish(mut self, economy: &Economy<'_>) -> Outcome {
         let out = &mut self.outcome;
-        for ((node, standing), duties) in economy.nodes().iter().zip(economy.standings()).zip(&self.duties) {
+        for ((node, standing), duties) in economy.nodes().iter().zip(economy.records()).zip(&self.duties) {
             let of = &mut out.groups[group(node.role, node.malicious)];
             let (payout, slashed) = (units(duties.payout), units(duties.slashed));
             of.nodes += 1;
@@ -398,8 +397,8 @@ impl Outcome {
 pub enum Metric {
     /// The share of rounds that settled.
     SettledShare,
-    /// The share of rounds that needed a second panel.
-    RedrawnShare,
+    /// The share of rounds that had empty seats filled.
+    FilledShare,
     /// Pearson's correlation of consensus and true quality.
     Pearson,
     /// The mean absolute error of the consensus.
@@ -450,7 +449,7 @@ impl Metric {
     /// All of them, in the order of the tables' columns.
     pub const ALL: [Metric; 24] = [
         Metric::SettledShare,
-        Metric::RedrawnShare,
+        Metric::FilledShare,
         Metric::Pearson,
         Metric::AbsoluteError,
         Metric::Bias,
@@ -479,7 +478,7 @@ impl Metric {
     pub const fn name(self) -> &'static str {
         match self {
             Metric::SettledShare => "settled_share",
-            Metric::RedrawnShare => "redrawn_share",
+            Metric::FilledShare => "filled_share",
             Metric::Pearson => "pearson",
             Metric::AbsoluteError => "absolute_error",
             Metric::Bias => "bias",
@@ -518,7 +517,7 @@ impl Metric {
         let per = |sum: f64, count: u64| (count > 0).then(|| sum / count as f64);
         match self {
             Metric::SettledShare => share(outcome.settled),
-            Metric::RedrawnShare => share(outcome.redrawn),
+            Metric::FilledShare => share(outcome.filled),
             Metric::Pearson => outcome.consensus.pearson(),
             Metric::AbsoluteError => outcome.absolute_error.mean(),
             Metric::Bias => outcome.error.mean(),

@@ -5,17 +5,8 @@ use crate::error::{Error, Result};
 use crate::world::World;
 use poq_core::params::UNIT;
 use poq_core::units::Balance;
+pub use poq_core::Role;
 use serde::{Deserialize, Serialize};
-
-/// What a node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Answers.
-    Inference,
-    /// Scores.
-    Evaluator,
-}
 
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +42,9 @@ pub struct Crowd {
 }
 
 impl Default for Crowd {
-    /// Twelve inference nodes and sixty evaluators with 100 UNIT each, all honest.
+    /// Twelve inference nodes and sixty evaluators with 1,000 UNIT each, the most that counts, all honest.
     fn default() -> Crowd {
-        Crowd { inference: 12, evaluators: 60, stake: 100 * UNIT, attack: None, ratio: 0.0 }
+        Crowd { inference: 12, evaluators: 60, stake: 1_000 * UNIT, attack: None, ratio: 0.0 }
     }
 }
 

@@ -47,9 +47,13 @@ impl Regime {
         Regime { trust, gold }
     }
 
-    /// Sets what goes along with the rule; auditors get time where there are any.
+    /// Sets what goes along with the rule; auditors get time where there are any, and where there are none everybody is trusted
+    /// alike, because nothing ever moves it.
     pub(crate) fn apply(&self, setting: &mut Setting) {
         set_trust(&mut setting.params, self.trust);
+        if self.gold == 0.0 {
+            setting.params.trust_initial = Ratio::ONE;
+        }
         setting.params.audit_ms = if self.gold > 0.0 { AUDIT_MS } else { 0 };
         setting.gold = Gold { share: self.gold, noise: GOLD_NOISE, abused: 0.0 };
     }
@@ -105,26 +109,26 @@ impl RuleSet {
     }
 }
 
-/// The papers' rules; the best that look at closeness alone; the information rule without auditors, and with (recommended);
+/// The papers' rules; the best that look at closeness alone, both with gold, for nothing else moves trust; the information rule without auditors, and with (recommended);
 /// closeness with auditors.
 pub const RULE_SETS: [RuleSet; 5] = [
     RuleSet {
-        name: "papers: closeness, multiplicative, mean",
+        name: "papers: closeness, multiplicative, mean, 10 % gold",
         aggregation: Aggregation::Mean,
         merit: MERITS[0].1,
-        regime: Regime::of(TRUSTS[0].1, 0.0),
+        regime: Regime::of(TRUSTS[0].1, 0.1),
     },
     RuleSet {
-        name: "closeness, centred, weighted median",
+        name: "closeness, centred, weighted median, 10 % gold",
         aggregation: Aggregation::TrustWeightedMedian,
         merit: MERITS[0].1,
-        regime: Regime::of(TRUSTS[1].1, 0.0),
+        regime: Regime::of(TRUSTS[1].1, 0.1),
     },
     RuleSet {
-        name: "information, relative merit, median",
+        name: "information, median, no gold",
         aggregation: Aggregation::Median,
         merit: MERITS[1].1,
-        regime: Regime::of(TRUSTS[2].1, 0.0),
+        regime: Regime::of(TRUSTS[3].1, 0.0),
     },
     RuleSet {
         name: "information, anchored, median, 10 % gold",

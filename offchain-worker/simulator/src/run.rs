@@ -45,7 +45,7 @@ impl Job<'_> {
             economy.round()?;
             recorder.note(&economy);
         }
-        economy.ledger().count()?;
+        economy.count()?;
         Ok(recorder.finish(&economy))
     }
 

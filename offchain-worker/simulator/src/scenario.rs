@@ -4,13 +4,13 @@
 //! shows that the finding follows from what is, not that the numbers agree.
 
 use crate::attack::Attack;
-use crate::economy::{float, Economy, Setting};
+use crate::economy::{float, Economy, Gold, Setting};
 use crate::error::Result;
 use crate::measure::{Metric, Outcome, Summary};
 use crate::papers::{self, Signal};
 use crate::population::{Crowd, Role};
 use crate::rng::Streams;
-use crate::rules::{set_trust, RECOMMENDED, UNAUDITED};
+use crate::rules::{set_trust, RuleSet, AUDIT_MS, GOLD_NOISE, RECOMMENDED, UNAUDITED};
 use crate::run::{Effort, Job};
 use crate::stats::{estimate, Estimate};
 use crate::world::{Spread, World};
@@ -128,6 +128,9 @@ fn papers_rules(aggregation: Aggregation, panel: u8) -> Setting {
     setting.params.aggregation = aggregation;
     setting.params.merit = MeritRule::Closeness;
     set_trust(&mut setting.params, TrustRule::Multiplicative { eta: Ratio::from_permille(100) });
+    // Trust moves when a reference is opened, and only then: the papers' rules, which move it in every task, need one in each.
+    setting.gold = Gold { share: 1.0, noise: GOLD_NOISE, abused: 0.0 };
+    setting.params.audit_ms = AUDIT_MS;
     setting
 }
 
@@ -286,9 +289,11 @@ fn panel_size(effort: Effort) -> Result<Finding> {
                 evidence: series(Metric::EvaluatorNetVariance, "variance of R"),
             },
             Claim {
-                claim: "relative to its pay, an evaluator's risk rises with the panel (ours)",
-                reproduced: relative.windows(2).all(|pair| pair[1] > pair[0]),
-                remark: Some("the slot shrinks with K, the stake at risk does not: a missed duty costs more of what is earned"),
+                claim: "relative to its pay, an evaluator's risk is the same whatever the panel (ours)",
+                reproduced: relative.iter().copied().fold(f64::MIN, f64::max)
+                    / relative.iter().copied().fold(f64::MAX, f64::min)
+                    < 1.05,
+                remark: Some("what is at risk is a multiple of the slot: a missed duty costs as much of what is earned in a small panel as in a large one. In the first protocol it was a fixed amount, and the risk rose with K"),
                 evidence: variation,
             },
             Claim {
@@ -313,7 +318,7 @@ fn distance_from_mean(trust: TrustRule, effort: Effort, replication: u32) -> Res
     let mut distances = crate::stats::Moments::default();
     for round in 0..effort.rounds {
         let report = economy.round()?;
-        let Some((input, settlement)) = report.settled.as_ref().filter(|_| round * 10 >= effort.rounds * 9)
+        let Some((input, settlement)) = report.closed.as_ref().filter(|_| round * 10 >= effort.rounds * 9)
         else {
             continue;
         };
@@ -464,8 +469,9 @@ fn constant_capture(effort: Effort) -> Result<Finding> {
         TrustRule::Centred { up: Ratio::from_permille(100), down: Ratio::from_permille(500) },
     );
     let by_closeness = outcomes(&world, closeness, crowd, effort)?;
-    let information = Setting { outputs: 1, panel: 5, ..UNAUDITED.setting() };
-    let by_information = outcomes(&world, information, crowd, effort)?;
+    let setting = |rules: RuleSet| Setting { outputs: 1, panel: 5, ..rules.setting() };
+    let by_information = outcomes(&world, setting(UNAUDITED), crowd, effort)?;
+    let audited = outcomes(&world, setting(RECOMMENDED), crowd, effort)?;
     let captured = |all: &[Outcome]| {
         estimate(
             all.iter().filter_map(|o| Metric::AbsoluteError.of(o)).map(|e| f64::from(u8::from(e > CAPTURED))),
@@ -495,17 +501,23 @@ fn constant_capture(effort: Effort) -> Result<Finding> {
                 evidence: numbers(&by_closeness),
             },
             Claim {
-                claim: "and can capture the network",
-                reproduced: captured(&by_closeness).is_some_and(|share| share.mean > 0.1),
-                remark: None,
+                claim: "but do not capture the network",
+                reproduced: captured(&by_closeness).is_some_and(|share| share.mean == 0.0),
+                remark: Some("in the first protocol, where every task moved trust, they could; what scores say of themselves moves nobody's trust any more"),
                 evidence: Vec::new(),
             },
             Claim {
-                claim: "by information they earn less than 15 % of honest pay and never capture it",
-                reproduced: mean(&by_information, Metric::PayRatio) < 0.15
+                claim: "by information they earn less than a quarter of honest pay where nobody audits, and never capture it",
+                reproduced: mean(&by_information, Metric::PayRatio) < 0.25
                     && captured(&by_information).is_some_and(|share| share.mean == 0.0),
-                remark: None,
+                remark: Some("their mean gain is nothing, but pay is never below zero: a score that says nothing is right by chance half of the time. Paid task by task they earned 0.58; spread over eight tasks most of that is gone"),
                 evidence: numbers(&by_information),
+            },
+            Claim {
+                claim: "and less than 15 % where one task in ten is gold",
+                reproduced: mean(&audited, Metric::PayRatio) < 0.15,
+                remark: None,
+                evidence: numbers(&audited),
             },
         ],
     })
@@ -526,11 +538,10 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
         ];
         claims.push(Claim {
             claim: match spread {
-                Spread::Wide => "45 % who share a random number per output can capture a network that looks only at scores, and earn less than a quarter of honest pay where one task in ten is gold (Beta(4, 2))",
-                Spread::Narrow => "where quality varies little (Beta(18, 2)) they capture it, and earn less than honest evaluators where one task in ten is gold",
+                Spread::Wide => "45 % who share a random number per output earn more than honest evaluators in a network that looks only at scores, and less than a quarter of honest pay where one task in ten is gold (Beta(4, 2))",
+                Spread::Narrow => "where quality varies little (Beta(18, 2)) they earn still more, and less than honest evaluators where one task in ten is gold",
             },
             reproduced: match spread {
-                // Some replications are captured, some are not.
                 Spread::Wide => {
                     without.get(Metric::PayRatio).is_some_and(|e| e.mean > 1.0)
                         && with.mean(Metric::PayRatio) < 0.25
@@ -541,7 +552,7 @@ fn gold_anchor(effort: Effort) -> Result<Finding> {
             },
             remark: match spread {
                 Spread::Wide => None,
-                Spread::Narrow => Some("the truth's noise (0.1) exceeds the spread of quality (0.07): gold tasks can hardly tell anybody apart there. With noise 0.05 the share falls to about a sixth"),
+                Spread::Narrow => Some("the truth's noise (0.1) exceeds the spread of quality (0.07): gold tasks can hardly tell anybody apart there"),
             },
             evidence: numbers.into_iter().flatten().collect(),
         });

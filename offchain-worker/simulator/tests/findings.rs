@@ -41,6 +41,8 @@ fn under_the_recommended_rules_distorting_and_not_looking_earn_less_than_half() 
 }
 
 /// The rest earns less than honest nodes or little more, and moves the consensus little.
+///
+/// Exaggeration earns 1.2 to 1.5, by the seed.
 #[test]
 fn under_the_recommended_rules_clever_attacks_earn_little_more_and_move_little() {
     for (attack, most) in [
@@ -50,8 +52,9 @@ fn under_the_recommended_rules_clever_attacks_earn_little_more_and_move_little()
         (Attack::Selective(0.08), 0.9),
         (Attack::SybilSplit(4.0), 0.9),
         (Attack::SlowScoring(100.0), 1.0),
-        (Attack::Exaggerate(0.08), 1.4),
-        (Attack::FreeRide, 1.5),
+        (Attack::Exaggerate(0.08), 1.6),
+        (Attack::FreeRide, 1.4),
+        (Attack::Lazy(0.5), 0.3),
     ] {
         let of = attacked(&RECOMMENDED, Spread::Wide, attack, 0.3);
         let (profit, error) = (of.mean(Metric::ProfitRatio), of.mean(Metric::AbsoluteError));
@@ -71,12 +74,38 @@ fn where_quality_varies_little_the_consensus_still_holds_under_the_recommended_r
     }
 }
 
-/// Why gold tasks: a coalition that pushes its own answers captures a network that only looks at scores.
+/// Without gold tasks, too, who distorts every score or does not look earns less than half of what honesty does, at 30 %, and who
+/// looks at every second task little more than half. Paid task by task, merit was never below zero, and they earned 0.43 to 0.86.
 #[test]
-fn without_gold_tasks_a_coalition_at_45_percent_captures_the_network() {
+fn without_gold_tasks_distorting_and_not_looking_earn_less_than_half_at_30_percent() {
+    for spread in Spread::ALL {
+        for (attack, most) in [
+            (Attack::Boosting(0.4), 0.4),
+            (Attack::Sabotage(0.4), 0.4),
+            (Attack::Constant(0.0), 0.4),
+            (Attack::Whitewash(0.9), 0.4),
+            (Attack::Noise(0.3), 0.6),
+            (Attack::Lazy(0.5), 0.65),
+        ] {
+            let profit = attacked(&UNAUDITED, spread, attack, 0.3).mean(Metric::ProfitRatio);
+            println!("{attack}: profit {profit:.3}");
+            assert!(profit < most, "{attack}, {spread:?}: profit {profit}");
+        }
+    }
+}
+
+/// Why gold tasks: a coalition that pushes its own answers gains by it in a network that only looks at scores.
+///
+/// In the first protocol it took the network over (more than twice the honest profit, an error above 0.2), because scores moved
+/// trust and trust the draws. Now only gold moves trust: without any it keeps its share of the seats, and gains by the tasks in which
+/// it happens to have the majority of the panel.
+#[test]
+fn without_gold_tasks_a_coalition_at_45_percent_gains_by_pushing_its_own_answers() {
     let without = attacked(&UNAUDITED, Spread::Wide, Attack::BoostOwn(0.4), 0.45);
     let with = attacked(&RECOMMENDED, Spread::Wide, Attack::BoostOwn(0.4), 0.45);
-    assert!(without.mean(Metric::ProfitRatio) > 2.0 && without.mean(Metric::AbsoluteError) > 0.2);
+    let seats = without.mean(Metric::SeatShare);
+    assert!((0.4..0.5).contains(&seats), "{seats}");
+    assert!(without.mean(Metric::ProfitRatio) > 1.4 && without.mean(Metric::AbsoluteError) > 0.1);
     assert!(with.mean(Metric::ProfitRatio) < 1.0 && with.mean(Metric::AbsoluteError) < 0.08);
 }
 
@@ -119,7 +148,8 @@ fn robust_rules_beat_the_mean() {
     assert_eq!(verdicts("robust-aggregation"), [true; 4]);
 }
 
-/// The variance of R falls with K here, because an evaluator is compared with the others only.
+/// The variance of R falls with K here, because an evaluator is compared with the others only. The risk relative to pay, which
+/// rose with K in the first protocol, does not any more: what is at risk is a multiple of the slot.
 #[test]
 fn larger_panels_pay_less_each_and_do_not_raise_the_variance() {
     assert_eq!(verdicts("panel-size"), [true, false, true, true]);
@@ -137,10 +167,14 @@ fn signal_and_robustness_complement_each_other() {
     assert_eq!(verdicts("signal-and-robustness"), [true; 3]);
 }
 
+/// Without gold tasks merit alone keeps them down, and it is clipped at zero: by information they earn 0.58 of honest pay. In the
+/// first protocol scores moved trust too, which took them out of the draws (less than 0.15); with gold tasks that is still so.
 #[test]
-fn constant_scorers_earn_by_closeness_and_not_by_information() {
+fn constant_scorers_earn_by_closeness_less_by_information_and_little_where_there_is_gold() {
     let finding = finding("constant-capture");
     let pay = |claim: usize| finding.claims[claim].evidence[0].value.mean;
     assert!(pay(0) > 0.8, "closeness: {}", pay(0));
-    assert!(finding.claims[2].reproduced, "information: {}", pay(2));
+    assert!(finding.claims[1].reproduced, "nobody's scores capture a network");
+    assert!(finding.claims[2].reproduced, "information without gold: {}", pay(2));
+    assert!(finding.claims[3].reproduced, "information with gold: {}", pay(3));
 }

@@ -6,7 +6,7 @@
 use poq_core::aggregate::Weighted;
 use poq_core::params::UNIT;
 use poq_core::{Aggregation, KindParams, MeritRule, Ratio};
-use poq_simulator::economy::{Ended, Gold, Round};
+use poq_simulator::economy::{Ended, Gold, Requester, Round};
 use poq_simulator::measure::Metric;
 use poq_simulator::rng::Streams;
 use poq_simulator::rules::{AGGREGATIONS, MERITS, TRUSTS};
@@ -19,18 +19,35 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop::sample::select(MERITS.to_vec()),
         prop::sample::select(TRUSTS.to_vec()),
     );
-    let sizes = (1u8..=4, 3u8..=15, 1u64..=40);
+    let sizes = (1u8..=4, 3u8..=15, 2u64..=9);
     let gold = prop_oneof![Just(0.0), 0.0..=1.0];
-    (rules, sizes, 0.0..0.5, gold, 0.0..=1.0, 0u64..=1, 1u128..=1_000).prop_map(
-        |((aggregation, merit, trust), (outputs, panel, fee), fault_rate, share, abused, audit, at_risk)| {
+    let requester = prop::sample::select(vec![
+        Requester::Honest,
+        Requester::WithholdsSecret,
+        Requester::WithholdsInput,
+        Requester::WithholdsAll,
+    ]);
+    (rules, sizes, 0.0..0.5, gold, 0.0..=1.0, 0u64..=1, 2u8..=8, requester).prop_map(
+        |(
+            (aggregation, merit, trust),
+            (outputs, panel, fee),
+            fault_rate,
+            share,
+            abused,
+            audit,
+            inference_risk,
+            requester,
+        )| {
             let params = KindParams {
                 aggregation: aggregation.1,
                 merit: merit.1,
                 trust: trust.1,
                 audit_ms: audit * 30_000,
-                // What is at risk may be as large as the least stake, or dust.
-                evaluator_at_risk: UNIT / at_risk,
-                inference_at_risk: 10 * UNIT / at_risk,
+                // A sixteenth of the least stake, two slots or eight.
+                inference_risk,
+                stake_min: 100 * UNIT * u128::from(inference_risk),
+                stake_cap: 2_000 * UNIT,
+                decline_penalty: Ratio::from_ppb(4_000_000 / u32::from(inference_risk)),
                 ..KindParams::without_auditors()
             };
             Setting {
@@ -41,6 +58,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 block_ms: 1_500,
                 fault_rate,
                 gold: Gold { share, noise: 0.1, abused },
+                requester,
             }
         },
     )
@@ -48,7 +66,7 @@ fn setting() -> impl Strategy<Value = Setting> {
 
 fn crowd() -> impl Strategy<Value = Crowd> {
     let attack = prop::option::of(prop::sample::select(Attack::ALL.to_vec()));
-    (2u32..=8, 4u32..=40, 10u128..=200, attack, 0.0..0.95).prop_map(
+    (2u32..=8, 4u32..=40, 50u128..=2_000, attack, 0.0..0.95).prop_map(
         |(inference, evaluators, stake, attack, ratio)| Crowd {
             inference,
             evaluators,
@@ -62,12 +80,11 @@ fn crowd() -> impl Strategy<Value = Crowd> {
 /// Σ of what a round moved: what the requester paid is somewhere.
 fn check(setting: &Setting, round: &Round) -> Result<(), TestCaseError> {
     let paid: u128 = round.entries.iter().map(|e| e.payout).sum();
-    match (&round.settled, round.ended) {
-        (Some((_, settlement)), Some(Ended::Settled)) => prop_assert_eq!(
-            paid + settlement.protocol_fee + settlement.forfeited + settlement.refund,
-            setting.fee
-        ),
-        (None, Some(Ended::Refunded | Ended::Refused)) => prop_assert_eq!(paid, 0),
+    match (&round.closed, round.ended) {
+        (Some((_, settlement)), Some(Ended::Settled | Ended::Refunded(_))) => {
+            prop_assert_eq!(paid + settlement.treasury + settlement.burned + settlement.refund, setting.fee)
+        }
+        (None, Some(Ended::Refused)) => prop_assert_eq!(paid, 0),
         other => prop_assert!(false, "a round that is neither: {:?}", other),
     }
     Ok(())
@@ -89,10 +106,10 @@ proptest! {
         let total = |economy: &Economy<'_>| {
             let ledger = economy.ledger();
             let nodes: u128 = (0..count)
-                .map(|node| ledger.purse(node))
+                .map(|node| economy.purse(node as u32))
                 .map(|purse| purse.free + purse.locked + purse.claimable)
                 .sum();
-            nodes + ledger.escrow() + ledger.treasury() + ledger.requester()
+            nodes + ledger.escrow() + ledger.treasury() + ledger.burned() + ledger.requester()
         };
         let start = total(&economy);
         for _ in 0..ROUNDS {
@@ -101,7 +118,7 @@ proptest! {
             prop_assert_eq!(total(&economy), start);
             prop_assert_eq!(economy.ledger().escrow(), 0);
             for node in 0..count {
-                prop_assert_eq!(economy.ledger().purse(node).locked, 0);
+                prop_assert_eq!(economy.purse(node as u32).locked, 0);
             }
         }
     }
@@ -169,7 +186,7 @@ fn the_consensus_is_the_aggregate_of_the_revealed_scores() {
     let mut compared = 0;
     for _ in 0..100 {
         let round = economy.round().unwrap();
-        let Some((input, settlement)) = &round.settled else { continue };
+        let Some((input, settlement)) = &round.closed else { continue };
         for (output, settled) in settlement.outputs.iter().enumerate() {
             let scores: Vec<Weighted> = input
                 .panel

@@ -22,12 +22,14 @@ use poq_simulator::Attack;
 use serde::de::Visitor;
 use serde::{Deserialize, Serialize};
 
+pub use crate::models::ModelConfig;
+
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "POQ_";
 /// What parts a section from a key in their names.
 const ENV_SEPARATOR: &str = "__";
 /// The keys that belong to no section.
-const LONE_KEYS: [&str; 3] = ["data_dir", "models_dir", "nodes"];
+const LONE_KEYS: [&str; 4] = ["data_dir", "models_dir", "models", "nodes"];
 /// The sections.
 const SECTIONS: [&str; 8] = ["chain", "keys", "blobs", "metrics", "keeper", "limits", "log", "adversary"];
 
@@ -249,8 +251,11 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeeperConfig {
-    /// Whether it does. Somebody has to draw panels and settle, or nobody is paid.
+    /// Whether it does. Somebody has to settle, or nobody is paid.
     pub enabled: bool,
+    /// What a step must pay, in percent of what its transaction costs. 0 does every step at once, whatever it pays: for networks
+    /// without other keepers.
+    pub margin_percent: u32,
     /// The longest random delay before it acts on a due step, so that several keepers do not all pay for the same one.
     #[serde(with = "duration")]
     pub max_delay: Duration,
@@ -258,7 +263,7 @@ pub struct KeeperConfig {
 
 impl Default for KeeperConfig {
     fn default() -> Self {
-        KeeperConfig { enabled: true, max_delay: Duration::from_secs(2) }
+        KeeperConfig { enabled: true, margin_percent: 100, max_delay: Duration::from_secs(2) }
     }
 }
 
@@ -378,6 +383,8 @@ pub struct WorkerConfig {
     /// Test networks only: what dishonest nodes do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AdversaryConfig>,
+    /// How models are run, where the defaults do not fit.
+    pub models: Vec<ModelConfig>,
     /// The nodes that this process runs.
     #[serde(deserialize_with = "tables")]
     pub nodes: Vec<NodeConfig>,
@@ -399,6 +406,7 @@ impl Default for WorkerConfig {
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             adversary: None,
+            models: Vec::new(),
             nodes: Vec::new(),
             origin: "configuration".into(),
         }
@@ -487,6 +495,9 @@ impl WorkerConfig {
         self.validate_keys(given)?;
         self.validate_blobs()?;
         self.validate_limits()?;
+        if let Some((key, problem, advice)) = ModelConfig::problem(&self.models, &self.nodes) {
+            self.ensure(false, key, problem, advice)?;
+        }
         self.validate_adversary()
     }
 
@@ -1032,6 +1043,35 @@ mod tests {
         keys("", &toml::Value::try_from(full).unwrap(), &mut found);
         for key in found {
             assert!(WorkerConfig::example().contains(&key), "`{key}` is not in poq.example.toml");
+        }
+    }
+
+    #[test]
+    fn how_a_model_is_run_is_checked_before_anything_is_promised() {
+        let run = |models: &str| {
+            let (dir, path) = file(&format!(
+                "keys = {{ operator = \"operator.key\" }}\nblobs = {{ listen = \"127.0.0.1:0\" }}\n\
+                 chain = {{ contract = \"c\" }}\n{models}\n\
+                 [[nodes]]\nid = 1\nrole = \"inference\"\nmodel = \"m\"\n"
+            ));
+            std::fs::write(dir.path().join("operator.key"), "//Alice").unwrap();
+            let config = WorkerConfig::load(Some(&path), toml::Table::new())?;
+            config.validate().map(|()| config)
+        };
+        let config = run("[[models]]\nname = \"m\"\ndtype = \"f32\"\nparallel = 4\n").unwrap();
+        let options = ModelConfig::options_of(&config.models, "m");
+        assert_eq!((options.precision, options.parallel), (poq_inference::Precision::F32, Some(4)));
+        assert_eq!(ModelConfig::options_of(&config.models, "other"), Default::default());
+        for (models, parts) in [
+            ("[[models]]\nname = \"x\"\n", ["models[0].name", "`x`"]),
+            ("[[models]]\nname = \"m\"\n[[models]]\nname = \"m\"\n", ["models[1].name", "second time"]),
+            ("[[models]]\nname = \"m\"\nparallel = 0\n", ["models[0].parallel", "at least 1"]),
+            ("[[models]]\nname = \"m\"\ndevice = \"gpu\"\n", ["device", "cuda:N"]),
+            ("[[models]]\nname = \"m\"\ndtype = \"int8\"\n", ["dtype", "int8"]),
+            ("[[models]]\nname = \"m\"\ndevice = \"cuda:99\"\n", ["models[0].device", "cuda:99"]),
+        ] {
+            let error = run(models).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }
 

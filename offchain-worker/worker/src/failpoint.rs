@@ -4,13 +4,15 @@
 //! to the point that the variable `POQ_FAIL_AT` names. Without the feature [`hit`] is nothing at all.
 
 /// Every point, in the order in which a task passes them.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 16] = [
     "answer_fetched",
     "answer_generated",
     "answer_journalled",
     "answer_stored",
     "output_before_commit",
     "output_after_commit",
+    "open_before",
+    "open_after",
     "scores_fetched",
     "scores_computed",
     "scores_journalled",

@@ -6,8 +6,8 @@
 //!               │            │  what is due is decided from the chain's state alone (`duty`)
 //!               │            ├─► inference work: input → model → journal → blob store
 //!               │            └─► evaluator work: outputs → model → journal
-//!               ├──────► keeper: draws panels, settles, refunds
-//!               └──────► blob server: serves outputs to whom the chain says
+//!               ├──────► keeper: fills panels, settles, ends what failed
+//!               └──────► blob server: serves openings, outputs and reveals to whom the chain says
 //! ```
 //!
 //! | module | what |
@@ -15,6 +15,7 @@
 //! | [`config`] | file, environment, command line; checked once |
 //! | [`worker`] | [`Worker`]: start, readiness, shutdown |
 //! | [`duty`] | what a node has to do, as a pure function of the chain's state |
+//! | [`requester`] | the other side: draws panels, relays reveals, fetches outputs |
 //! | [`models`] | models loaded or handed in |
 //! | [`metrics`] | every metric's name, meaning and verb |
 //! | [`health`] | liveness and readiness |
@@ -28,6 +29,7 @@ pub mod failpoint;
 pub mod health;
 pub mod metrics;
 pub mod models;
+pub mod requester;
 mod services;
 mod supervisor;
 pub mod time;
@@ -38,5 +40,5 @@ pub use error::{Error, Result};
 pub use health::Readiness;
 pub use models::Models;
 pub use poq_blobs::endpoint;
-pub use services::evaluator::quantise;
+pub use requester::{Requester, RequesterOptions};
 pub use worker::{identity, open_blob_store, run_until_signal, Deps, Worker, WorkerHandle};

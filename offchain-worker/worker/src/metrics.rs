@@ -10,6 +10,7 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
+use poq_chain::types::DeclineReason;
 
 use crate::config::RoleName;
 use crate::time::wall_ms;
@@ -19,6 +20,10 @@ use crate::time::wall_ms;
 pub enum DutyStep {
     /// An inference node's commitment to its output.
     CommitOutput,
+    /// An inference node's word that it will not deliver.
+    Decline,
+    /// The opening of an inference node's commitment on chain.
+    OpenOutput,
     /// An evaluator's commitment to its scores.
     CommitScores,
     /// An evaluator's reveal.
@@ -27,12 +32,20 @@ pub enum DutyStep {
 
 impl DutyStep {
     /// Every step.
-    pub const ALL: [DutyStep; 3] = [DutyStep::CommitOutput, DutyStep::CommitScores, DutyStep::RevealScores];
+    pub const ALL: [DutyStep; 5] = [
+        DutyStep::CommitOutput,
+        DutyStep::Decline,
+        DutyStep::OpenOutput,
+        DutyStep::CommitScores,
+        DutyStep::RevealScores,
+    ];
 
     /// The label.
     pub const fn label(self) -> &'static str {
         match self {
             DutyStep::CommitOutput => "commit_output",
+            DutyStep::Decline => "decline",
+            DutyStep::OpenOutput => "open_output",
             DutyStep::CommitScores => "commit_scores",
             DutyStep::RevealScores => "reveal_scores",
         }
@@ -41,7 +54,7 @@ impl DutyStep {
     /// Whose step it is.
     pub const fn role(self) -> RoleName {
         match self {
-            DutyStep::CommitOutput => RoleName::Inference,
+            DutyStep::CommitOutput | DutyStep::Decline | DutyStep::OpenOutput => RoleName::Inference,
             DutyStep::CommitScores | DutyStep::RevealScores => RoleName::Evaluator,
         }
     }
@@ -54,8 +67,10 @@ pub enum Declined {
     TooLate,
     /// The input could not be fetched, or is not what the task says.
     Input,
-    /// The input is not a prompt, or is too long.
+    /// The input is not a prompt.
     Prompt,
+    /// The input is longer than this worker or its model takes.
+    TooLong,
     /// The model failed.
     Model,
     /// The model produced nothing.
@@ -70,10 +85,11 @@ pub enum Declined {
 
 impl Declined {
     /// Every reason.
-    pub const ALL: [Declined; 8] = [
+    pub const ALL: [Declined; 9] = [
         Declined::TooLate,
         Declined::Input,
         Declined::Prompt,
+        Declined::TooLong,
         Declined::Model,
         Declined::Empty,
         Declined::Draining,
@@ -87,11 +103,22 @@ impl Declined {
             Declined::TooLate => "too_late",
             Declined::Input => "input",
             Declined::Prompt => "prompt",
+            Declined::TooLong => "too_long",
             Declined::Model => "model",
             Declined::Empty => "empty",
             Declined::Draining => "draining",
             Declined::Adversary => "adversary",
             Declined::Rubric => "rubric",
+        }
+    }
+
+    /// What an inference node tells the chain.
+    pub const fn reason(self) -> DeclineReason {
+        match self {
+            Declined::TooLate => DeclineReason::TooLate,
+            Declined::Input => DeclineReason::InputUnavailable,
+            Declined::TooLong => DeclineReason::TooLong,
+            _ => DeclineReason::Other,
         }
     }
 }
@@ -123,13 +150,17 @@ pub const ALL: [(&str, &str, &str); 34] = [
         "Seconds since the account's last successful transaction; since the start where there was none.",
     ),
     (OPERATOR_BALANCE, "gauge", "The operator account's free balance, in the chain's smallest unit."),
-    (STAKE_FREE, "gauge", "The node's stake that is not locked, in the chain's smallest unit."),
+    (
+        STAKE_FREE,
+        "gauge",
+        "The node's stake that a task could put at risk now, in the chain's smallest unit.",
+    ),
     (STAKE_LOCKED, "gauge", "The node's stake at risk in open tasks, in the chain's smallest unit."),
     (CLAIMABLE, "gauge", "The node's rewards that can be claimed now, in the chain's smallest unit."),
     (WITHDRAWN, "gauge", "The node's rewards withdrawn so far, in the chain's smallest unit."),
     (SLASHED, "gauge", "The node's stake slashed so far, in the chain's smallest unit."),
     (TRUST, "gauge", "The node's trust, 0 to 1."),
-    (SETTLED, "gauge", "Tasks settled with the node so far."),
+    (SETTLED, "gauge", "Tasks that ended with the node in them so far."),
     (MODEL_SECONDS, "histogram", "Time a model took for one task, in seconds, by model and step."),
     (MODEL_TOKENS, "counter", "Tokens generated, by model."),
     (MODEL_HEALTHY, "gauge", "1 while the model's thread is healthy, else 0."),
@@ -165,7 +196,7 @@ const CLAIMABLE: &str = "poq_node_claimable";
 const WITHDRAWN: &str = "poq_node_withdrawn";
 const SLASHED: &str = "poq_node_slashed";
 const TRUST: &str = "poq_node_trust";
-const SETTLED: &str = "poq_node_settled_tasks";
+const SETTLED: &str = "poq_node_tasks";
 const MODEL_SECONDS: &str = "poq_model_seconds";
 const MODEL_TOKENS: &str = "poq_model_tokens_total";
 const MODEL_HEALTHY: &str = "poq_model_healthy";
@@ -321,13 +352,13 @@ pub fn render(recorder: &PrometheusHandle) -> String {
 pub fn node(id: u32, node: &poq_chain::types::Node) {
     GONE.lock().remove(&id);
     let id = id.to_string();
-    gauge!(STAKE_FREE, "node" => id.clone()).set(node.free as f64);
-    gauge!(STAKE_LOCKED, "node" => id.clone()).set(node.locked as f64);
+    gauge!(STAKE_FREE, "node" => id.clone()).set(node.stake.lockable() as f64);
+    gauge!(STAKE_LOCKED, "node" => id.clone()).set(node.stake.locked as f64);
     gauge!(CLAIMABLE, "node" => id.clone()).set(node.claimable as f64);
     gauge!(WITHDRAWN, "node" => id.clone()).set(node.withdrawn as f64);
     gauge!(SLASHED, "node" => id.clone()).set(node.slashed as f64);
-    gauge!(TRUST, "node" => id.clone()).set(f64::from(node.trust.ppb()) / 1e9);
-    gauge!(SETTLED, "node" => id).set(f64::from(node.settled));
+    gauge!(TRUST, "node" => id.clone()).set(node.trust.to_f64());
+    gauge!(SETTLED, "node" => id).set(f64::from(node.record.tasks));
 }
 
 /// A model finished one task's work.

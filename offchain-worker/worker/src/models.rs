@@ -8,14 +8,73 @@ use poq_inference::data::TaskKind;
 use poq_inference::quality::rubric::load_rubric_scorer;
 use poq_inference::quality::{QualityScorer, Rubric};
 use poq_inference::{
-    default_models_dir, load_generator, load_scorer, Generator, Health, LoadOptions, Manifest, ModelHandle,
-    ModelStore, ModelThread, Role, ThreadOptions,
+    default_models_dir, load_scorer, DeviceSpec, Generator, GeneratorSource, Health, LoadOptions, Manifest,
+    ModelHandle, ModelStore, ModelThread, Precision, Role, ThreadOptions,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::config::{NodeConfig, RoleName};
 use crate::error::{Error, Result};
 use crate::health::{About, Board};
 use crate::metrics;
+
+/// How a model is run, where the defaults do not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The model's name, as the nodes that run it have it.
+    pub name: String,
+    /// Where it computes: `cpu`, `cuda:N`, `metal`.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// With what numbers: `auto`, `f32`, `f16`, `bf16`.
+    #[serde(default)]
+    pub dtype: Precision,
+    /// Requests that a language model on a GPU answers at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+}
+
+impl ModelConfig {
+    /// How to load the model of this name: as it is configured, or as by default.
+    pub(crate) fn options_of(models: &[ModelConfig], name: &str) -> LoadOptions {
+        let found = models.iter().find(|model| model.name == name);
+        found.map_or_else(LoadOptions::default, |model| LoadOptions {
+            device: model.device,
+            precision: model.dtype,
+            parallel: model.parallel,
+        })
+    }
+
+    /// What is wrong with these sections for these nodes, if anything: the key, the problem, what to do. Asks whether the
+    /// devices are there.
+    pub(crate) fn problem(
+        models: &[ModelConfig],
+        nodes: &[NodeConfig],
+    ) -> Option<(String, String, &'static str)> {
+        models.iter().enumerate().find_map(|(place, model)| {
+            let key = |field: &str| format!("models[{place}].{field}");
+            let name = &model.name;
+            if !nodes.iter().any(|node| &node.model == name) {
+                let problem = format!("is `{name}`, which no node here runs");
+                return Some((key("name"), problem, "spell it as [[nodes]] does, or leave the section out"));
+            }
+            if models[..place].iter().any(|other| &other.name == name) {
+                return Some((
+                    key("name"),
+                    format!("is `{name}` for the second time"),
+                    "write one section per model",
+                ));
+            }
+            if model.parallel == Some(0) {
+                return Some((key("parallel"), "is 0".into(), "set it to at least 1, or leave it out"));
+            }
+            let error = model.device.check().err()?;
+            Some((key("device"), format!("cannot be: {error}"), "leave it out to compute on the processor"))
+        })
+    }
+}
 
 /// A language model on its thread.
 pub type GeneratorHandle = ModelHandle<Box<dyn Generator>>;
@@ -129,6 +188,7 @@ impl ModelSet {
     /// time only compete for the disk.
     pub(crate) async fn load(
         nodes: &[NodeConfig],
+        models: &[ModelConfig],
         given: &Models,
         models_dir: Option<&Path>,
         board: &Board,
@@ -157,7 +217,8 @@ impl ModelSet {
                         About::Model(node.model.clone()),
                         format!("the model `{}` is being loaded", node.model),
                     );
-                    let (thread, model) = start(node, store.clone()).await?;
+                    let load = ModelConfig::options_of(models, &node.model);
+                    let (thread, model) = start(node, store.clone(), load).await?;
                     set.threads.push(thread);
                     model
                 }
@@ -220,7 +281,7 @@ fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
     Err(Error::Node { node: node.id, problem })
 }
 
-async fn start(node: &NodeConfig, store: ModelStore) -> Result<(Thread, NodeModel)> {
+async fn start(node: &NodeConfig, store: ModelStore, load: LoadOptions) -> Result<(Thread, NodeModel)> {
     let (role, name) = (node.role, node.model.clone());
     let model = name.clone();
     let rubric = match (&node.rubric_file, node.rubric) {
@@ -231,12 +292,11 @@ async fn start(node: &NodeConfig, store: ModelStore) -> Result<(Thread, NodeMode
     let rubric = rubric.transpose().map_err(failed)?.map(Arc::new);
     let started = tokio::task::spawn_blocking(move || {
         let options = ThreadOptions { queue: QUEUE, ..ThreadOptions::default() };
-        let load = LoadOptions::default();
         match role {
             RoleName::Inference => {
-                let file = name.clone();
-                let thread =
-                    ModelThread::spawn(&name, options, move || load_generator(&store, &file, &load))?;
+                let source = GeneratorSource::new(store, name.clone(), load);
+                let options = ThreadOptions { parallel: source.parallel(), ..options };
+                let thread = ModelThread::spawn(&name, options, move || source.open())?;
                 let model = NodeModel::Generator(thread.handle());
                 Ok((Thread::Generator(thread), model))
             }

@@ -35,6 +35,11 @@ impl ChainClock {
         self.client.best_watch().borrow().timestamp_ms
     }
 
+    /// The timestamp of the last final block: what closed before it stays closed.
+    pub fn final_time(&self) -> Millis {
+        self.client.finalized_watch().borrow().timestamp_ms
+    }
+
     /// The time to judge deadlines by.
     pub fn now(&self) -> Millis {
         match self.source {

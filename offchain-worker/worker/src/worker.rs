@@ -12,7 +12,7 @@ use poq_blobs::endpoint::Audience;
 use poq_blobs::{shown_store, BlobServer, BlobStore, ServerConfig, StoreLimits};
 use poq_chain::signer::{parse_account, ss58, Keys};
 use poq_chain::types::NodeId;
-use poq_chain::{AccountId32, Client, Confirm, Options, H256};
+use poq_chain::{Client, Confirm, Options, H256};
 use poq_journal::{Identity, Journal};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch, Semaphore};
@@ -392,7 +392,9 @@ impl Boot {
 
         let Some(client) = connect(&config, deps.chain.clone(), &board, &stop).await? else { return Ok(()) };
         let Some(identity) = patiently(&board, &stop, || identity(&client)).await? else { return Ok(()) };
-        let contract = AccountId32(identity.contract);
+        // A contract of another chain is not worked for.
+        let Some(network) = patiently(&board, &stop, || client.network()).await? else { return Ok(()) };
+        let contract = network.contract;
         tracing::info!(
             chain = %client.chain().name,
             endpoint = %client.endpoint(),
@@ -426,7 +428,8 @@ impl Boot {
 
         board.set(starting.clone(), "the models are being loaded");
         let models = Arc::new(
-            ModelSet::load(&config.nodes, &deps.models, config.models_dir.as_deref(), &board).await?,
+            ModelSet::load(&config.nodes, &config.models, &deps.models, config.models_dir.as_deref(), &board)
+                .await?,
         );
 
         let Some(best) = patiently(&board, &stop, || client.best()).await? else { return Ok(()) };
@@ -434,7 +437,7 @@ impl Boot {
         let ctx = Arc::new(Ctx {
             clock: ChainClock::new(config.chain.time, client.clone()),
             working: Arc::new(Semaphore::new(config.limits.max_concurrent)),
-            contract: contract.0,
+            network,
             head,
             journal,
             store,
@@ -531,7 +534,8 @@ fn serve_blobs(supervisor: &mut Supervisor, ctx: &Arc<Ctx>, addr: &Arc<OnceLock<
             // Port 0 is chosen once: others have been told the address.
             let listen = addr.get().copied().unwrap_or(listen);
             let server =
-                BlobServer::bind(ServerConfig::new(ctx.contract, listen), ctx.store.clone(), access).await?;
+                BlobServer::bind(ServerConfig::new(ctx.network.hash, listen), ctx.store.clone(), access)
+                    .await?;
             let bound = *addr.get_or_init(|| server.local_addr());
             tracing::info!(%bound, "serving blobs");
             ctx.board.up(NAME);
@@ -562,7 +566,7 @@ async fn connect(
             Confirmation::Best => Confirm::Best,
             Confirmation::Finalized => Confirm::Finalized,
         },
-        // A draw takes another path in every block, and one that runs out of gas costs its whole fee; what is not used is
+        // A step takes another path as the state changes, and one that runs out of gas costs its whole fee; what is not used is
         // given back.
         gas_margin_percent: 100,
         ..Options::default()
@@ -592,7 +596,7 @@ async fn connect(
     }
 }
 
-/// Asks the chain until it answers: it may have no block yet, or be away. `None` when told to stop.
+/// Asks the chain until it answers: it may have no block yet, no contract, or be away. `None` when told to stop.
 async fn patiently<T, E, F>(board: &Board, stop: &Stop, ask: impl Fn() -> F) -> Result<Option<T>>
 where
     F: Future<Output = std::result::Result<T, E>>,
@@ -603,7 +607,13 @@ where
         match ask().await.map_err(Into::into) {
             Ok(answer) => {
                 board.clear(&About::Chain);
+                board.clear(&About::Contract);
                 return Ok(Some(answer));
+            }
+            // Somebody may be about to put it there.
+            Err(Error::Chain(error)) if is_absent(&error) => {
+                tracing::warn!(%error, "no contract yet");
+                board.set(About::Contract, error.to_string());
             }
             Err(Error::Chain(error)) if !matches!(error.class(), poq_chain::Class::Fatal) => {
                 tracing::warn!(%error, "the chain has no block yet, or cannot be read");
@@ -615,6 +625,11 @@ where
             return Ok(None);
         }
     }
+}
+
+/// Whether there is no contract of this version at the address.
+fn is_absent(error: &poq_chain::Error) -> bool {
+    matches!(error, poq_chain::Error::ContractAbsent { .. } | poq_chain::Error::NotOurContract { .. })
 }
 
 /// Sleeps, longer every time. Whether to go on.
@@ -647,10 +662,14 @@ fn operators(ctx: &Arc<Ctx>, keys: &KeyRing) -> Result<Vec<Arc<Operator>>> {
                 })
                 .collect();
             Ok(Arc::new(Operator {
-                contract: AccountId32(ctx.contract),
                 name: ss58(&keys.account(), ctx.client.chain().ss58_prefix),
                 submitter: ctx.client.submitter(keys.clone()),
-                fetcher: fetch::client(ctx, &keys)?,
+                fetcher: fetch::client(
+                    &ctx.network,
+                    &keys,
+                    ctx.config.blobs.max_blob_bytes,
+                    ctx.config.fetches_private(),
+                )?,
                 ctx: ctx.clone(),
                 keys,
                 nodes,

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use assert_cmd::Command;
-use poq_sandbox::{SandboxConfig, SandboxNode, WsServer};
+use poq_sandbox::{SandboxConfig, SandboxNode, TimeMode, WsServer};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+/// An hour in milliseconds: an epoch, as `poq deploy` sets it.
+const HOUR: u64 = 60 * 60 * 1_000;
 
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
@@ -136,9 +139,10 @@ impl Chain {
         Chain::with(address, SandboxConfig::default())
     }
 
+    /// The chain goes by the machine's clock: a command that has not heard of a new block goes by it too.
     fn with(address: SocketAddr, config: SandboxConfig) -> Chain {
         let runtime = Runtime::new().unwrap();
-        let node = SandboxNode::start(config).unwrap();
+        let node = SandboxNode::start(SandboxConfig { time: TimeMode::System, ..config }).unwrap();
         let server = runtime.block_on(node.serve_ws(address)).unwrap();
         Chain { address: server.address(), server: Some(server), node, runtime }
     }
@@ -194,7 +198,7 @@ impl Network {
             let endpoint = "http://127.0.0.1:1";
             let mut arguments =
                 vec!["node", "register", "--key-file", &key, "--role", role, "--model", model];
-            arguments.extend(["--operator", "charlie.key", "--endpoint", endpoint, "--stake", "20"]);
+            arguments.extend(["--operator", "charlie.key", "--endpoint", endpoint, "--stake", "200"]);
             arguments.extend(["--price", price]);
             self.desk.poq(&arguments).assert().success();
         }
@@ -382,35 +386,82 @@ fn a_node_is_registered_staked_changed_and_removed() {
     let desk = &network.desk;
     assert_eq!(network.register("5")["node"], 1);
     let show = || desk.json(&["node", "show", "1", "--json"]);
-    assert_eq!(show()["node"]["free"], "5000000000000");
-    desk.poq(&["node", "stake", "1", "7.5", "--key-file", "bob.key"]).assert().success();
-    assert_eq!(show()["node"]["free"], "12500000000000");
+    assert_eq!(show()["node"]["stake"]["bonded"], "5000000000000");
+    desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("not drawn: its stake is below"));
+    desk.poq(&["node", "stake", "1", "257.5", "--key-file", "bob.key"]).assert().success();
+    assert_eq!(show()["node"]["stake"]["bonded"], "262500000000000");
+    desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("active from the next epoch on"));
 
     desk.poq(&["node", "configure", "1", "--endpoint", "http://h:2", "--key-file", "bob.key"])
         .assert()
         .success();
     assert_eq!(show()["info"]["endpoint"], "http://h:2");
+    network.chain.node.advance_ms(HOUR).unwrap();
+    desk.poq(&["node", "list"])
+        .assert()
+        .success()
+        .stdout(contains("active").and(contains("next epoch").not()));
     desk.poq(&["node", "drain", "1", "--key-file", "bob.key"])
         .assert()
         .success()
         .stdout(contains("drawn no more"));
     desk.poq(&["node", "show", "1"]).assert().success().stdout(contains("draining"));
     desk.poq(&["node", "resume", "1", "--key-file", "bob.key"]).assert().success();
+    // It has the place that it has earned, whoever asks.
+    desk.poq(&["node", "refresh", "--key-file", "charlie.key"])
+        .assert()
+        .success()
+        .stdout(contains("no node"));
+    desk.poq(&["node", "refresh", "1", "--key-file", "charlie.key"]).assert().success();
 
     let bob = desk.json(&["keys", "inspect", "bob.key", "--json"])["address"].as_str().unwrap().to_owned();
     let balance = desk.json(&["balance", &bob, "--json"]);
-    assert_eq!((&balance["free_stake"], &balance["claimable"]), (&"12500000000000".into(), &"0".into()));
-    desk.poq(&["balance", &bob]).assert().success().stdout(contains("12.5 UNIT"));
+    assert_eq!((&balance["stake"], &balance["claimable"]), (&"262500000000000".into(), &"0".into()));
+    desk.poq(&["balance", &bob]).assert().success().stdout(contains("262.5 UNIT"));
 
     desk.refuses(&["node", "deregister", "1", "--key-file", "bob.key"], REFUSED, &["deregister was refused"]);
-    desk.refuses(&["node", "unstake", "1", "10", "--key-file", "bob.key"], REFUSED, &["minimum"]);
+    desk.refuses(
+        &["node", "unstake", "1", "500", "--key-file", "bob.key"],
+        REFUSED,
+        &["unstake was refused"],
+    );
     desk.poq(&["node", "unstake", "1", "--all", "--key-file", "bob.key"]).assert().success();
     desk.refuses(&["node", "withdraw", "1", "--key-file", "bob.key"], REFUSED, &["unbonding period"]);
-    network.chain.node.advance_ms(24 * 60 * 60 * 1_000 + 1).unwrap();
+    network.chain.node.advance_ms(30 * HOUR).unwrap();
     let withdrawn = desk.json(&["node", "withdraw", "1", "--key-file", "bob.key", "--json"]);
-    assert_eq!(withdrawn["amount"], "12500000000000");
+    assert_eq!(withdrawn["amount"], "262500000000000");
     desk.poq(&["node", "deregister", "1", "--key-file", "bob.key"]).assert().success();
     desk.refuses(&["node", "show", "1"], REFUSED, &["there is no node 1"]);
+}
+
+/// Each amount leaves by itself: none that is taken out later makes an earlier one wait.
+#[test]
+fn what_leaves_later_does_not_hold_up_what_left_before() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.register("300");
+    let unstake = |amount: &'static str| {
+        desk.json(&["node", "unstake", "1", amount, "--key-file", "bob.key", "--json"])["until"]
+            .as_u64()
+            .unwrap()
+    };
+    let withdraw = ["node", "withdraw", "1", "--key-file", "bob.key"];
+    let first = unstake("5");
+    network.chain.node.advance_ms(7 * HOUR).unwrap();
+    let shown = desk.text(&["node", "unstake", "1", "7", "--key-file", "bob.key", "--dry-run"]);
+    assert!(shown.contains("5 UNIT from ") && shown.contains("7 UNIT from "), "{shown}");
+    assert!(!shown.contains("again"), "{shown}");
+    let second = unstake("7");
+    assert!(second > first, "{second} {first}");
+    desk.refuses(&withdraw, REFUSED, &["not over yet", "5 UNIT from "]);
+    network.chain.node.advance_to_ms(first).unwrap();
+    assert_eq!(desk.json(&["balance", "bob.key", "--json"])["withdrawable"], "5000000000000");
+    let shown = desk.text(&["node", "unstake", "1", "1", "--key-file", "bob.key", "--dry-run"]);
+    assert!(shown.contains("5 UNIT can be withdrawn already"), "{shown}");
+    assert_eq!(desk.json(&[&withdraw[..], &["--json"]].concat())["amount"], "5000000000000");
+    desk.refuses(&withdraw, REFUSED, &["not over yet", "7 UNIT from "]);
+    network.chain.node.advance_to_ms(second).unwrap();
+    assert_eq!(desk.json(&[&withdraw[..], &["--json"]].concat())["amount"], "7000000000000");
 }
 
 #[test]
@@ -485,9 +536,11 @@ fn an_address_is_checked_and_asked_before_money_moves() {
     let deployment: Value =
         serde_json::from_str(&std::fs::read_to_string(desk.path("deployment.json")).unwrap()).unwrap();
     let contract = poq_chain::signer::parse_account(deployment["contract"].as_str().unwrap()).unwrap();
+    let genesis: poq_chain::H256 = deployment["genesis"].as_str().unwrap().parse().unwrap();
+    let network_hash = poq_chain::Network::new(genesis, contract, HOUR).hash;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    let health = |contract: &str| {
-        answering(format!(r#"{{"status":"ok","contract":"{contract}","time":{now}}}"#)).to_string()
+    let health = |network: &str| {
+        answering(format!(r#"{{"status":"ok","network":"{network}","time":{now}}}"#)).to_string()
     };
     let register = |endpoint: &str, more: &[&str]| {
         let start = ["node", "register", "--key-file", "bob.key", "--role", "evaluator", "--stake", "10"];
@@ -495,12 +548,12 @@ fn an_address_is_checked_and_asked_before_money_moves() {
         desk.poq(&[&start[..], &rest, more].concat())
     };
     // A worker of this contract, of another one, and none: told, and no reason to refuse.
-    let good = format!("http://{}", health(&hex::encode(contract.0)));
+    let good = format!("http://{}", health(&hex::encode(network_hash)));
     let shown = register(&good, &["--dry-run"]).assert().success().get_output().stdout.clone();
     assert!(String::from_utf8(shown).unwrap().contains("a blob server of this contract answers there"));
     register(&good, &[]).assert().success().stderr(contains("nothing could be reached").not());
     let other = format!("http://{}", health(&"12".repeat(32)));
-    register(&other, &[]).assert().success().stderr(contains("another contract"));
+    register(&other, &[]).assert().success().stderr(contains("another contract or chain"));
     register("http://127.0.0.1:1", &[]).assert().success().stderr(contains("Is the worker running"));
     // `poq check` asks through the registered address.
     worker_config(&network, "charlie.key", "");
@@ -556,6 +609,15 @@ fn a_request_that_cannot_be_drawn_or_paid_is_refused() {
     desk.write("odd.json", "{\"question\": 5}");
     refuses(&["--file", "odd.json"], USAGE, &["odd.json"]);
     refuses(&["--question", &"x".repeat(100_000)], USAGE, &["65536"]);
+    refuses(
+        &[&question[..], &["--fee", "1000"]].concat(),
+        REFUSED,
+        &["above the kind's largest", "at most 10 UNIT"],
+    );
+    refuses(&[&question[..], &["--node", "1"]].concat(), REFUSED, &["inference: 1 wanted, 0 registered"]);
+    let inline =
+        ["task", "request", "--inline", "--key-file", "alice.key", "--question", &"x ".repeat(1_100)];
+    desk.refuses(&inline, USAGE, &["a request carries 2048 at the most"]);
     refuses(&[&question[..], &["--reference", "absent.txt"]].concat(), FAILURE, &["absent.txt"]);
     // Nothing could be compared with these: every answer would score 0.
     for (text, says) in [("A", "score 0"), ("\u{feff}…", "score 0"), ("肖特", "spaces")] {
@@ -593,6 +655,7 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
         "http://127.0.0.1:1",
         "--key-file",
         "alice.key",
+        "--detach",
         "--json",
     ];
     let requested = desk.json(&arguments);
@@ -607,17 +670,24 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
     );
     desk.refuses(&["task", "answers", "1", "--key-file", "alice.key"], FAILURE, &["no answer"]);
 
+    desk.refuses(&["task", "follow", "1", "--key-file", "bob.key"], REFUSED, &["only that account's key"]);
+
     network.chain.node.advance_ms(30 * 60 * 1_000).unwrap();
     let steps = desk.json(&["advance", "--key-file", "bob.key", "--json"]);
-    assert_eq!(steps["steps"][0]["step"], "refund: nobody delivered");
+    assert_eq!(steps["steps"][0]["step"], "end: refunded: nobody delivered");
+    // So long after it was due the step pays all that a step can pay.
+    assert_eq!(steps["keeper_fees"], "10000000000");
     let view = desk.json(&["task", "wait", "1", "--json"]);
-    assert_eq!(view["task"]["refund"], requested["fee_paid"]);
+    // All comes back but what four keepers' steps could have cost.
+    let fee: u128 = requested["fee_paid"].as_str().unwrap().parse().unwrap();
+    let refund = (fee - 40_000_000_000).to_string();
+    assert_eq!(view["task"]["refund"], refund);
     let explained = desk.json(&["explain", "1", "--json"]);
-    assert_eq!(explained["ending"], "refunded_undelivered");
+    assert_eq!(explained["ending"], "undelivered");
     assert_eq!(explained["differences"], serde_json::json!([]));
     desk.poq(&["explain", "1"]).assert().success();
     let collected = desk.json(&["task", "collect", "--all", "--key-file", "alice.key", "--json"]);
-    assert_eq!(collected["refunds"], requested["fee_paid"]);
+    assert_eq!(collected["refunds"], refund);
     // The contract has forgotten the task, and blocks have gone by since: the chain has not.
     for _ in 0..30 {
         network.chain.node.advance_ms(1_000).unwrap();
@@ -625,16 +695,47 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
     desk.refuses(&["task", "show", "1"], REFUSED, &["there is no task 1"]);
     assert_eq!(desk.json(&["explain", "1", "--json"]), explained, "after its collection too");
     desk.refuses(&["explain", "2"], REFUSED, &["no task of that number (2)", "newest one is 1"]);
-    // The missed duty cost the node, and the treasury has it.
-    let treasury = desk.json(&["treasury", "show", "--json"]);
-    assert_ne!(treasury["liabilities"]["treasury"], "0");
-    desk.refuses(&["treasury", "withdraw", "--all", "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
+    // The missed duty cost the node, and nobody has it; without a delivery the protocol earns nothing.
+    let owed = desk.json(&["treasury", "show", "--json"])["liabilities"].clone();
+    assert_eq!(owed["treasury"], "0");
+    let slashed: u128 = explained["totals"]["slashed"].as_str().unwrap().parse().unwrap();
+    // A fifth of two slots: 0.6 of the fee less 2 % and the keepers' reserve.
+    let slot = (fee - fee / 50 - 40_000_000_000) * 6 / 10;
+    assert!(slashed.abs_diff(slot * 2 / 5) <= 1, "{slashed} of slots of {slot}");
+    assert_eq!(owed["burned"], (slashed + 30_000_000_000).to_string(), "3 unused steps");
+    desk.refuses(&["treasury", "withdraw", "1", "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
     desk.refuses(
         &["treasury", "withdraw", "1000", "--key-file", "alice.key"],
         REFUSED,
         &["withdraw_treasury"],
     );
-    desk.poq(&["treasury", "withdraw", "--all", "--key-file", "alice.key"]).assert().success();
+    // Anybody can put it out of reach.
+    let burned = desk.json(&["treasury", "burn", "--key-file", "charlie.key", "--json"]);
+    assert_eq!(burned["burned"], owed["burned"]);
+    desk.refuses(&["treasury", "burn", "--key-file", "charlie.key"], REFUSED, &["nothing to withdraw"]);
+    // The keeper's fee is a credit, which claiming pays.
+    assert_eq!(desk.json(&["balance", "bob.key", "--json"])["credit"], "10000000000");
+    let claimed = desk.json(&["claim", "--key-file", "bob.key", "--json"]);
+    assert_eq!((&claimed["credit"], &claimed["total"]), (&"10000000000".into(), &"10000000000".into()));
+    desk.poq(&["claim", "--key-file", "bob.key"]).assert().success().stdout(contains("nothing to claim"));
+}
+
+/// A request can carry its input and name its node; what it carries is on chain for everybody.
+#[test]
+fn a_short_public_input_needs_no_server_and_nodes_can_be_named() {
+    let network = Network::new();
+    let desk = &network.desk;
+    network.populate("0");
+    let start = ["task", "request", "--question", "Why?", "--inline", "--key-file", "alice.key", "--json"];
+    let requested = desk.json(&[&start[..], &["--node", "1", "--early", "--detach"]].concat());
+    assert_eq!((&requested["nodes"], &requested["input"]["inline"]), (&serde_json::json!([1]), &true.into()));
+    let view = desk.json(&["task", "show", "1", "--json"]);
+    assert_eq!((&view["task"]["early"], &view["task"]["input"]["url"]), (&true.into(), &"".into()));
+    let shown = desk.text(&["task", "show", "1"]);
+    assert!(shown.contains("in the request itself") && shown.contains("early"), "{shown}");
+    // An evaluator answers nothing, whoever names it.
+    let (status, error) = desk.error(&[&start[..], &["--node", "2", "--detach"]].concat());
+    assert_eq!((status, &error["code"]), (REFUSED, &"too_few_nodes".into()));
 }
 
 // ------------------------------------------------------------------------------------------------- parameters, owner
@@ -643,8 +744,9 @@ fn a_task_that_nobody_answers_is_refunded_explained_and_collected() {
 fn parameters_are_shown_set_and_refused() {
     let network = Network::new();
     let desk = &network.desk;
-    desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"10\""));
-    // With auditors trust is anchored to what they open, and they get time; what is deployed is what is shown.
+    desk.poq(&["params", "show", "--defaults"]).assert().success().stdout(contains("stake_min = \"200\""));
+    // With auditors trust is anchored to what they open, and they get time; without, everybody has all of it. What is deployed
+    // is what is shown.
     let defaults = desk.json(&["params", "show", "--defaults", "--json"]);
     assert_eq!(defaults["kinds"], desk.json(&["params", "show", "--json"])["kinds"]);
     assert!(
@@ -655,10 +757,7 @@ fn parameters_are_shown_set_and_refused() {
     let qa = rubrics.as_array().unwrap().iter().find(|rubric| rubric["task"] == "qa").unwrap();
     assert_eq!(qa["hash"], defaults["kinds"]["1"]["rubric_hash"]);
     let without = desk.json(&["params", "show", "--defaults", "--without-auditors", "--json"]);
-    assert!(
-        without["kinds"]["1"]["trust"]["relative_merit"].is_object()
-            && without["kinds"]["1"]["audit_ms"] == 0
-    );
+    assert!(without["kinds"]["1"]["trust_initial"] == 1.0 && without["kinds"]["1"]["audit_ms"] == 0);
     let shown = desk.poq(&["params", "show"]).assert().success().get_output().stdout.clone();
     desk.write("same.toml", &String::from_utf8(shown).unwrap());
     let set = |file: &str, key: &str, more: &[&str]| {
@@ -668,7 +767,7 @@ fn parameters_are_shown_set_and_refused() {
     };
     set("same.toml", "alice.key", &[]).assert().success().stdout(contains("nothing differs"));
 
-    desk.write("new.toml", "[kinds.1]\ntolerance = 0.02\n[kinds.7]\npanel_min = 5\n[global]\nunbonding_ms = 1000\narchive_ms = 1000\n");
+    desk.write("new.toml", "[kinds.1]\ntolerance = 0.02\n[kinds.7]\npanel_min = 5\n[global]\nunbonding_ms = 90_000_000\narchive_ms = 1000\n");
     set("new.toml", "alice.key", &["--dry-run"])
         .assert()
         .success()
@@ -678,7 +777,8 @@ fn parameters_are_shown_set_and_refused() {
     let shown = desk.json(&["params", "show", "--json"]);
     assert_eq!(shown["kinds"]["1"]["tolerance"], 0.02);
     assert_eq!(shown["kinds"]["7"]["panel_min"], 5);
-    assert_eq!(shown["global"]["unbonding_ms"], 1000);
+    assert_eq!(shown["global"]["unbonding_ms"], 90_000_000);
+    assert_eq!(shown["global"]["audits_per_epoch"], 64, "what a file leaves out stays");
     let old = desk.json(&["params", "show", "--kind", "1", "--version", "1", "--json"]);
     assert_eq!(old["kinds"]["1"]["tolerance"], 0.01);
     desk.refuses(&["params", "show", "--kind", "3"], REFUSED, &["no task kind 3"]);
@@ -689,12 +789,85 @@ fn parameters_are_shown_set_and_refused() {
         ("[kinds.1]\ntolerence = 0.1", "tolerence"),
         ("[kinds.1]\ntolerance = 3", "between 0 and 1"),
         ("[kinds.1]\nstake_min = \"5000\"", "stake_min must be"),
+        ("[kinds.1]\nfee_max = \"5000\"", "stake_min / 16"),
+        ("[kinds.1]\ncommit_ms = 4_000_000", "epoch_ms"),
+        ("[global]\nunbonding_ms = 1000", "unbonding_ms must be at least"),
+        ("[global]\nparams_delay_ms = 1000", "params_delay_ms at least unbonding_ms +"),
         ("", "sets nothing"),
     ] {
         desk.write("bad.toml", text);
         set("bad.toml", "alice.key", &[]).assert().failure().code(USAGE).stderr(contains(says));
     }
     set("absent.toml", "alice.key", &[]).assert().failure().stderr(contains("absent.toml"));
+}
+
+/// Once somebody has something in the contract, nothing that its owner changes acts before everybody could be out.
+#[test]
+fn what_the_owner_changes_waits_until_everybody_could_leave() {
+    const DAY: u64 = 24 * HOUR;
+    let network = Network::new();
+    let desk = &network.desk;
+    network.register("200");
+    desk.write("new.toml", "[kinds.1]\ntolerance = 0.02\n");
+    let set = ["params", "set", "new.toml", "--key-file", "alice.key"];
+    let tolerance = || desk.json(&["params", "show", "--json"])["kinds"]["1"]["tolerance"].clone();
+    let shown = desk.text(&[&set[..], &["--dry-run"]].concat());
+    assert!(shown.contains("tolerance: 0.01 -> 0.02") && shown.contains("poq owner enact kind:1"), "{shown}");
+    let sent = desk.json(&[&set[..], &["--json"]].concat());
+    let acts_at = sent["changes"][0]["acts_at"].as_u64().unwrap();
+    assert_eq!((&sent["changes"][0]["version"], tolerance()), (&Value::Null, 0.01.into()));
+    desk.refuses(&set, REFUSED, &["announced already"]);
+    // Whoever looks is told: at the parameters, at the owner, and before a worker starts.
+    let shown = desk.text(&["params", "show"]);
+    assert!(
+        shown.contains("# announced: kind:1") && shown.contains("#   tolerance: 0.01 -> 0.02"),
+        "{shown}"
+    );
+    let pending = desk.json(&["owner", "show", "--json"])["pending"].clone();
+    assert_eq!((&pending[0]["name"], &pending[0]["due"]), (&"kind:1".into(), &false.into()));
+    assert_eq!(pending[0]["acts_at"], acts_at);
+    desk.poq(&["check", "--url", &network.chain.url()])
+        .assert()
+        .success()
+        .stdout(contains("announced: kind:1"));
+    desk.poq(&["owner", "enact", "--all", "--key-file", "bob.key"])
+        .assert()
+        .success()
+        .stdout(contains("nothing that is announced can act yet"));
+    network.chain.node.advance_ms(4 * DAY).unwrap();
+    let enacted = desk.json(&["owner", "enact", "--all", "--key-file", "bob.key", "--json"]);
+    assert_eq!((&enacted["enacted"], tolerance()), (&serde_json::json!(["kind:1"]), 0.02.into()));
+
+    // What is withdrawn never acts, and only its owner withdraws it.
+    desk.write("new.toml", "[global]\narchive_ms = 5000\n");
+    desk.poq(&set).assert().success().stdout(contains("announced"));
+    desk.refuses(&["owner", "cancel", "global", "--key-file", "bob.key"], REFUSED, &["contract's owner"]);
+    desk.poq(&["owner", "cancel", "global", "--key-file", "alice.key"]).assert().success();
+    desk.refuses(
+        &["owner", "enact", "global", "--key-file", "bob.key"],
+        REFUSED,
+        &["no such change is announced"],
+    );
+    // A new kind takes nothing from anybody: it acts at once.
+    desk.write("new.toml", "[kinds.7]\npanel_min = 5\n");
+    desk.poq(&set).assert().success().stdout(contains("kind 7 now at version 1"));
+
+    // Auditors come as slowly, and go at once; their bonds are burned as slowly.
+    let charlie = desk.address("charlie.key");
+    let appointed = desk.json(&["audit", "appoint", &charlie, "--key-file", "alice.key", "--json"]);
+    assert_eq!(appointed["appointed"], false);
+    desk.refuses(&["audit", "bond", "--key-file", "charlie.key"], REFUSED, &["bond was refused"]);
+    network.chain.node.advance_ms(4 * DAY).unwrap();
+    let lever = format!("auditor:{charlie}");
+    desk.poq(&["owner", "enact", &lever, "--key-file", "bob.key"]).assert().success();
+    desk.poq(&["audit", "bond", "--key-file", "charlie.key"]).assert().success();
+    desk.poq(&["audit", "show", &charlie]).assert().success().stdout(contains("can open references"));
+    desk.poq(&["audit", "dismiss", &charlie, "--key-file", "alice.key"]).assert().success();
+    desk.poq(&["audit", "show", &charlie]).assert().success().stdout(contains("not appointed"));
+    desk.poq(&["audit", "slash", &charlie, "5", "--key-file", "alice.key"])
+        .assert()
+        .success()
+        .stdout(contains("slash:").and(contains("5 UNIT")));
 }
 
 #[test]
@@ -709,8 +882,7 @@ fn ownership_and_pause_are_the_owners() {
     assert_eq!(desk.json(&["owner", "show", "--json"])["contract_owner"], bob);
     desk.refuses(&["owner", "pause", "--key-file", "alice.key"], REFUSED, &["contract's owner"]);
     desk.poq(&["owner", "pause", "--key-file", "bob.key"]).assert().success();
-    let request =
-        ["task", "request", "--question", "Why?", "--blob-url", "http://h:1", "--key-file", "alice.key"];
+    let request = ["task", "request", "--question", "Why?", "--inline", "--key-file", "alice.key"];
     desk.refuses(&request, REFUSED, &["paused"]);
     desk.poq(&["owner", "unpause", "--key-file", "bob.key"]).assert().success();
 }
@@ -798,6 +970,8 @@ fn check_finds_what_is_missing_and_goes_on() {
         ("configuration", "ok"),
         ("node", "ok"),
         ("contract", "ok"),
+        ("network", "ok"),
+        ("epochs", "ok"),
         ("journal folder", "ok"),
         ("model all-minilm-l6-v2", "failed"),
         ("node 1: role", "ok"),
@@ -898,7 +1072,7 @@ fn whatever_is_written_as_json_is_plain() {
     let desk = &network.desk;
     network.populate("0.5");
     let alice = desk.address("alice.key");
-    let request = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
+    let request = ["task", "request", "--question", "Why?", "--inline", "--detach"];
     desk.poq(&[&request[..], &["--key-file", "alice.key"]].concat()).assert().success();
     network.chain.node.advance_ms(30 * 60 * 1_000).unwrap();
     desk.poq(&["advance", "--key-file", "bob.key"]).assert().success();
@@ -917,6 +1091,8 @@ fn whatever_is_written_as_json_is_plain() {
         &["keys", "inspect", "alice.key"],
         &["node", "stake", "4", "1", "--dry-run", "--key-file", "bob.key"],
         &["task", "collect", "1", "--key-file", "alice.key"],
+        &["claim", "--key-file", "bob.key"],
+        &["node", "unstake", "4", "1", "--key-file", "bob.key"],
     ] {
         let text = desk.text(&[arguments, &["--json"]].concat());
         plain_json(&text, &arguments.join(" "));
@@ -963,7 +1139,7 @@ fn what_the_simulator_writes_is_plain() {
 // -------------------------------------------------------------------------------------------------------- the market
 
 fn request<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let start = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
+    let start = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1", "--detach"];
     [&start[..], &["--key-file", "alice.key"], more].concat()
 }
 
@@ -1002,8 +1178,11 @@ fn a_draw_that_cannot_be_filled_says_what_filters_how_many() {
         (&evaluators["filtered"]["draining"], &evaluators["filtered"]["stake"]),
         (&1.into(), &1.into())
     );
-    let says =
-        ["evaluator: 3 wanted, 3 registered, 1 can be drawn", "1 draining", "1 with less stake than 10 UNIT"];
+    let says = [
+        "evaluator: 3 wanted, 3 registered, 1 can be drawn",
+        "1 draining",
+        "1 with less stake than 200 UNIT",
+    ];
     desk.refuses(&request(&[]), REFUSED, &says);
     // One's own nodes do not answer one's own questions.
     let own = ["task", "request", "--question", "Why?", "--blob-url", "http://127.0.0.1:1"];
@@ -1019,7 +1198,7 @@ fn an_account_that_cannot_pay_is_told_what_is_needed_and_what_is_there() {
     desk.key("poor.key", "//Nobody//Has//Money");
     let (url, artifact) = (chain.url(), artifact());
     let deploy = ["deploy", "--url", &url, "--artifact", &artifact, "--key-file", "poor.key"];
-    desk.refuses(&deploy, FAILURE, &["at least 0.", "can spend 0 UNIT", "0.001 UNIT must remain"]);
+    desk.refuses(&deploy, FAILURE, &["at least ", "can spend 0 UNIT", "0.001 UNIT must remain"]);
     let (_, error) = desk.error(&[&deploy[..], &["--json"]].concat());
     assert_eq!(error["code"], "insufficient_funds");
     let needed: u128 = error["details"]["needed"].as_str().unwrap().parse().unwrap();
@@ -1052,42 +1231,22 @@ fn what_is_held_is_shown_apart_from_what_can_be_spent() {
     let existential = amount(&alice, "existential_deposit");
     assert_eq!(amount(&alice, "total"), amount(&alice, "held") + amount(&alice, "spendable") + existential);
     network.register("5");
-    assert_eq!(amount(&desk.json(&["balance", "bob.key", "--json"]), "free_stake"), 5_000_000_000_000);
+    assert_eq!(amount(&desk.json(&["balance", "bob.key", "--json"]), "stake"), 5_000_000_000_000);
     let text = desk.text(&["balance", "alice.key"]);
-    for name in ["spendable", "held", "frozen", "free stake", "escrow", "pending", "rewards", "refunds"] {
+    for name in [
+        "spendable",
+        "held",
+        "frozen",
+        "stake",
+        "unbonding",
+        "escrow",
+        "pending",
+        "rewards",
+        "credit",
+        "refunds",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
     }
-}
-
-#[test]
-fn unstaking_again_says_that_the_first_part_waits_again() {
-    let network = Network::on(Chain::with(([127, 0, 0, 1], 0).into(), SandboxConfig::live()));
-    let desk = &network.desk;
-    network.register("100");
-    let unstake = |amount: &'static str, more: &[&'static str]| {
-        let start = ["node", "unstake", "1", amount, "--key-file", "bob.key"];
-        desk.text(&[&start[..], more].concat())
-    };
-    assert!(!unstake("5", &["--dry-run"]).contains("again"));
-    unstake("5", &[]);
-    let warned = unstake("7", &["--dry-run"]);
-    assert!(warned.contains("5 UNIT that already waits") && warned.contains("would wait again"), "{warned}");
-    assert!(unstake("7", &[]).contains("12 UNIT"), "all of it is told");
-    desk.refuses(
-        &["node", "withdraw", "1", "--key-file", "bob.key"],
-        REFUSED,
-        &["unbonding period of 12 UNIT"],
-    );
-    // With a period that is over at once: what can be had is not to be thrown in again.
-    desk.write("short.toml", "[global]\nunbonding_ms = 1\narchive_ms = 1000\n");
-    desk.poq(&["params", "set", "short.toml", "--key-file", "alice.key"]).assert().success();
-    unstake("1", &[]);
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    let warned = unstake("1", &["--dry-run"]);
-    assert!(
-        warned.contains("13 UNIT that can be withdrawn now") && warned.contains("withdraw it first"),
-        "{warned}"
-    );
 }
 
 #[test]
@@ -1128,7 +1287,7 @@ fn sending() -> Vec<Vec<&'static str>> {
         "node configure 4 --endpoint http://127.0.0.1:2 --key-file bob.key",
         "node register --key-file bob.key --role evaluator --operator charlie.key --model all-minilm-l6-v2 \
          --endpoint http://127.0.0.1:1 --stake 10",
-        "task request --question Why? --blob-url http://127.0.0.1:1 --key-file alice.key",
+        "task request --question Why? --blob-url http://127.0.0.1:1 --detach --key-file alice.key",
         "transfer bob.key 1 --key-file alice.key",
         "audit appoint bob.key --key-file alice.key",
         "owner propose bob.key --key-file alice.key",
@@ -1202,7 +1361,9 @@ fn a_terminal_is_asked() {
     let network = Network::new();
     let desk = &network.desk;
     network.register("10");
-    let stake = || desk.json(&["node", "show", "1", "--json"])["node"]["free"].as_str().unwrap().to_owned();
+    let stake = || {
+        desk.json(&["node", "show", "1", "--json"])["node"]["stake"]["bonded"].as_str().unwrap().to_owned()
+    };
     for (typed, status, then) in [("n\n", FAILURE, "10000000000000"), ("y\n", 0, "12000000000000")] {
         let arguments = ["node", "stake", "1", "2", "--key-file", "bob.key"];
         let (code, shown) = on_a_terminal(desk, &arguments, typed);

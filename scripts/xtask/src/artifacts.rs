@@ -1,4 +1,4 @@
-//! The committed artifacts: `poq.wasm`, `poq.json`, `poq.contract` and their checksums.
+//! The committed artifacts: of each contract NAME.wasm, NAME.json and NAME.contract, and the checksums of all of them.
 
 use std::{
     fs,
@@ -14,14 +14,23 @@ use crate::{
     validate::{validate, Report, ValidateError},
 };
 
-/// The code, as it is uploaded.
-pub const WASM: &str = "poq.wasm";
-/// The metadata without the code: the contract's interface.
-pub const METADATA: &str = "poq.json";
-/// Both in one, for wallets and explorers.
-pub const CONTRACT: &str = "poq.contract";
-/// SHA-256 of the other three, as `sha256sum --check` reads it.
+/// Ending of the code, as it is uploaded.
+pub const WASM: &str = "wasm";
+/// Ending of the metadata without the code: the contract's interface.
+pub const METADATA: &str = "json";
+/// Ending of both in one, for wallets and explorers.
+pub const CONTRACT: &str = "contract";
+/// SHA-256 of all the others, as `sha256sum --check` reads it.
 pub const CHECKSUMS: &str = "SHA256SUMS";
+
+/// A contract that a folder of artifacts holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Its name, that of its files too.
+    pub name: String,
+    /// How large its code may be.
+    pub budget: Budget,
+}
 
 /// Why the artifacts cannot be written, or are not what they should be.
 #[derive(Debug, thiserror::Error)]
@@ -70,32 +79,63 @@ fn read(file: PathBuf) -> Result<(PathBuf, Vec<u8>), ArtifactsError> {
     }
 }
 
-fn checksums(files: &[(&str, &[u8])]) -> String {
-    files.iter().map(|(name, bytes)| format!("{}  {name}\n", hex::encode(Sha256::digest(bytes)))).collect()
+fn file_name(name: &str, ending: &str) -> String {
+    format!("{name}.{ending}")
 }
 
-/// Writes the four files into `folder`, which is made if it is not there.
+fn write_file(file: PathBuf, bytes: &[u8]) -> Result<(), ArtifactsError> {
+    fs::write(&file, bytes).map_err(|source| ArtifactsError::File { file, source })
+}
+
+/// Writes a contract's three files into `folder`, which is made if it is not there.
 ///
 /// # Errors
 /// When a file cannot be written, or when `bundle` carries no code.
 pub fn write(folder: &Path, bundle: &ContractMetadata) -> Result<(), ArtifactsError> {
+    let name = &bundle.contract.name;
+    let path = |ending: &str| folder.join(file_name(name, ending));
     let wasm = bundle.source.wasm.as_ref().ok_or_else(|| ArtifactsError::Inconsistent {
-        file: folder.join(CONTRACT),
+        file: path(CONTRACT),
         why: "the bundle carries no code".to_owned(),
     })?;
-    let metadata = to_metadata_file(bundle)?;
-    let contract = to_contract_file(bundle)?;
-    let files = [(WASM, wasm.0.as_slice()), (METADATA, metadata.as_bytes()), (CONTRACT, contract.as_bytes())];
-    let sums = checksums(&files);
-    let write = |name: &str, bytes: &[u8]| {
-        let file = folder.join(name);
-        fs::write(&file, bytes).map_err(|source| ArtifactsError::File { file, source })
-    };
     fs::create_dir_all(folder).map_err(|source| ArtifactsError::File { file: folder.to_owned(), source })?;
-    for (name, bytes) in files {
-        write(name, bytes)?;
+    write_file(path(WASM), &wasm.0)?;
+    write_file(path(METADATA), to_metadata_file(bundle)?.as_bytes())?;
+    write_file(path(CONTRACT), to_contract_file(bundle)?.as_bytes())
+}
+
+fn checksums(folder: &Path, names: &[&str]) -> Result<String, ArtifactsError> {
+    let mut sums = String::new();
+    for name in names {
+        for ending in [WASM, METADATA, CONTRACT] {
+            let name = file_name(name, ending);
+            let (_, bytes) = read(folder.join(&name))?;
+            sums += &format!("{}  {name}\n", hex::encode(Sha256::digest(&bytes)));
+        }
     }
-    write(CHECKSUMS, sums.as_bytes())
+    Ok(sums)
+}
+
+/// Writes the checksums of these contracts' files.
+///
+/// # Errors
+/// When a file is missing, or the sums cannot be written.
+pub fn write_checksums(folder: &Path, names: &[&str]) -> Result<(), ArtifactsError> {
+    write_file(folder.join(CHECKSUMS), checksums(folder, names)?.as_bytes())
+}
+
+/// Reads all artifacts in `folder` and checks them, each set against itself and all against the checksums.
+///
+/// # Errors
+/// The first thing that does not fit.
+pub fn check(folder: &Path, expected: &[Expected]) -> Result<Vec<Artifacts>, ArtifactsError> {
+    let (sums_file, sums) = read(folder.join(CHECKSUMS))?;
+    let names: Vec<&str> = expected.iter().map(|contract| contract.name.as_str()).collect();
+    if sums != checksums(folder, &names)?.as_bytes() {
+        let why = "the checksums are not those of the files".to_owned();
+        return Err(ArtifactsError::Inconsistent { file: sums_file, why });
+    }
+    expected.iter().map(|contract| check_contract(folder, contract)).collect()
 }
 
 /// A set of artifacts that is consistent in itself.
@@ -112,29 +152,27 @@ pub struct Artifacts {
     contract: Vec<u8>,
 }
 
-/// Reads the artifacts in `folder` and checks them against each other: checksums, code in the bundle, code hash, metadata;
-/// that the pallet would take the code, and that it is within `budget`.
-///
-/// # Errors
-/// The first thing that does not fit.
-pub fn check(folder: &Path, budget: &Budget) -> Result<Artifacts, ArtifactsError> {
-    let (wasm_file, wasm) = read(folder.join(WASM))?;
-    let (metadata_file, metadata) = read(folder.join(METADATA))?;
-    let (contract_file, contract) = read(folder.join(CONTRACT))?;
-    let (sums_file, sums) = read(folder.join(CHECKSUMS))?;
+/// Reads one contract's artifacts and checks them against each other: code in the bundle, code hash, metadata; that the pallet would
+/// take the code, and that it is within its budget.
+fn check_contract(folder: &Path, expected: &Expected) -> Result<Artifacts, ArtifactsError> {
+    let path = |ending: &str| folder.join(file_name(&expected.name, ending));
+    let (wasm_file, wasm) = read(path(WASM))?;
+    let (metadata_file, metadata) = read(path(METADATA))?;
+    let (contract_file, contract) = read(path(CONTRACT))?;
     let inconsistent =
         |file: &Path, why: &str| ArtifactsError::Inconsistent { file: file.to_owned(), why: why.to_owned() };
 
-    if sums != checksums(&[(WASM, &wasm), (METADATA, &metadata), (CONTRACT, &contract)]).as_bytes() {
-        return Err(inconsistent(&sums_file, "the checksums are not those of the files"));
-    }
     let bundle: ContractMetadata = serde_json::from_slice(&contract)
         .map_err(|error| inconsistent(&contract_file, &format!("not a contract bundle: {error}")))?;
+    if bundle.contract.name != expected.name {
+        let why = format!("it is the bundle of a contract called {}", bundle.contract.name);
+        return Err(inconsistent(&contract_file, &why));
+    }
     if bundle.source.wasm.as_ref().map(|wasm| &wasm.0) != Some(&wasm) {
         return Err(inconsistent(&contract_file, "the code in it is not that of the .wasm file"));
     }
-    let report =
-        validate(&wasm, budget).map_err(|source| ArtifactsError::Code { file: wasm_file, source })?;
+    let report = validate(&wasm, &expected.budget)
+        .map_err(|source| ArtifactsError::Code { file: wasm_file, source })?;
     if bundle.source.hash.0 != report.code_hash {
         return Err(inconsistent(&contract_file, "source.hash is not the Blake2-256 of the code"));
     }
@@ -168,8 +206,10 @@ pub fn compare(committed: &Artifacts, fresh: &Artifacts) -> Result<Agreement, Ar
     {
         return Ok(Agreement::Identical);
     }
-    let stale =
-        |name: &str, why: String| Err(ArtifactsError::Stale { file: committed.folder.join(name), why });
+    let name = &committed.bundle.contract.name;
+    let stale = |ending: &str, why: String| {
+        Err(ArtifactsError::Stale { file: committed.folder.join(file_name(name, ending)), why })
+    };
     for (key, value) in &fresh.bundle.abi {
         if committed.bundle.abi.get(key) != Some(value) {
             return stale(METADATA, format!("`{key}` differs"));
@@ -215,14 +255,21 @@ mod tests {
         .unwrap()
     }
 
-    fn budget() -> Budget {
-        Budget { bytes: 1024, file: "size-budget.txt".into() }
+    const NAME: &str = "poq";
+
+    fn expected(name: &str) -> Expected {
+        Expected { name: name.into(), budget: Budget { bytes: 1024, file: "size-budget.txt".into() } }
+    }
+
+    fn file(folder: &tempfile::TempDir, ending: &str) -> PathBuf {
+        folder.path().join(file_name(NAME, ending))
     }
 
     fn made(wasm: &[u8], abi: &str, build: &Build) -> (tempfile::TempDir, Artifacts) {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &bundle(wasm, abi, build).unwrap()).unwrap();
-        let artifacts = check(folder.path(), &budget()).unwrap();
+        write_checksums(folder.path(), &[NAME]).unwrap();
+        let artifacts = check(folder.path(), &[expected(NAME)]).unwrap().remove(0);
         (folder, artifacts)
     }
 
@@ -230,33 +277,57 @@ mod tests {
     fn what_was_written_is_consistent() {
         let (folder, artifacts) = made(&wasm(""), ABI, &build());
         assert_eq!(artifacts.report.exports, ["call", "deploy"]);
-        assert_eq!(fs::read(folder.path().join(WASM)).unwrap(), wasm(""));
+        assert_eq!(fs::read(file(&folder, WASM)).unwrap(), wasm(""));
+    }
+
+    #[test]
+    fn a_folder_holds_several_contracts() {
+        let (folder, _) = made(&wasm(""), ABI, &build());
+        let other = Build { name: "pool".into(), ..build() };
+        write(folder.path(), &bundle(&wasm("nop"), ABI, &other).unwrap()).unwrap();
+        let both = [expected(NAME), expected("pool")];
+        // The second one's sums are missing.
+        assert!(matches!(check(folder.path(), &both), Err(ArtifactsError::Inconsistent { .. })));
+        write_checksums(folder.path(), &[NAME, "pool"]).unwrap();
+        let names: Vec<String> = check(folder.path(), &both)
+            .unwrap()
+            .into_iter()
+            .map(|artifacts| artifacts.bundle.contract.name)
+            .collect();
+        assert_eq!(names, [NAME, "pool"]);
+        // Each has a budget of its own.
+        let small = Expected { budget: Budget { bytes: 8, file: "small.txt".into() }, ..expected("pool") };
+        let error = check(folder.path(), &[expected(NAME), small]).unwrap_err();
+        assert!(error.to_string().contains("pool.wasm"), "{error}");
+        // And a bundle under another's name is noticed.
+        for ending in [WASM, METADATA, CONTRACT] {
+            fs::copy(file(&folder, ending), folder.path().join(file_name("pool", ending))).unwrap();
+        }
+        write_checksums(folder.path(), &[NAME, "pool"]).unwrap();
+        let error = check(folder.path(), &both).unwrap_err();
+        assert!(error.to_string().contains("a contract called poq"), "{error}");
     }
 
     #[test]
     fn edits_by_hand_are_noticed() {
-        for name in [WASM, METADATA, CONTRACT, CHECKSUMS] {
+        for name in
+            [&file_name(NAME, WASM), &file_name(NAME, METADATA), &file_name(NAME, CONTRACT), CHECKSUMS]
+        {
             let (folder, _) = made(&wasm(""), ABI, &build());
             let file = folder.path().join(name);
             let mut bytes = fs::read(&file).unwrap();
             bytes.push(b' ');
             fs::write(&file, &bytes).unwrap();
-            assert!(
-                matches!(check(folder.path(), &budget()), Err(ArtifactsError::Inconsistent { .. })),
-                "{name}"
-            );
+            let checked = || check(folder.path(), &[expected(NAME)]);
+            assert!(matches!(checked(), Err(ArtifactsError::Inconsistent { .. })), "{name}");
             fs::remove_file(&file).unwrap();
-            assert!(matches!(check(folder.path(), &budget()), Err(ArtifactsError::File { .. })), "{name}");
+            assert!(matches!(checked(), Err(ArtifactsError::File { .. })), "{name}");
         }
         // Even where somebody has brought the checksums up to date.
         let (folder, _) = made(&wasm(""), ABI, &build());
-        let (_, other) = made(&wasm("nop"), ABI, &build());
-        fs::write(folder.path().join(WASM), &other.wasm).unwrap();
-        let (_, metadata) = read(folder.path().join(METADATA)).unwrap();
-        let (_, contract) = read(folder.path().join(CONTRACT)).unwrap();
-        let sums = checksums(&[(WASM, &other.wasm), (METADATA, &metadata), (CONTRACT, &contract)]);
-        fs::write(folder.path().join(CHECKSUMS), sums).unwrap();
-        let error = check(folder.path(), &budget()).unwrap_err();
+        fs::write(file(&folder, WASM), wasm("nop")).unwrap();
+        write_checksums(folder.path(), &[NAME]).unwrap();
+        let error = check(folder.path(), &[expected(NAME)]).unwrap_err();
         assert!(error.to_string().contains("not that of the .wasm file"), "{error}");
     }
 
@@ -265,7 +336,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let float = wasm("(drop (f32.const 0))");
         write(folder.path(), &bundle(&float, ABI, &build()).unwrap()).unwrap();
-        assert!(matches!(check(folder.path(), &budget()), Err(ArtifactsError::Code { .. })));
+        write_checksums(folder.path(), &[NAME]).unwrap();
+        assert!(matches!(check(folder.path(), &[expected(NAME)]), Err(ArtifactsError::Code { .. })));
     }
 
     #[test]
@@ -276,7 +348,7 @@ mod tests {
 
         let (_c, changed) = made(&wasm("nop"), ABI, &build());
         assert!(
-            matches!(compare(&committed, &changed), Err(ArtifactsError::Stale { file, .. }) if file.ends_with(WASM))
+            matches!(compare(&committed, &changed), Err(ArtifactsError::Stale { file, .. }) if file.ends_with("poq.wasm"))
         );
 
         let mut elsewhere = build();

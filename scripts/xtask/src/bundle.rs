@@ -18,7 +18,7 @@ pub const METADATA_VERSION: u64 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The metadata is not the JSON object that ink! prints.
-    #[error("the metadata is not the JSON that poq-metadata prints: {0}")]
+    #[error("the metadata is not the JSON that contract-metadata prints: {0}")]
     Metadata(String),
     /// The metadata is of a format that this project's tools do not read.
     #[error("the metadata has the format version {found}, expected \"{METADATA_VERSION}\": ink! 5 writes that one")]

@@ -6,7 +6,8 @@
 //! checks the result as it is committed.
 //!
 //! [`walkthrough`] runs the commands of the docs, [`parameters`] compares the docs' table with the program (both for
-//! `scripts/walkthrough.sh`), and [`picture`] draws what a program prints.
+//! `scripts/walkthrough.sh`), [`rules`] checks that the protocol's rules name code and tests that there are, and [`picture`]
+//! draws what a program prints.
 
 pub mod artifacts;
 pub mod budget;
@@ -15,6 +16,7 @@ pub mod canonical;
 pub mod host_functions;
 pub mod parameters;
 pub mod picture;
+pub mod rules;
 pub mod strip;
 pub mod validate;
 pub mod walkthrough;

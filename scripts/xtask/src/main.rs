@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use semver::Version;
 use xtask::{
-    artifacts::{self, Agreement},
+    artifacts::{self, Agreement, Expected},
     budget::Budget,
     bundle, parameters, picture, strip, validate, walkthrough,
 };
@@ -43,15 +43,23 @@ enum Command {
         #[arg(long)]
         budget: PathBuf,
     },
-    /// Join code and metadata into poq.contract, and write all artifacts.
+    /// Join code and metadata into NAME.contract, and write all of the contract's artifacts.
     Bundle(BundleArgs),
+    /// Write the checksums of these contracts' artifacts.
+    Checksums {
+        /// The folder with the artifacts.
+        folder: PathBuf,
+        /// The contracts' names, in the order of the sums.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Check that the artifacts in a folder fit together, and optionally that a fresh build gives the same.
     CheckArtifacts {
         /// The folder, usually contracts/artifacts.
         folder: PathBuf,
-        /// File with the most bytes that the code may have.
-        #[arg(long)]
-        budget: PathBuf,
+        /// A contract and the file with the most bytes that its code may have, as NAME=FILE.
+        #[arg(long = "contract", value_parser = key_value, required = true)]
+        contracts: Vec<(String, String)>,
         /// A folder with freshly built artifacts to compare with.
         #[arg(long)]
         fresh: Option<PathBuf>,
@@ -88,14 +96,14 @@ struct BundleArgs {
     /// The final code.
     #[arg(long)]
     wasm: PathBuf,
-    /// What poq-metadata printed.
+    /// What contract-metadata printed.
     #[arg(long)]
     metadata: PathBuf,
     /// The folder to write to.
     #[arg(long)]
     out: PathBuf,
     /// Name of the contract.
-    #[arg(long, default_value = "poq")]
+    #[arg(long)]
     name: String,
     /// Version of the contract.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
@@ -156,24 +164,35 @@ fn run(command: Command) -> Result<()> {
             artifacts::write(&args.out, &bundle::bundle(&read(&args.wasm)?, &abi, &build)?)?;
             Ok(())
         }
-        Command::CheckArtifacts { folder, budget, fresh } => {
-            let budget = Budget::read(&budget)?;
-            let committed = artifacts::check(&folder, &budget)?;
-            println!(
-                "{}: consistent, {} bytes of code, code hash 0x{}",
-                folder.display(),
-                committed.report.size,
-                hex::encode(committed.report.code_hash)
-            );
+        Command::Checksums { folder, names } => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Ok(artifacts::write_checksums(&folder, &names)?)
+        }
+        Command::CheckArtifacts { folder, contracts, fresh } => {
+            let expected = contracts
+                .into_iter()
+                .map(|(name, file)| Ok(Expected { name, budget: Budget::read(Path::new(&file))? }))
+                .collect::<Result<Vec<_>>>()?;
+            let committed = artifacts::check(&folder, &expected)?;
+            for contract in &committed {
+                println!(
+                    "{}: consistent, {} bytes of code, code hash 0x{}",
+                    folder.join(&contract.bundle.contract.name).display(),
+                    contract.report.size,
+                    hex::encode(contract.report.code_hash)
+                );
+            }
             let Some(fresh) = fresh else { return Ok(()) };
-            let fresh = artifacts::check(&fresh, &budget)?;
-            match artifacts::compare(&committed, &fresh)? {
-                Agreement::Identical => println!("a fresh build gives the same bytes"),
-                Agreement::OtherToolchain { committed: old, fresh: new } => println!(
-                    "a fresh build gives the same interface and code that the pallet takes ({} bytes). Its bytes were not \
-                     compared, because the toolchain differs:\n  committed  {old}\n  here       {new}",
-                    fresh.report.size
-                ),
+            for (committed, fresh) in committed.iter().zip(artifacts::check(&fresh, &expected)?) {
+                let name = &committed.bundle.contract.name;
+                match artifacts::compare(committed, &fresh)? {
+                    Agreement::Identical => println!("{name}: a fresh build gives the same bytes"),
+                    Agreement::OtherToolchain { committed: old, fresh: new } => println!(
+                        "{name}: a fresh build gives the same interface and code that the pallet takes ({} bytes). Its bytes were \
+                         not compared, because the toolchain differs:\n  committed  {old}\n  here       {new}",
+                        fresh.report.size
+                    ),
+                }
             }
             Ok(())
         }

@@ -3,9 +3,12 @@
 
 use poq_core::aggregate::Weighted;
 use poq_core::cost::LatencyRange;
+use poq_core::formulas::settlement::{Answer, Conduct, Ending, EvaluatorInput, OutputInput};
+use poq_core::kind::ring::RING;
+use poq_core::kind::{Population, Ring};
 use poq_core::merit::RingEntry;
+use poq_core::params::{DAY, DEADLINE_MIN, KEEPER_STEPS, MAX_OPEN};
 use poq_core::reward::RewardWeights;
-use poq_core::settlement::{Conduct, EvaluatorInput, OutputInput, Population};
 use poq_core::units::{Millis, ONE};
 use poq_core::{Aggregation, KindParams, MeritRule, Ratio, Score, SettlementInput, TrustRule};
 use proptest::prelude::*;
@@ -126,27 +129,35 @@ prop_compose! {
     /// Valid parameters of a kind, over all rules.
     pub(crate) fn kind_params()(
         base in money_rules(),
-        (inference_at_risk, evaluator_at_risk) in (money(), money()),
-        (above_min, above_cap) in (money(), money()),
-        missed_penalty in ratio(),
-        outlier_penalty in ratio(),
-        unrevealed in ratio(),
-        deadlines in prop::array::uniform4(1_000u64..=2_592_000_000),
+        (more, inference_risk, evaluator_risk) in (money(), 0u8..=9, 0u8..=9),
+        (above_min, above_cap) in (money(), 0..1u128 << 10),
+        (missed_penalty, unrevealed) in (ratio(), ratio()),
+        (outlier, bad, decline) in (ratio(), ratio(), ratio()),
+        (delivery_share, unavailable_share) in (ratio(), ratio()),
+        quality_floor in ratio_in(1..=ONE),
+        (keeper, ring_burn) in (ratio(), money()),
+        deadlines in prop::array::uniform4(DEADLINE_MIN..=DAY / 6),
         audit_ms in 0u64..=2_592_000_000,
         quorum in ratio(),
         outputs_max in 1u8..=4,
         (a, b) in (2u8..=15, 2u8..=15),
         rubric_hash in any::<[u8; 32]>(),
     ) -> KindParams {
-        let stake_min = inference_at_risk.max(evaluator_at_risk) + above_min + 1;
-        KindParams {
-            stake_min,
-            stake_cap: stake_min + above_cap,
-            inference_at_risk,
-            evaluator_at_risk,
+        // A slandered evaluator loses one slot at most.
+        let one_slot = Ratio::from_fraction(1, u128::from(evaluator_risk.max(1)));
+        let mut params = KindParams {
+            inference_risk,
+            evaluator_risk,
             missed_penalty,
-            outlier_penalty,
-            unrevealed_penalty: unrevealed.max(missed_penalty).max(outlier_penalty),
+            unrevealed_penalty: unrevealed.max(missed_penalty),
+            outlier_penalty: outlier.min(missed_penalty).min(one_slot),
+            bad_penalty: bad.min(missed_penalty),
+            decline_penalty: Ratio::ZERO,
+            keeper_fee: 0,
+            delivery_share,
+            unavailable_share,
+            quality_floor,
+            ring_burn: ring_burn + 1,
             inference_ms: deadlines[0],
             draw_ms: deadlines[1],
             commit_ms: deadlines[2],
@@ -157,8 +168,32 @@ prop_compose! {
             panel_min: a.min(b),
             panel_max: a.max(b),
             rubric_hash,
+            fee_max: u128::MAX >> 8,
             ..base
-        }
+        };
+        // Hiding one output of the largest task costs what the others are paid unjudged.
+        let others = u128::from(outputs_max.max(2) - 1);
+        let hidden = u128::from(params.unrevealed_penalty.ppb()) * u128::from(inference_risk);
+        params.delivery_share = delivery_share.min(Ratio::from_fraction(hidden / others, u128::from(ONE)));
+        let least_risk = params
+            .evaluator_at_risk(params.evaluator_slot_min)
+            .min(params.inference_at_risk(params.inference_slot_min));
+        params.keeper_fee = keeper.of(params.missed_penalty.of(least_risk));
+        // Enough for every task that is made of these, with room for `more`.
+        let least = params.fee_min(4, 15).expect("the shares are above zero");
+        params.fee_max = least + more;
+        let (answer, scores) = params
+            .split(params.fee_max, 1, 2)
+            .map_or((0, 0), |split| (split.inference_slot, split.evaluator_slot));
+        let dearest_risk = params.inference_at_risk(answer);
+        let covered = Ratio::from_fraction(params.keeper_fee * u128::from(KEEPER_STEPS), dearest_risk.max(1));
+        params.decline_penalty = decline.min(missed_penalty).min(covered);
+        let most = dearest_risk.max(params.evaluator_at_risk(scores)) + 1;
+        params.stake_min = most * MAX_OPEN as u128 + above_min;
+        params.stake_cap = params.stake_min + above_cap;
+        params.trust_floor = params.trust_floor.max(Ratio::from_ppb(ONE >> 10));
+        params.trust_initial = params.trust_initial.max(params.trust_floor);
+        params
     }
 }
 
@@ -170,36 +205,44 @@ pub(crate) fn conduct(outputs: usize) -> impl Strategy<Value = Conduct> {
     prop_oneof![
         1 => Just(Conduct::Missed),
         1 => Just(Conduct::Unrevealed),
+        1 => Just(Conduct::Vacant),
+        1 => Just(Conduct::Revealed(vec![Score::NO_INPUT; outputs])),
         8 => prop::collection::vec(score(), outputs).prop_map(Conduct::Revealed),
     ]
 }
 
 fn output() -> impl Strategy<Value = OutputInput> {
-    let latency =
-        prop_oneof![1 => Just(None), 8 => (0..200_000u64).prop_map(Some), 1 => any::<u64>().prop_map(Some)];
-    (latency, money()).prop_map(|(latency_ms, price)| OutputInput { latency_ms, price })
+    let answer = prop_oneof![
+        1 => Just(Answer::Missed),
+        1 => Just(Answer::Declined),
+        8 => (0..200_000u64).prop_map(|latency_ms| Answer::Delivered { latency_ms }),
+        1 => any::<u64>().prop_map(|latency_ms| Answer::Delivered { latency_ms }),
+    ];
+    (answer, money()).prop_map(|(answer, price)| OutputInput { answer, price })
 }
 
 const NOW: Millis = 1_700_000_000_000;
 
 fn evaluator(outputs: usize, floor: Ratio) -> impl Strategy<Value = EvaluatorInput> {
-    let billion = i64::from(ONE);
-    let average = prop_oneof![1 => Just(0), 4 => -billion..=billion];
-    (conduct(outputs), 0..200_000u64, ratio(), average).prop_map(
-        move |(conduct, late, trust, gain_average)| {
-            let committed_at = if conduct == Conduct::Missed { 0 } else { NOW + late };
-            EvaluatorInput { conduct, committed_at, trust: trust.max(floor), gain_average }
-        },
-    )
+    let due = prop_oneof![3 => -1_000_000_000_000_000i128..1_000_000_000_000_000, 1 => any::<i128>()];
+    (conduct(outputs), 0..200_000u64, ratio(), due).prop_map(move |(conduct, late, trust, due)| {
+        let latency_ms = if conduct == Conduct::Missed { 0 } else { late };
+        EvaluatorInput { conduct, latency_ms, trust: trust.max(floor), due }
+    })
 }
 
-fn population() -> impl Strategy<Value = Population> {
+pub(crate) fn population() -> impl Strategy<Value = Population> {
     let billion = i64::from(ONE);
     let entry = (prop_oneof![Just(0), NOW - 100_000..NOW + 300_000], ratio())
         .prop_map(|(settled_at, quality)| RingEntry { settled_at, quality });
     let average = prop_oneof![1 => Just(0), 4 => -billion..=billion];
-    (prop::collection::vec(entry, 0..=16), ratio(), average)
-        .prop_map(|(ring, reference, gain_average)| Population { ring, reference, gain_average })
+    (prop::collection::vec(entry, RING), ratio(), average)
+        .prop_map(|(entries, reference, gain_average)| {
+            let mut ring = Ring::default();
+            ring.entries.iter_mut().zip(entries).for_each(|(to, from)| *to = from);
+            Population { ring, reference, gain_average }
+        })
+        .boxed()
 }
 
 /// Any task that such parameters allow: a fee that fills the slots, arbitrary conduct of everybody.
@@ -208,27 +251,30 @@ pub(crate) fn task(params: &KindParams) -> impl Strategy<Value = SettlementInput
     (1u8..=4, 2u8..=15).prop_flat_map(move |(n, k)| {
         let least = params.fee_min(n, k).expect("the shares of these parameters are above zero");
         (
-            money().prop_map(move |more| least + more),
+            least..=params.fee_max,
             prop::collection::vec(output(), usize::from(n)),
             prop::collection::vec(evaluator(usize::from(n), params.trust_floor), usize::from(k)),
             population(),
-            prop::option::weighted(0.3, prop::collection::vec(prop::option::of(ratio()), usize::from(n))),
+            any::<[bool; 2]>(),
         )
-            .prop_map(|(fee, outputs, panel, population, truth)| SettlementInput {
+            .prop_map(|(fee, outputs, panel, population, [early, inline])| SettlementInput {
+                ending: Ending::Consensus,
                 fee,
-                drawn_at: NOW,
+                keepers: 0,
+                early,
+                inline,
                 outputs,
                 panel,
                 population,
-                truth,
             })
     })
 }
 
 /// Parameters with a task of theirs.
 pub(crate) fn case() -> impl Strategy<Value = (KindParams, SettlementInput)> {
-    kind_params().prop_flat_map(|params| {
-        let input = task(&params);
+    // Boxed: the trees of values that can shrink are large, and a test's stack is not.
+    kind_params().boxed().prop_flat_map(|params| {
+        let input = task(&params).boxed();
         (Just(params), input)
     })
 }
@@ -262,7 +308,9 @@ impl Rng {
     }
 }
 
-/// A ratio from a float, clipped: only simulations have floats.
-pub(crate) fn quantise(x: f64) -> Ratio {
-    Ratio::from_ppb((x.clamp(0.0, 1.0) * f64::from(ONE)) as u32)
+/// blake2b-256.
+pub(crate) fn blake2(bytes: &[u8]) -> [u8; 32] {
+    use blake2::digest::consts::U32;
+    use blake2::Digest;
+    blake2::Blake2b::<U32>::digest(bytes).into()
 }

@@ -8,6 +8,7 @@ many values of each file it checked, and ends with an error at the first file th
 import collections
 import hashlib
 import json
+import math
 import pathlib
 import re
 import string
@@ -103,8 +104,12 @@ def information_gain(pairs, tolerance, ring):
     return sum(gains) // len(gains)
 
 
-def information(gain, reference):
-    return 0 if gain < 0 else fraction(gain, reference)
+def spread(gain, reference, due, slot):
+    """The merit, and what is due after it: a task earns up to two slots, and pays an eighth of what is due."""
+    size = of(fraction(abs(gain), 2 * reference), 2 * slot)
+    due += -size if gain < 0 else size
+    part = max(-2 * slot, min(2 * slot, truncate(due, 8)))
+    return (fraction(part, slot) if part > 0 else 0), due - part
 
 
 def multiplicative(w, d, eta, floor):
@@ -137,160 +142,270 @@ def starting_average(w, population):
 
 
 def split(params, fee, outputs, panel):
-    protocol = of(params["protocol_fee"], fee)
-    inference = of(params["inference_share"], fee - protocol)
-    slots = inference // outputs, (fee - protocol - inference) // panel
+    """protocol, keepers' reserve, inference slot, evaluator slot"""
+    protocol, keepers = of(params["protocol_fee"], fee), 4 * int(params["keeper_fee"])
+    net = fee - protocol - keepers
+    inference = of(params["inference_share"], net)
+    slots = inference // outputs, (net - inference) // panel
     enough = slots[0] >= int(params["inference_slot_min"]) and slots[1] >= int(params["evaluator_slot_min"])
-    return (protocol, *slots) if enough else None
+    return (protocol, keepers, *slots) if enough and 0 <= fee <= int(params["fee_max"]) else None
+
+
+def revealed_scores(conduct):
+    return conduct["revealed"] if isinstance(conduct, dict) else None
+
+
+def no_input(scores):
+    return scores is not None and scores[:1] == ["no_input"]
+
+
+def verdict(params, task):
+    """How a panel that may settle ends its task."""
+    said = [revealed_scores(e["conduct"]) for e in task["panel"]]
+    revealed, without = sum(s is not None for s in said), sum(map(no_input, said))
+    if not task["inline"] and 2 * without > revealed:
+        return "input_unavailable"
+    quorum = max(2, -(-params["quorum"] * len(said) // ONE))
+    return "consensus" if revealed - without >= quorum else "below_quorum"
+
+
+def delivered(answer):
+    return isinstance(answer, dict)
+
+
+def inference_share_lost(params, answers, own):
+    """The share of its stake at risk that an inference node loses for what it did not do."""
+    if delivered(own):
+        return 0
+    if own == "declined":
+        if any(delivered(a) or a == "unopened" for a in answers):
+            return params["bad_penalty"]
+        all_of_several = len(answers) > 1 and all(a == "declined" for a in answers)
+        return 0 if all_of_several else params["decline_penalty"]
+    return params[{"missed": "missed_penalty", "unopened": "unrevealed_penalty"}[own]]
+
+
+def evaluator_share_lost(params, conduct):
+    if conduct == "missed":
+        return params["missed_penalty"]
+    return params["unrevealed_penalty"] if conduct == "unrevealed" else 0
 
 
 def settle(params, task):
-    outputs, panel, past = task["outputs"], task["panel"], task["population"]
     fee = int(task["fee"])
-    parts = split(params, fee, len(outputs), len(panel))
+    parts = split(params, fee, len(task["outputs"]), len(task["panel"]))
     if parts is None:
         return None
-    protocol, inference_slot, evaluator_slot = parts
-    inference_risk, evaluator_risk = int(params["inference_at_risk"]), int(params["evaluator_at_risk"])
-    rule, tolerance, floor = params["aggregation"], params["tolerance"], params["trust_floor"]
+    protocol, reserve, inference_slot, evaluator_slot = parts
+    ending = verdict(params, task) if task["ending"] == "consensus" else task["ending"]
+    answers = [o["answer"] for o in task["outputs"]]
+    nobody = not any(map(delivered, answers))
+    free = ending in ("undelivered", "unopened", "no_secret") and nobody
+    if ending == "consensus":
+        outputs, panel, consensus, reference, weight = by_scores(params, task, parts)
+    else:
+        outputs, panel = without_consensus(params, task, parts, ending)
+        consensus, reference, weight = None, task["population"]["reference"], 0
 
-    said = [e["conduct"]["revealed"] if isinstance(e["conduct"], dict) else None for e in panel]
-    revealed = [m for m, scores in enumerate(said) if scores is not None]
+    # Who gets what nobody earned.
+    outputs_back = ending == "consensus" or free
+    panel_back = ending == "no_panel" or free
+    refund = fee - protocol - reserve - inference_slot * len(outputs) - evaluator_slot * len(panel)
+    if outputs_back:
+        for answer, row in zip(answers, outputs):
+            kept = of(params["delivery_share"], inference_slot) if task["early"] and delivered(answer) else 0
+            refund += inference_slot - max(row["payout"], kept)
+    if panel_back:
+        refund += evaluator_slot * len(panel)
+    treasury = 0 if free else protocol // 2
+    refund += protocol if free else 0
+    paid = sum(row["payout"] for row in outputs + panel)
+    slashed = sum(row["slashed"] for row in outputs + panel)
+    for row in panel:
+        row["due"] = str(row["due"])
+    for row in outputs + panel:
+        row["payout"], row["slashed"] = str(row["payout"]), str(row["slashed"])
+    return {
+        "ending": ending,
+        "outputs": outputs,
+        "panel": panel,
+        "treasury": str(treasury),
+        "burned": str(fee - int(task["keepers"]) - paid - treasury - refund),
+        "slashed": str(slashed),
+        "refund": str(refund),
+        "consensus": consensus,
+        "reference": reference,
+        "weight": str(weight),
+    }
+
+
+def output_row(**known):
+    return {"quality": None, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
+
+
+def seat_row(**known):
+    return {"deviation": 0, "gain": None, "merit": 0, "due": 0, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
+
+
+def without_consensus(params, task, parts, ending):
+    _, _, inference_slot, evaluator_slot = parts
+    answers = [o["answer"] for o in task["outputs"]]
+    share = ONE if ending == "no_secret" else params["delivery_share"]
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
+    outputs = [
+        output_row(
+            payout=of(share, inference_slot) if delivered(a) else 0,
+            slashed=of(inference_share_lost(params, answers, a), risk),
+        )
+        for a in answers
+    ]
+    panel = []
+    for evaluator in task["panel"]:
+        told = ending == "input_unavailable" and no_input(revealed_scores(evaluator["conduct"]))
+        panel.append(
+            seat_row(
+                due=int(evaluator["due"]),
+                payout=of(params["unavailable_share"], evaluator_slot) if told else 0,
+                slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk),
+            )
+        )
+    return outputs, panel
+
+
+def mean(values):
+    return sum(values) // len(values) if values else 0
+
+
+def gain_of(pairs, tolerance, ring, available):
+    """Over the available outputs: one abstained on counts as zero."""
+    gain = information_gain(pairs, tolerance, ring)
+    return None if gain is None else gain * len(pairs) // available
+
+
+def by_scores(params, task, parts):
+    protocol, reserve, inference_slot, evaluator_slot = parts
+    outputs, panel, past = task["outputs"], task["panel"], task["population"]
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
+    missed, seat_missed = of(params["missed_penalty"], risk), of(params["missed_penalty"], seat_risk)
+    rule, tolerance = params["aggregation"], params["tolerance"]
+    answers = [o["answer"] for o in outputs]
+
+    said = [revealed_scores(e["conduct"]) for e in panel]
+    voices = [m for m, scores in enumerate(said) if scores is not None and not no_input(scores)]
 
     def scores(f, without=None):
-        voices = [m for m in revealed if m != without and said[m][f] is not None]
-        return [(said[m][f], panel[m]["trust"]) for m in voices]
+        return [(said[m][f], panel[m]["trust"]) for m in voices if m != without and said[m][f] is not None]
 
     quality = []
-    for f, output in enumerate(outputs):
-        had = output["latency_ms"] is not None and 2 * len(scores(f)) > len(revealed)
+    for f, answer in enumerate(answers):
+        had = delivered(answer) and 2 * len(scores(f)) > len(voices)
         quality.append(aggregate(rule, scores(f)) if had else None)
     available = [f for f, q in enumerate(quality) if q is not None]
 
     settled_outputs = []
-    for f, output in enumerate(outputs):
-        row = {"quality": quality[f], "cost": 0, "net": 0, "payout": 0, "slashed": of(params["missed_penalty"], inference_risk)}
-        if quality[f] is not None:
+    for output, q in zip(outputs, quality):
+        answer = output["answer"]
+        row = output_row(slashed=missed if delivered(answer) else of(inference_share_lost(params, answers, answer), risk))
+        if q is not None:
+            row["quality"] = q
             row["cost"] = inference_cost(
-                output["latency_ms"],
+                answer["delivered"]["latency_ms"],
                 params["inference_latency"],
                 params["latency_weight"],
                 int(output["price"]),
                 int(params["price_cap"]),
                 params["price_weight"],
             )
-            row["net"] = net(params["inference_weights"], quality[f], row["cost"])
-            row["payout"], row["slashed"] = outcome(
-                params["inference_weights"], row["net"], inference_slot, inference_risk
-            )
+            row["net"] = net(params["inference_weights"], q, row["cost"])
+            row["payout"], late = outcome(params["inference_weights"], row["net"], inference_slot, missed)
+            short = fraction(max(0, params["quality_floor"] - q), params["quality_floor"])
+            row["slashed"] = min(missed, late + of(of(params["bad_penalty"], short), risk))
         settled_outputs.append(row)
 
-    # A gold task: what was opened is compared with the truth.
-    truth = task.get("truth")
-    had = available
-    if truth is not None:
-        available = [f for f in available if truth[f] is not None]
-    yardstick = lambda f, m: aggregate(rule, scores(f, without=m)) if truth is None else truth[f]
+    def pairs_of(m, others):
+        """(own, the others' consensus) where at least so many others have a score."""
+        if m not in voices:
+            return []
+        answered = [f for f in available if said[m][f] is not None and len(scores(f, m)) >= others]
+        return [(said[m][f], aggregate(rule, scores(f, m))) for f in answered]
 
+    settled_panel = []
+    for m, evaluator in enumerate(panel):
+        pairs = pairs_of(m, 1)
+        row = seat_row(due=int(evaluator["due"]), slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk))
+        settled_panel.append(row)
+        if no_input(said[m]):
+            row["slashed"] = seat_missed
+        if m not in voices:
+            continue
+        if not pairs:
+            row["slashed"] = seat_missed if available and all(said[m][f] is None for f in available) else 0
+            continue
+        row["deviation"] = mean([max(0, abs(a - b) - tolerance) for a, b in pairs])
+        row["gain"] = gain_of(pairs, tolerance, past["ring"]["entries"], len(available))
+        share = fraction(len(pairs), len(available))
+        if params["merit"] == "closeness" or row["gain"] is None:
+            row["merit"] = of(share, ONE - row["deviation"])
+        else:
+            reference = max(past["reference"], params["merit"]["information"]["floor"])
+            merit, row["due"] = spread(row["gain"], reference, row["due"], evaluator_slot)
+            row["merit"] = min(share, merit)
+        row["cost"] = latency_cost(evaluator["latency_ms"], params["evaluator_latency"])
+        row["net"] = net(params["evaluator_weights"], row["merit"], row["cost"])
+        payout, penalty = outcome(params["evaluator_weights"], row["net"], evaluator_slot, seat_missed)
+        if mean([abs(a - b) for a, b in pairs_of(m, 2)]) > params["outlier_bound"]:
+            row["slashed"] = max(penalty, of(params["outlier_penalty"], seat_risk))
+        else:
+            row["payout"], row["slashed"] = payout, penalty
+
+    reference = past["reference"]
+    burned = protocol // 2 + reserve - int(task["keepers"])
+    if params["merit"] != "closeness":
+        least = params["merit"]["information"]["floor"]
+        weight = fraction(burned, int(params["ring_burn"]))
+        step = of(params["merit"]["information"]["step"], weight)
+        gains = [row["gain"] for row in settled_panel if row["gain"] is not None]
+        above = sum(g > past["reference"] for g in gains)
+        for _ in range(abs(2 * above - len(gains)) if step else 0):
+            by = max(1, of(step, reference))
+            reference = max(least, clip(reference + (by if 2 * above > len(gains) else -by)))
+    return settled_outputs, settled_panel, next((q for q in quality if q is not None), None), reference, burned
+
+
+def audit(params, task):
+    """What an opened reference makes of a panel's trust."""
+    truth, past, floor, tolerance = task["truth"], task["population"], params["trust_floor"], params["tolerance"]
+    opened = [f for f, t in enumerate(truth) if t is not None]
     pairs = []
-    for m, own in enumerate(said):
-        answered = [f for f in available if own is not None and own[f] is not None]
-        # One who reveals alone has nobody to be compared with.
-        compared = [(own[f], yardstick(f, m)) for f in answered]
-        pairs.append([(a, b) for a, b in compared if b is not None])
-    raw = [sum(abs(a - b) for a, b in p) // len(p) if p else 0 for p in pairs]
-    tolerated = [sum(max(0, abs(a - b) - tolerance) for a, b in p) // len(p) if p else 0 for p in pairs]
-    compared = sorted(d for d, p in zip(tolerated, pairs) if p)
+    for scores in task["scores"]:
+        silent = scores is None or no_input(scores)
+        pairs.append([] if silent else [(scores[f], truth[f]) for f in opened if scores[f] is not None])
+    apart = [mean([max(0, abs(a - b) - tolerance) for a, b in p]) for p in pairs]
+    compared = sorted(d for d, p in zip(apart, pairs) if p)
     n = len(compared)
     middle = (compared[(n - 1) // 2] + compared[n // 2]) // 2 if n else 0
-
-    gains = []
-    for p in pairs:
-        gain = information_gain(p, tolerance, past["ring"])
-        gains.append(None if gain is None else gain * len(p) // len(available))
-    known = [g for g in gains if g is not None]
-    counted = [g for g in known if g > 0] if "anchored" in params["trust"] else known
+    gains = [gain_of(p, tolerance, past["ring"]["entries"], len(opened)) if p else None for p in pairs]
+    name, rule = next(iter(params["trust"].items()))
+    counted = [g for g in gains if g is not None and (g > 0 or name != "anchored")]
     round_mean = sum(counted) // len(counted) if counted else None
     standard = past["gain_average"] or round_mean or 0
 
-    merit_rule = params["merit"]
-    trust_name, trust_rule = next(iter(params["trust"].items()))
-    missed = of(params["missed_penalty"], evaluator_risk)
-    settled_panel = []
-    for m, evaluator in enumerate(panel):
-        row = {
-            "deviation": tolerated[m],
-            "gain": gains[m],
-            "merit": 0,
-            "cost": 0,
-            "net": 0,
-            "payout": 0,
-            "slashed": 0,
-            "trust": evaluator["trust"],
-            "gain_average": evaluator["gain_average"],
-        }
-        settled_panel.append(row)
-        if evaluator["conduct"] == "missed":
-            row["slashed"] = missed
-        elif evaluator["conduct"] == "unrevealed":
-            row["slashed"] = of(params["unrevealed_penalty"], evaluator_risk)
-        elif not pairs[m]:
-            row["slashed"] = missed if had and all(said[m][f] is None for f in had) else 0
-        else:
-            share = fraction(len(pairs[m]), len(available))
-            if merit_rule == "closeness" or gains[m] is None:
-                row["merit"] = of(share, ONE - tolerated[m])
-            else:
-                reference = max(past["reference"], merit_rule["information"]["floor"])
-                row["merit"] = min(share, information(gains[m], reference))
-            row["cost"] = latency_cost(max(0, evaluator["committed_at"] - task["drawn_at"]), params["evaluator_latency"])
-            row["net"] = net(params["evaluator_weights"], row["merit"], row["cost"])
-            payout, penalty = outcome(params["evaluator_weights"], row["net"], evaluator_slot, missed)
-            if truth is not None:
-                row["payout"] = payout
-            elif raw[m] > params["outlier_bound"]:
-                row["slashed"] = max(penalty, of(params["outlier_penalty"], evaluator_risk))
-            else:
-                row["payout"], row["slashed"] = payout, penalty
-            w = evaluator["trust"]
-            if trust_name == "multiplicative":
-                row["trust"] = multiplicative(w, tolerated[m], trust_rule["eta"], floor)
-            elif trust_name == "centred":
-                row["trust"] = centred(w, tolerated[m], middle, trust_rule["up"], trust_rule["down"], floor)
-            elif gains[m] is not None and (trust_name == "relative_merit" or truth is not None):
-                start = evaluator["gain_average"] or starting_average(w, standard)
-                if start:
-                    row["gain_average"] = moving_average(start, gains[m], trust_rule["rate"])
-                row["trust"] = relative_merit(w, row["gain_average"], standard, floor)
-
-    reference = past["reference"]
-    if merit_rule != "closeness" and truth is None:
-        step, least = merit_rule["information"]["step"], merit_rule["information"]["floor"]
-        above = sum(g > past["reference"] for g in known)
-        for _ in range(abs(2 * above - len(known))):
-            by = max(1, of(step, reference))
-            reference = max(least, clip(reference + (by if 2 * above > len(known) else -by)))
+    panel = []
+    for state, p, d, gain in zip(task["panel"], pairs, apart, gains):
+        w, average = state["trust"], state["gain_average"]
+        if p and name == "multiplicative":
+            w = multiplicative(w, d, rule["eta"], floor)
+        elif p and name == "centred":
+            w = centred(w, d, middle, rule["up"], rule["down"], floor)
+        elif gain is not None:
+            start = average or starting_average(w, standard)
+            average = moving_average(start, gain, rule["rate"]) if start else average
+            w = relative_merit(w, average, standard, floor)
+        panel.append({"trust": w, "gain_average": average})
     average = past["gain_average"]
-    if counted and (trust_name == "relative_merit" or (trust_name == "anchored" and truth is not None)):
-        average = moving_average(average, round_mean, trust_rule["rate"]) if average else max(0, round_mean)
-
-    paid = sum(row["payout"] for row in settled_outputs + settled_panel)
-    slashed = sum(row["slashed"] for row in settled_outputs + settled_panel)
-    earned = sum(row["payout"] for row in settled_panel)
-    forfeited = 0 if truth is None else evaluator_slot * len(panel) - earned
-    for row in settled_outputs + settled_panel:
-        row["payout"], row["slashed"] = str(row["payout"]), str(row["slashed"])
-    return {
-        "outputs": settled_outputs,
-        "panel": settled_panel,
-        "protocol_fee": str(protocol),
-        "slashed": str(slashed),
-        "forfeited": str(forfeited),
-        "refund": str(fee - protocol - paid - forfeited),
-        "consensus": next((q for q in quality if q is not None), None),
-        "reference": reference,
-        "gain_average": average,
-    }
+    if counted and name in ("relative_merit", "anchored"):
+        average = moving_average(average, round_mean, rule["rate"]) if average else max(0, round_mean)
+    return {"panel": panel, "gain_average": average}
 
 
 # ---- draw and commitments
@@ -302,36 +417,57 @@ def draw_class(weight):
     return next((c for c in range(15) if weight > ONE >> (c + 1)), 15)
 
 
-def pick(counts, random):
-    total = sum(n * (ONE >> c) for c, n in enumerate(counts))
+def pick(counts, random, by):
+    """The class, the place in it, and the heaviest weight that is refused there."""
+    power = {"weight": 1, "square": 2}[by]
+    size = lambda c: (ONE >> c) ** power
+    total = sum(n * size(c) for c, n in enumerate(counts))
     if total == 0:
         return None
     rest = random % total
     for c, n in enumerate(counts):
-        if rest < n * (ONE >> c):
-            return [c, *divmod(rest, ONE >> c)]
-        rest -= n * (ONE >> c)
+        if rest < n * size(c):
+            place, threshold = divmod(rest, size(c))
+            return [c, place, threshold if by == "weight" else math.isqrt(threshold)]
+        rest -= n * size(c)
 
 
 def blake2(data):
     return hashlib.blake2b(data, digest_size=32).digest()
 
 
+def counted(items):
+    """A short sequence is preceded by its length times four."""
+    return bytes([len(items) * 4]) + b"".join(items)
+
+
 def preimage(case):
     h = lambda key: bytes.fromhex(case[key])
+    kind, start = case["of"], h("network") if "network" in case else b""
     task, node = case.get("task", 0).to_bytes(8, "little"), case.get("node", 0).to_bytes(4, "little")
-    if case["of"] == "output":
-        return b"poq/v1/output\0" + h("contract") + task + node + h("output_hash") + h("salt")
-    if case["of"] == "scores":
-        # A short sequence is preceded by its length times four.
-        coded = bytes([len(case["scores"]) * 4])
-        coded += b"".join((2**32 - 1 if s is None else s).to_bytes(4, "little") for s in case["scores"])
-        return b"poq/v1/scores\0" + h("contract") + task + node + coded + h("report_hash") + h("salt")
-    if case["of"] == "reference":
-        return b"poq/v1/refrnc\0" + h("contract") + h("auditor") + h("reference_hash") + h("salt")
-    assert case["of"] == "salt"
+    domain = {"reference": "refrnc", "request_secret": "derive", "panel_seed": "panel", "inference_seed": "infrnc"}
+    head = f"poq/v2/{domain.get(kind, kind)}".encode().ljust(14, b"\0")
+    if kind == "network":
+        return head + h("genesis") + h("contract")
+    if kind == "output":
+        return head + start + task + node + h("output_hash") + h("salt")
+    if kind == "scores":
+        raw = {None: 2**32 - 1, "no_input": 2**32 - 2}
+        scores = counted([raw.get(s, s).to_bytes(4, "little") for s in case["scores"]])
+        return head + start + task + node + scores + h("report_hash") + h("salt")
+    if kind == "reference":
+        return head + start + h("auditor") + h("reference_hash") + h("salt")
+    if kind == "secret":
+        return head + start + h("requester") + h("secret")
+    if kind == "request_secret":
+        return head + h("key") + start + h("reference_commitment")
+    if kind == "panel_seed":
+        return head + start + task + h("secret") + counted([bytes.fromhex(s) for s in case["salts"]])
+    if kind == "inference_seed":
+        return head + start + task + h("secret_hash")
+    assert kind == "salt"
     purpose = bytes([["output", "scores"].index(case["purpose"])])
-    return b"poq/v1/salt\0\0\0" + h("secret") + h("contract") + task + node + purpose
+    return head + h("secret") + start + task + node + purpose
 
 
 # ---- token F1: the official evaluate-v1.1.py of SQuAD, its names kept; parts per billion at the end
@@ -383,7 +519,10 @@ def check_reward(c):
 def check_merit(c):
     pairs = [tuple(p) for p in c["comparisons"]]
     gain = information_gain(pairs, c["tolerance"], c["ring"])
-    return {"gain": gain, "merit": None if gain is None else information(gain, c["reference"])}
+    if gain is None:
+        return {"gain": None, "merit": None, "due": None}
+    merit, due = spread(gain, c["reference"], int(c["due"]), int(c["slot"]))
+    return {"gain": gain, "merit": merit, "due": str(due)}
 
 
 def check_trust(c):
@@ -412,8 +551,9 @@ def check_draw(c):
     if c["of"] == "class":
         return draw_class(c["weight"])
     if c["of"] == "pick":
-        return pick(c["counts"], int(c["random"]))
-    numbers = (blake2(bytes.fromhex(c["seed"]) + i.to_bytes(4, "little")) for i in range(c["count"]))
+        return pick(c["counts"], int(c["random"]), c["by"])
+    start = bytes.fromhex(c["seed"]) + bytes([c["round"]])
+    numbers = (blake2(start + i.to_bytes(4, "little")) for i in range(c["count"]))
     return [str(int.from_bytes(n[:16], "little")) for n in numbers]
 
 
@@ -424,6 +564,10 @@ def check_commitment(c):
 
 def check_settlement(c):
     return settle(c["params"], c["input"])
+
+
+def check_audit(c):
+    return audit(c["params"], c["input"])
 
 
 CHECKS = {
@@ -438,6 +582,7 @@ CHECKS = {
     "commitments": check_commitment,
     "text": check_text,
     "settlement": check_settlement,
+    "audit": check_audit,
 }
 
 
@@ -448,7 +593,7 @@ def main():
     sections += [("hand.json", name, cases) for name, cases in hand["cases"].items()]
     for file, name, cases in sections:
         for number, case in enumerate(cases):
-            if name == "settlement" and "params" not in case:
+            if name in ("settlement", "audit") and "params" not in case:
                 case["params"] = hand["params"] | case["change"]
             got = CHECKS[name](case)
             if got != case["expected"]:

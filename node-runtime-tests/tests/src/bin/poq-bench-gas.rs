@@ -2,10 +2,11 @@
 //! cost of a draw against the size of the registry. Run by `scripts/bench.sh gas`.
 
 use clap::Parser;
-use poq_contract::types::{Commit, Opening, Registration, Reveal, Role};
+use poq_contract::types::{Commit, Draw, Opening, Registration, Request, Reveal, Role, MAX_BATCH};
 use poq_core::commitment;
 use poq_core::units::{NodeId, TaskId};
-use poq_runtime_tests::{blake2, call, encode, ink_of, input, Pair, TestNode, World, KIND};
+use poq_core::KindParams;
+use poq_runtime_tests::{blake2, call, encode, ink_of, World, KIND, TEXT};
 use poq_sandbox::{account_of, call_of, dev, runtime, ExtrinsicReport, RuntimeCall, Weight, UNIT};
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
@@ -14,6 +15,10 @@ type Res<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// A block's weight for ordinary transactions, in ref_time: 75 % of two seconds.
 const BLOCK: u64 = 1_500_000_000_000;
+/// What is paid for a task.
+const FEE: u128 = 10 * UNIT;
+/// How many draws of every registry are measured: two inference nodes have places for so many tasks.
+const DRAWS: u64 = 32;
 /// How many rounds a batched message does at once: as many open tasks as a node may have.
 const BATCH: usize = 16;
 
@@ -130,7 +135,7 @@ fn run(options: &Options) -> Res<()> {
         );
     }
 
-    println!("settling a gold task by its reference (3 evaluators, texts of a few dozen bytes)");
+    println!("opening a gold task's reference (3 evaluators, texts of a few dozen bytes)");
     let mut audits = Map::new();
     for (name, outputs) in [("n1k3", 1u8), ("n3k3", 3)] {
         let cost = audit(outputs)?;
@@ -139,7 +144,7 @@ fn run(options: &Options) -> Res<()> {
     }
     println!();
 
-    println!("draw of a panel of 3 against the number of registered evaluators (mean of 8 draws)");
+    println!("draw of a panel of 3 against the number of registered evaluators (mean of {DRAWS} draws)");
     let mut draws = Map::new();
     for size in [10usize, 1_000, 10_000].into_iter().filter(|size| *size <= options.registry) {
         let ref_time = draw_at(size)?;
@@ -153,7 +158,7 @@ fn run(options: &Options) -> Res<()> {
             "rounds_per_block_single": single,
             "batch": BATCH,
             "draw_ref_time": draws,
-            "settle_audited": audits,
+            "open_reference": audits,
             "rounds": rounds,
         });
         std::fs::write(path, serde_json::to_string_pretty(&all)?)
@@ -169,58 +174,58 @@ fn units(amount: i128) -> String {
     format!("{sign}{}.{:06}", whole / UNIT, whole % UNIT / 1_000_000)
 }
 
-/// `tasks` rounds, in messages of `tasks` items each (single messages for one).
+/// `tasks` rounds, in messages of `tasks` items each, by those who send them: the requester draws its panels, collects the reveals
+/// and sends them together, which settles.
 fn measure(outputs: u8, panel: u8, tasks: usize) -> Res<Ledger> {
     let mut world = World::new()?;
     let nodes = world.nodes(outputs, panel)?;
     let requester = world.account()?;
     let mut ledger = Ledger::default();
     // Accounts, claims and the kind's memory have been written once before: a round is measured in its steady state.
-    world.round(&requester, &nodes, outputs, panel, |_| vec![500; usize::from(outputs)])?;
+    let first = world.round(&requester, &nodes, outputs, panel, |_| vec![500; usize::from(outputs)])?;
+    world.send(&requester, 0, call().collect(vec![first]))??;
 
-    let mut ids: Vec<TaskId> = Vec::new();
-    for _ in 0..tasks {
-        let message = call().request_task(KIND, outputs, panel, input(), [7; 32]);
-        let sent = world.send(&requester, 30 * UNIT, message)??;
-        ledger.note("requester", "request_task", Cost::of(&sent.report, sent.deposit));
-        ids.push(sent.value);
-    }
+    let requests: Vec<Request> =
+        (0..tasks).map(|_| world.request_of(&requester, outputs, panel, FEE)).collect();
+    let sent = world.send(&requester, FEE * tasks as u128, call().request_tasks(requests))??;
+    ledger.note("requester", "request_tasks", Cost::of(&sent.report, sent.deposit));
+    let ids = sent.value;
     for node in &nodes.0 {
-        let items: Vec<Commit> =
+        let items =
             ids.iter().map(|id| commit(*id, node.id, world.output_commitment(*id, node.id))).collect();
-        let cost = if tasks == 1 {
-            let sent = world.send(
-                &node.operator,
-                0,
-                call().commit_output(ids[0], node.id, items[0].commitment),
-            )??;
-            Cost::of(&sent.report, sent.deposit)
-        } else {
-            let sent = world.send(&node.operator, 0, call().commit_outputs(items))??;
-            accepted(&sent.value)?;
-            Cost::of(&sent.report, sent.deposit)
-        };
-        ledger.note("inference", "commit_output", cost);
+        let sent = world.send(&node.operator, 0, call().commit_outputs(items))??;
+        accepted(&sent.value)?;
+        ledger.note("inference", "commit_outputs", Cost::of(&sent.report, sent.deposit));
     }
-    let keeper = world.account()?;
-    let cost = steps(&mut world, &keeper, &ids, true)?;
-    ledger.note("keeper", "draw_panel", cost);
-    for reveal in [false, true] {
-        for node in &nodes.1 {
-            let reveals: Vec<Reveal> = ids
-                .iter()
-                .map(|id| world.reveal_of(*id, node.id, &vec![400 + node.id; usize::from(outputs)]))
-                .collect();
-            let (name, cost) = if reveal {
-                ("reveal_scores", reveal_all(&mut world, node, reveals)?)
-            } else {
-                ("commit_scores", commit_all(&mut world, node, &reveals)?)
-            };
-            ledger.note("evaluator", name, cost);
-        }
+    let draws = ids.iter().map(|id| world.draw_of(*id)).collect::<Res<Vec<Draw>>>()?;
+    let sent = world.send(&requester, 0, call().draw_panels(draws))??;
+    if !sent.value.iter().all(|drawn| *drawn == Ok(true)) {
+        return Err(format!("a panel was not drawn: {:?}", sent.value).into());
     }
-    let cost = steps(&mut world, &keeper, &ids, false)?;
-    ledger.note("keeper", "settle", cost);
+    ledger.note("requester", "draw_panels", Cost::of(&sent.report, sent.deposit));
+    let mut reveals: Vec<Reveal> = Vec::new();
+    for node in &nodes.1 {
+        let of_node: Vec<Reveal> = ids
+            .iter()
+            .map(|id| world.reveal_of(*id, node.id, &vec![400 + node.id; usize::from(outputs)]))
+            .collect();
+        let items = of_node
+            .iter()
+            .map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal)))
+            .collect();
+        let sent = world.send(&node.operator, 0, call().commit_scores(items))??;
+        accepted(&sent.value)?;
+        ledger.note("evaluator", "commit_scores", Cost::of(&sent.report, sent.deposit));
+        reveals.extend(of_node);
+    }
+    // By task, as many whole tasks in a message as it takes.
+    reveals.sort_by_key(|reveal| reveal.task);
+    let whole = MAX_BATCH / usize::from(panel) * usize::from(panel);
+    for items in reveals.chunks(whole) {
+        let sent = world.send(&requester, 0, call().reveal_scores(items.to_vec()))??;
+        accepted(&sent.value)?;
+        ledger.note("requester", "reveal_scores", Cost::of(&sent.report, sent.deposit));
+    }
     let sent = world.send(&requester, 0, call().collect(ids))??;
     ledger.note("requester", "collect", Cost::of(&sent.report, sent.deposit));
     Ok(ledger)
@@ -237,78 +242,33 @@ fn accepted(results: &[Option<poq_contract::errors::Error>]) -> Res<()> {
     }
 }
 
-fn commit_all(world: &mut World, node: &TestNode, reveals: &[Reveal]) -> Res<Cost> {
-    let items: Vec<Commit> =
-        reveals.iter().map(|reveal| commit(reveal.task, node.id, world.scores_commitment(reveal))).collect();
-    if let [item] = items.as_slice() {
-        let sent =
-            world.send(&node.operator, 0, call().commit_scores(item.task, node.id, item.commitment))??;
-        return Ok(Cost::of(&sent.report, sent.deposit));
-    }
-    let sent = world.send(&node.operator, 0, call().commit_scores_batch(items))??;
-    accepted(&sent.value)?;
-    Ok(Cost::of(&sent.report, sent.deposit))
-}
-
-fn reveal_all(world: &mut World, node: &TestNode, mut reveals: Vec<Reveal>) -> Res<Cost> {
-    if reveals.len() == 1 {
-        let reveal = reveals.pop().ok_or("there is nothing to reveal")?;
-        let sent = world.send(&node.operator, 0, call().reveal_scores(reveal))??;
-        return Ok(Cost::of(&sent.report, sent.deposit));
-    }
-    let sent = world.send(&node.operator, 0, call().reveal_scores_batch(reveals))??;
-    accepted(&sent.value)?;
-    Ok(Cost::of(&sent.report, sent.deposit))
-}
-
-/// Draws the panels of all tasks, or settles them all.
-fn steps(world: &mut World, keeper: &Pair, ids: &[TaskId], draw: bool) -> Res<Cost> {
-    let sent = match (ids, draw) {
-        ([id], true) => world.send(keeper, 0, call().draw_panel(*id))??,
-        ([id], false) => world.send(keeper, 0, call().settle(*id))??,
-        _ => {
-            let sent = world.send(keeper, 0, call().advance(ids.to_vec()))??;
-            if let Some(error) = sent.value.iter().find_map(|result| result.as_ref().err()) {
-                return Err(format!("a batched step was refused: {error:?}").into());
-            }
-            return Ok(Cost::of(&sent.report, sent.deposit));
-        }
-    };
-    Ok(Cost::of(&sent.report, sent.deposit))
-}
-
-/// An auditor's settlement of one task.
+/// An auditor's opening of one task.
 fn audit(outputs: u8) -> Res<Cost> {
     const REFERENCE: &[u8] = b"the Denver Broncos";
-    const TEXT: &[u8] = b"It was the Denver Broncos who won Super Bowl 50.";
     const SALT: [u8; 32] = [6; 32];
-    let mut world = World::new()?;
+    let mut world = World::with(&KindParams::default())?;
+    let auditor = world.auditor()?;
     let nodes = world.nodes(outputs, 3)?;
-    let (requester, auditor) = (world.account()?, world.auditor()?);
+    let requester = world.account()?;
     world.round(&requester, &nodes, outputs, 3, |_| vec![500; usize::from(outputs)])?;
-    let contract: [u8; 32] = *world.contract.as_ref();
     let account: [u8; 32] = *account_of(&auditor).as_ref();
-    let committed = blake2(&commitment::reference(&contract, &account, &blake2(REFERENCE), &SALT));
-    let message = call().request_task(KIND, outputs, 3, input(), committed);
-    let id = world.send(&requester, 30 * UNIT, message)??.value;
-    let mut opened = Vec::new();
-    for slot in world.task(id)?.task.outputs {
-        let node = World::find(&nodes.0, slot.node)?.clone();
-        let preimage = commitment::output(&contract, id, node.id, &blake2(TEXT), &SALT);
-        world.send(&node.operator, 0, call().commit_output(id, node.id, blake2(&preimage)))??;
-        opened.push(Some((TEXT.to_vec(), SALT)));
-    }
+    let committed = blake2(&commitment::reference(&world.network, &account, &blake2(REFERENCE), &SALT));
+    let request = world.request_with(&requester, outputs, 3, FEE, committed);
+    let sent = world.send(&requester, FEE, call().request_tasks(vec![request]))??;
+    let id = *sent.value.first().ok_or("no task was requested")?;
+    world.commit_outputs(id, &nodes.0)?;
     world.draw(id)?;
     world.score(id, &nodes.1, |_| vec![600; usize::from(outputs)])?;
-    let opening = Opening { reference: REFERENCE.to_vec(), salt: SALT, outputs: opened };
-    let sent = world.send(&auditor, 0, call().settle_audited(id, opening))??;
+    let outputs = vec![Some(TEXT.to_vec()); usize::from(outputs)];
+    let opening = Opening { reference: REFERENCE.to_vec(), salt: SALT, outputs };
+    let sent = world.send(&auditor, 0, call().open_reference(id, opening))??;
     Ok(Cost::of(&sent.report, sent.deposit))
 }
 
 /// The mean weight of drawing a panel of three out of `size` registered evaluators of different stakes.
 fn draw_at(size: usize) -> Res<u64> {
     let mut world = World::new()?;
-    let (inference, _) = world.nodes(1, 0)?;
+    let (inference, _) = world.nodes(2, 0)?;
     let contract = world.contract.clone();
     let mut registered = 0usize;
     let gas = Weight::from_parts(20_000_000_000, 4_000_000);
@@ -320,7 +280,7 @@ fn draw_at(size: usize) -> Res<u64> {
         let calls: Vec<RuntimeCall> = (0..here)
             .map(|index| {
                 let number = registered + index;
-                let stake = (20 + (number as u128 * 37) % 900) * UNIT;
+                let stake = (200 + (number as u128 * 37) % 800) * UNIT;
                 let mut digest = [0; 32];
                 digest[..8].copy_from_slice(&(number as u64).to_le_bytes());
                 let registration = Registration {
@@ -343,23 +303,20 @@ fn draw_at(size: usize) -> Res<u64> {
             eprintln!("  registered {registered} of {size}");
         }
     }
-    // A whole number of full-weight checks of the books would read every node: draws are sent without them.
+    // What owners have done acts in the next epoch. A whole check of the books would read every node: the rest is sent without.
+    world.next_epoch()?;
     let requester = world.account()?;
     let mut total = 0;
-    const DRAWS: u64 = 8;
     for round in 0..DRAWS {
-        let data = encode(call().request_task(KIND, 1, 3, input(), [7; 32]));
-        world.chain.call(&requester, &contract, 10 * UNIT, data)?;
+        let request = world.request_of(&requester, 1, 3, FEE);
+        world.chain.call(&requester, &contract, FEE, encode(call().request_tasks(vec![request])))?;
         let id = round + 1;
-        let node = &inference[0];
-        let commitment = world.output_commitment(id, node.id);
-        world.chain.call(
-            &node.operator,
-            &contract,
-            0,
-            encode(call().commit_output(id, node.id, commitment)),
-        )?;
-        let drawn = world.chain.call(&dev::bob(), &contract, 0, encode(call().draw_panel(id)))?;
+        let assigned = world.task(id)?.task.outputs.first().ok_or("no node was assigned")?.node;
+        let node = World::find(&inference, assigned)?.clone();
+        let item = commit(id, node.id, world.output_commitment(id, node.id));
+        world.chain.call(&node.operator, &contract, 0, encode(call().commit_outputs(vec![item])))?;
+        let draw = world.draw_of(id)?;
+        let drawn = world.chain.call(&requester, &contract, 0, encode(call().draw_panels(vec![draw])))?;
         total += drawn.report.weight.ref_time();
     }
     Ok(total / DRAWS)

@@ -1,11 +1,12 @@
 //! A chain in this process with the built contract on it, and a typed client of both.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
-use poq_chain::deploy::{self, Artifact};
+use poq_chain::deploy::{self, Artifact, Setup};
 use poq_chain::types::{
-    GlobalParams, KindParams, NodeId, Registration, Reveal, Role, Score, TaskId, TaskInput,
+    Change, Draw, GlobalParams, KindParams, NodeId, Opened, OutputState, Purpose, Ratio, Registration,
+    Request, Reveal, Role, Score, Source, Task, TaskId,
 };
-use poq_chain::{commit, messages, to_ink, AccountId32, Client, Keys, Options, Submitter};
+use poq_chain::{commit, messages, to_ink, AccountId32, Client, Keys, Network, Options, Submitter};
 use poq_sandbox::{SandboxConfig, SandboxNode};
 use secrecy::SecretString;
 use std::path::Path;
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub(crate) const UNIT: u128 = 1_000_000_000_000;
 /// The task kind of the tests.
 pub(crate) const KIND: u16 = 1;
+/// What the tests' tasks pay.
+pub(crate) const FEE: u128 = 10 * UNIT;
 
 /// The built contract.
 pub(crate) fn artifact() -> Artifact {
@@ -49,8 +52,8 @@ pub(crate) fn params() -> KindParams {
 }
 
 /// A contract on a chain, with one kind, owned by Alice.
-pub(crate) struct World {
-    pub(crate) node: SandboxNode,
+pub(crate) struct World<N = SandboxNode> {
+    pub(crate) node: N,
     pub(crate) client: Client,
     pub(crate) owner: Submitter,
 }
@@ -61,13 +64,85 @@ impl World {
     }
 
     pub(crate) async fn with(config: SandboxConfig) -> World {
+        World::with_params(config, params()).await
+    }
+
+    pub(crate) async fn with_params(config: SandboxConfig, params: KindParams) -> World {
         let (node, client) = chain(config).await;
+        World::on(node, client, setup(), params).await
+    }
+
+    /// Begins the next epoch: what owners have done counts from now on.
+    pub(crate) fn next_epoch(&self) {
+        let now = self.node.now_ms();
+        self.node.advance_ms(setup().epoch_ms - now % setup().epoch_ms).unwrap();
+    }
+}
+
+impl<N> World<N> {
+    /// A contract on the chain that the client is connected to.
+    pub(crate) async fn on(node: N, client: Client, setup: Setup, params: KindParams) -> World<N> {
         let alice = client.submitter(keys("//Alice"));
-        let deployed = deploy::deploy(&alice, &artifact(), global(), b"test").await.unwrap();
+        let deployed = deploy::deploy(&alice, &artifact(), &setup, b"test").await.unwrap();
         let client = client.with_contract(deployed.address);
         let owner = client.submitter(keys("//Alice"));
-        owner.send(messages::set_kind(KIND, params())).await.unwrap();
+        owner.send(messages::propose(Change::Kind(KIND, params))).await.unwrap();
         World { node, client, owner }
+    }
+
+    pub(crate) async fn network(&self) -> Network {
+        self.client.network().await.unwrap()
+    }
+
+    pub(crate) async fn task(&self, task: TaskId) -> Task {
+        self.client.view().await.unwrap().task(task).await.unwrap().unwrap().task
+    }
+
+    /// Requests a task of drawn nodes.
+    pub(crate) async fn request(&self, requester: &Submitter, outputs: u8, panel: u8) -> TaskId {
+        let request = request(&self.network().await, requester.keys(), outputs, panel);
+        requester.send(messages::request_task(request)).await.unwrap().value
+    }
+
+    /// Has an assigned node deliver [`output`].
+    pub(crate) async fn deliver(&self, sender: &Submitter, task: TaskId, node: NodeId) {
+        let opened = opened(&self.network().await, sender, task, node);
+        let commitment = self.network().await.output(task, node, &opened.hash, &opened.salt);
+        sender.send(messages::commit_output(task, node, commitment)).await.unwrap();
+    }
+
+    /// What it takes to draw a task's panel.
+    pub(crate) async fn drawing(
+        &self,
+        requester: &Submitter,
+        inference: &[(NodeId, Submitter)],
+        id: TaskId,
+    ) -> Draw {
+        let (network, task) = (self.network().await, self.task(id).await);
+        let openings = task.outputs.iter().map(|slot| {
+            let committed = slot.state == OutputState::Committed;
+            committed.then(|| opened(&network, sender_of(inference, slot.node), id, slot.node))
+        });
+        let secret = requester.keys().request_secret(&network, &task.reference_commitment);
+        Draw { task: id, secret, openings: openings.collect() }
+    }
+
+    /// Has a task's panel commit and reveal: the scores of each seat are a little above those of the one before.
+    pub(crate) async fn score(&self, evaluators: &[(NodeId, Submitter)], id: TaskId) {
+        let task = self.task(id).await;
+        let mut reveals = Vec::new();
+        for (place, seat) in (0u32..).zip(&task.panel) {
+            let sender = sender_of(evaluators, seat.node);
+            let scores = (0u32..).zip(&task.outputs);
+            let scores =
+                scores.map(|(at, _)| Score::of(Ratio::from_permille(800 - 400 * at + 10 * place))).collect();
+            let (reveal, commitment) = reveal(&self.network().await, sender, id, seat.node, scores);
+            sender.send(messages::commit_score(id, seat.node, commitment)).await.unwrap();
+            reveals.push(reveal);
+        }
+        // Anybody relays them.
+        let sent = self.owner.send(messages::reveal_scores(reveals)).await.unwrap();
+        assert!(sent.value.iter().all(Option::is_none), "{:?}", sent.value);
     }
 
     pub(crate) fn contract(&self) -> AccountId32 {
@@ -85,7 +160,7 @@ impl World {
     pub(crate) async fn node(&self, role: Role, index: u8) -> (NodeId, Submitter) {
         let sender = self.sender(&format!("//{role:?}//{index}")).await;
         let id = sender
-            .send(messages::register(registration(role, index, &sender.account()), 100 * UNIT))
+            .send(messages::register(registration(role, index, &sender.account()), 200 * UNIT))
             .await
             .unwrap();
         (id.value, sender)
@@ -100,8 +175,18 @@ impl World {
     }
 }
 
-pub(crate) fn global() -> GlobalParams {
-    GlobalParams { unbonding_ms: 60_000, archive_ms: 3_600_000, audit_bond: 1_000_000_000_000 }
+/// What the contracts of the tests are told.
+pub(crate) fn setup() -> Setup {
+    Setup {
+        epoch_ms: 600_000,
+        global: GlobalParams {
+            unbonding_ms: 2_400_000,
+            archive_ms: 3_600_000,
+            audit_bond: UNIT,
+            audits_per_epoch: 64,
+            params_delay_ms: 3 * 86_400_000,
+        },
+    }
 }
 
 pub(crate) fn registration(role: Role, index: u8, account: &AccountId32) -> Registration {
@@ -117,8 +202,32 @@ pub(crate) fn registration(role: Role, index: u8, account: &AccountId32) -> Regi
     }
 }
 
-pub(crate) fn input() -> TaskInput {
-    TaskInput { hash: commit::blake2(b"input"), url: "http://127.0.0.1:9/input".into() }
+/// A request of a key, with random bytes for a reference commitment.
+pub(crate) fn request(network: &Network, keys: &Keys, outputs: u8, panel: u8) -> Request {
+    let reference_commitment: [u8; 32] = rand::random();
+    let secret = keys.request_secret(network, &reference_commitment);
+    Request {
+        kind: KIND,
+        fee: FEE,
+        nodes: vec![],
+        outputs,
+        panel,
+        input: Source::Url { hash: commit::blake2(b"input"), url: "http://127.0.0.1:9/input".into() },
+        reference_commitment,
+        secret_hash: network.secret(&keys.account(), &secret),
+        early: false,
+    }
+}
+
+/// What a node answers.
+pub(crate) fn output(node: NodeId) -> Vec<u8> {
+    format!("the answer of node {node}").into_bytes()
+}
+
+/// The opening of a node's output, with its derived salt.
+pub(crate) fn opened(network: &Network, sender: &Submitter, task: TaskId, node: NodeId) -> Opened {
+    let salt = sender.keys().salt(network, task, node, Purpose::Output);
+    Opened { hash: commit::blake2(&output(node)), salt }
 }
 
 /// The sender of a drawn node.
@@ -128,14 +237,14 @@ pub(crate) fn sender_of(nodes: &[(NodeId, Submitter)], id: NodeId) -> &Submitter
 
 /// A reveal with this node's derived salt, and its commitment.
 pub(crate) fn reveal(
+    network: &Network,
     sender: &Submitter,
     task: TaskId,
     node: NodeId,
     scores: Vec<Score>,
 ) -> (Reveal, [u8; 32]) {
-    let contract = sender.client().contract().unwrap();
-    let salt = sender.keys().salt(&contract, task, node, poq_chain::types::Purpose::Scores);
+    let salt = sender.keys().salt(network, task, node, Purpose::Scores);
     let report_hash = commit::blake2(b"report");
-    let commitment = commit::scores(&contract, task, node, &scores, &report_hash, &salt);
+    let commitment = network.scores(task, node, &scores, &report_hash, &salt);
     (Reveal { task, node, scores, report_hash, salt }, commitment)
 }

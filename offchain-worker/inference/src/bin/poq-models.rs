@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use poq_inference::{
     data_dir, default_models_dir,
     install::{install, InstallOptions, Progress},
-    load_cross_encoder, load_encoder, load_generator, DeviceKind, Error, GenerateRequest, LoadOptions,
+    load_cross_encoder, load_encoder, load_generator, DeviceSpec, Error, GenerateRequest, LoadOptions,
     Manifest, ModelStore, Prompt, Role,
 };
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Instant};
@@ -48,7 +48,7 @@ enum Command {
 
         /// Where to compute: cpu, cuda:N, metal:N.
         #[arg(long, default_value = "cpu", env = "POQ_DEVICE")]
-        device: DeviceKind,
+        device: DeviceSpec,
     },
     /// Check the hashes of installed models; with no names, of all of them.
     Verify {
@@ -142,7 +142,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Bench { name, prompt_tokens, tokens, device } => {
             let store = ModelStore::new(manifest, &models_dir);
-            bench(&store, &name, prompt_tokens, tokens, LoadOptions { device })?;
+            bench(&store, &name, prompt_tokens, tokens, LoadOptions::on(device))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify { names } => {

@@ -2,9 +2,11 @@
 
 use crate::{
     error::{Error, Result},
-    generate::Message,
+    generate::{ChatRole, Message},
 };
-use minijinja::{context, syntax::SyntaxConfig, Environment, ErrorKind};
+use minijinja::{context, syntax::SyntaxConfig, Environment, ErrorKind, Value};
+use regex::Regex;
+use std::sync::LazyLock;
 
 /// Renders a conversation as the model was trained to see it.
 pub(crate) struct ChatTemplate {
@@ -38,38 +40,52 @@ impl ChatTemplate {
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
+        // Llama 3's template and others write the day.
+        environment.add_function("strftime_now", |format: String| -> Result<String, minijinja::Error> {
+            jiff::fmt::strtime::format(&format, &jiff::Zoned::now())
+                .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
+        });
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_template_owned(NAME, source)?;
+        environment.add_template_owned(NAME, without_marks(&source))?;
         Ok(Self { environment, bos_token, eos_token })
     }
 
     /// The conversation and the opening of the model's answer, with messages and template kept apart.
     ///
     /// Messages are rendered as placeholders and put in afterwards: a message that spells `<|im_end|>` must not end
-    /// itself, or one node's output could give another node's judge orders.
+    /// itself, or one node's output could give another node's judge orders. The white space around a message is not part of
+    /// its placeholder, so that templates trim it as they would.
+    ///
+    /// Where the template has no role for instructions (Gemma's refuses it), they stand before the first question, as vLLM's
+    /// and llama.cpp's users write them.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<Vec<Piece>> {
-        let refused =
-            |e: minijinja::Error| Error::InvalidRequest(format!("the model's chat template: {e:#}"));
-        let placeholders: Vec<_> = (0..messages.len()).map(placeholder).collect();
-        let masked: Vec<_> = messages
+        let trimmed: Vec<&str> = messages.iter().map(|message| message.content.trim()).collect();
+        let masked: Vec<(ChatRole, String)> = messages
             .iter()
-            .zip(&placeholders)
-            .map(|(message, content)| context! { role => message.role.as_str(), content => content })
-            .collect();
-        let text = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| {
-                template.render(context! {
-                    messages => masked,
-                    add_generation_prompt => true,
-                    bos_token => self.bos_token.as_str(),
-                    eos_token => self.eos_token.as_str(),
-                })
+            .zip(&trimmed)
+            .enumerate()
+            .map(|(index, (message, text))| {
+                // Where the text begins in the message; an empty one has nothing to hide.
+                let at = message.content.len() - message.content.trim_start().len();
+                let mut masked = message.content.clone();
+                if !text.is_empty() {
+                    masked.replace_range(at..at + text.len(), &placeholder(index));
+                }
+                (message.role, masked)
             })
-            .map_err(refused)?;
+            .collect();
+        let text = match (self.render_masked(&masked), masked.as_slice()) {
+            (Err(_), [(ChatRole::System, system), (ChatRole::User, user), rest @ ..]) => {
+                let mut merged = vec![(ChatRole::User, format!("{system}\n\n{user}"))];
+                merged.extend(rest.iter().cloned());
+                self.render_masked(&merged)
+            }
+            (rendered, _) => rendered,
+        };
+        let text = text.map_err(|e| Error::InvalidRequest(format!("the model's chat template: {e:#}")))?;
+        let placeholders: Vec<_> = (0..messages.len()).map(placeholder).collect();
         let mut pieces = Vec::new();
         let mut rest = text.as_str();
         while let Some((at, index)) = placeholders
@@ -81,13 +97,45 @@ impl ChatTemplate {
             if at > 0 {
                 pieces.push(Piece::Template(rest[..at].to_string()));
             }
-            pieces.push(Piece::Content(messages[index].content.clone()));
+            pieces.push(Piece::Content(trimmed[index].to_string()));
             rest = &rest[at + placeholders[index].len()..];
         }
         if !rest.is_empty() {
             pieces.push(Piece::Template(rest.to_string()));
         }
         Ok(pieces)
+    }
+
+    fn render_masked(&self, messages: &[(ChatRole, String)]) -> Result<String, minijinja::Error> {
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|(role, content)| context! { role => role.as_str(), content => content })
+            .collect();
+        self.environment.get_template(NAME)?.render(context! {
+            messages,
+            add_generation_prompt => true,
+            bos_token => self.bos_token.as_str(),
+            eos_token => self.eos_token.as_str(),
+            tools => (),
+            documents => (),
+            // Of models that can think before they answer: tasks ask for the answer.
+            enable_thinking => false,
+        })
+    }
+}
+
+/// `{% generation %}` marks answers for training and does nothing else; Jinja has it by an extension of `transformers`.
+fn without_marks(source: &str) -> String {
+    static MARKS: LazyLock<Option<(Regex, Regex)>> = LazyLock::new(|| {
+        let open = Regex::new(r"\{%(-?)\s*generation\s*(-?)%\}").ok()?;
+        Some((open, Regex::new(r"\{%(-?)\s*endgeneration\s*(-?)%\}").ok()?))
+    });
+    match &*MARKS {
+        Some((open, close)) => {
+            let opened = open.replace_all(source, "{%$1 if true $2%}");
+            close.replace_all(&opened, "{%$1 endif $2%}").into_owned()
+        }
+        None => source.to_string(),
     }
 }
 
@@ -141,6 +189,60 @@ mod tests {
         let template = "{{ raise_exception('roles must alternate') }}";
         let error = render(template, &[Message::new(ChatRole::User, "x")]).unwrap_err();
         assert!(error.is_bad_request() && error.to_string().contains("roles must alternate"), "{error}");
+    }
+
+    fn text(pieces: Vec<Piece>) -> String {
+        let text = |piece| match piece {
+            Piece::Template(text) | Piece::Content(text) => text,
+        };
+        pieces.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn templates_trim_messages_as_they_would() {
+        let template = "{% for m in messages %}[{{ m.content | trim }}|{{ m.content }}|{{ m['content'].strip() }}]{% endfor %}";
+        let messages = [Message::new(ChatRole::User, " \n hi there \t"), Message::new(ChatRole::User, "  ")];
+        let found = text(render(template, &messages).unwrap());
+        assert_eq!(found, "[hi there| \n hi there \t|hi there][|  |]");
+    }
+
+    #[test]
+    fn what_transformers_adds_to_jinja_is_known() {
+        let user = [Message::new(ChatRole::User, "hi")];
+        let marks =
+            "{%- for m in messages %}{%- generation -%} {{ m.content }} {%- endgeneration %}{%- endfor %}";
+        assert_eq!(text(render(marks, &user).unwrap()), "hi");
+        let day = text(render("{{ strftime_now('%d %b %Y') }}", &user).unwrap());
+        assert_eq!(day.split(' ').count(), 3, "{day}");
+        assert!(render("{{ strftime_now('%') }}", &user).is_err());
+        // `none`, as transformers passes it where there are no tools.
+        assert_eq!(
+            text(
+                render("{% if tools is not none %}t{% endif %}{% if documents %}d{% endif %}x", &user)
+                    .unwrap()
+            ),
+            "x"
+        );
+        let thinking =
+            "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}";
+        assert_eq!(text(render(thinking, &user).unwrap()), "<think></think>");
+        // Jinja's own: a namespace, a slice, a test, a method.
+        let jinja = "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}{{ 'a-b'.split('-')[-1] }}{% if 'x' is string %}s{% endif %}{{ bos_token }}";
+        assert_eq!(text(render(jinja, &user).unwrap()), "1bs<s>");
+    }
+
+    #[test]
+    fn without_a_role_for_instructions_they_stand_before_the_question() {
+        let template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}";
+        let messages = [
+            Message::new(ChatRole::System, "Be brief."),
+            Message::new(ChatRole::User, "Who?"),
+            Message::new(ChatRole::Assistant, "Ann."),
+        ];
+        assert_eq!(text(render(template, &messages).unwrap()), "<user>Be brief.\n\nWho?<assistant>Ann.");
+        // Nothing to be put before: the refusal stands.
+        let error = render(template, &messages[..1]).unwrap_err().to_string();
+        assert!(error.contains("System role not supported"), "{error}");
     }
 
     #[test]

@@ -1,25 +1,26 @@
 //! The networks that predict the next token.
 
 use super::{
+    candle_decoder::{CandleDecoder, Piece},
     cpu::decoder::CpuDecoder,
-    gguf::{load_for_cpu, GgufDecoder},
+    device::Precision,
+    gguf::{load_for_candle, load_for_cpu},
+    safetensors,
 };
 use crate::{
     error::{Error, Result},
     manifest::Architecture,
     store::VerifiedModel,
 };
-use candle_core::{quantized::gguf_file, DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::{llama, qwen2};
+use candle_core::{quantized::gguf_file, Device};
 
-/// A decoder with its cache of what it has already seen.
+/// A decoder of one sequence, with its cache of what it has already seen.
 #[allow(clippy::large_enum_variant)] // there is one of it per loaded model
 pub(crate) enum Decoder {
+    /// Our own code, on the processor.
     Cpu(CpuDecoder),
-    Gguf(GgufDecoder),
-    Llama { model: llama::Llama, cache: llama::Cache, config: llama::Config },
-    Qwen2(qwen2::ModelForCausalLM),
+    /// candle's operations.
+    Candle(CandleDecoder),
 }
 
 impl Decoder {
@@ -29,70 +30,55 @@ impl Decoder {
         file: &mut std::fs::File,
         context: usize,
         device: &Device,
+        precision: Precision,
     ) -> candle_core::Result<Self> {
-        if device.is_cpu() {
+        if device.is_cpu() && precision == Precision::Auto {
             if let Some(decoder) = load_for_cpu(gguf, file, context)? {
                 return Ok(Self::Cpu(decoder));
             }
         }
-        GgufDecoder::load(gguf, file, context, device).map(Self::Gguf)
+        load_for_candle(gguf, file, context, device, precision).map(Self::Candle)
     }
 
     /// The weights out of safetensors files.
-    pub(crate) fn from_safetensors(model: &VerifiedModel, device: &Device) -> Result<Self> {
+    pub(crate) fn from_safetensors(
+        model: &VerifiedModel,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
         let entry = model.entry();
-        let fail = |e: candle_core::Error| Error::model(&entry.name, e);
-        let config_path = model.file("config.json")?;
-        let config = std::fs::read(&config_path).map_err(|e| Error::io(&config_path, e))?;
-        let bad_config = |e: serde_json::Error| Error::model(&entry.name, format!("config.json: {e}"));
-        let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+        let path = model.file("config.json")?;
+        let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let model_type = match entry.architecture {
+            Architecture::LlamaSafetensors => Some("llama"),
+            Architecture::Qwen2Safetensors => Some("qwen2"),
+            // What the folder says it is.
+            _ => None,
+        };
         let files = model.files_ending_in(".safetensors");
-        // SAFETY: mapping a file is sound as long as nobody changes it meanwhile. Model files are written once, beside their
-        // place, and renamed into it; nothing here or in the installer opens an installed file for writing.
-        let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, dtype, device) }.map_err(fail)?;
-        match entry.architecture {
-            Architecture::LlamaSafetensors => {
-                let config: llama::LlamaConfig = serde_json::from_slice(&config).map_err(bad_config)?;
-                let config = config.into_config(false);
-                let cache = llama::Cache::new(true, dtype, &config, device).map_err(fail)?;
-                let model = llama::Llama::load(weights, &config).map_err(fail)?;
-                Ok(Self::Llama { model, cache, config })
-            }
-            _ => {
-                let config: qwen2::Config = serde_json::from_slice(&config).map_err(bad_config)?;
-                qwen2::ModelForCausalLM::new(&config, weights).map(Self::Qwen2).map_err(fail)
-            }
-        }
+        safetensors::load(&config, model_type, &files, entry.context_tokens, device, precision)
+            .map(Self::Candle)
+            .map_err(|e| Error::model(&entry.name, e))
     }
 
     /// Forgets what it has seen and makes room for `tokens`, if any.
-    pub(crate) fn reset(&mut self, tokens: usize, device: &Device) -> candle_core::Result<()> {
+    pub(crate) fn reset(&mut self, tokens: usize) -> candle_core::Result<()> {
         match self {
             Self::Cpu(model) => model.reset(tokens),
-            Self::Gguf(model) => model.reset(tokens),
-            Self::Llama { cache, config, .. } => {
-                let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-                *cache = llama::Cache::new(true, dtype, config, device)?;
-            }
-            Self::Qwen2(model) => model.clear_kv_cache(),
+            Self::Candle(model) if tokens == 0 => model.release(),
+            Self::Candle(model) => model.reserve(1, tokens)?,
         }
         Ok(())
     }
 
     /// Sees `tokens`, which follow the `position` tokens seen before; returns the logits of the next one.
-    pub(crate) fn forward(
-        &mut self,
-        tokens: &[u32],
-        position: usize,
-        device: &Device,
-    ) -> candle_core::Result<Vec<f32>> {
-        let input = || Tensor::new(tokens, device)?.unsqueeze(0);
-        let logits = match self {
-            Self::Cpu(model) => return model.forward(tokens, position),
-            Self::Gguf(model) => model.forward(tokens, position)?,
-            Self::Llama { model, cache, .. } => model.forward(&input()?, position, cache)?,
-            Self::Qwen2(model) => model.forward(&input()?, position)?,
-        };
-        logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
+    pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
+        match self {
+            Self::Cpu(model) => model.forward(tokens, position),
+            Self::Candle(model) => match model.pieces(&[Piece { slot: 0, tokens, position, last: true }])? {
+                Some(logits) => logits.squeeze(0)?.to_vec1(),
+                None => candle_core::bail!("the network gave no logits"),
+            },
+        }
     }
 }

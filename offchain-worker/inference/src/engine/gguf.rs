@@ -1,97 +1,87 @@
-//! Decoders of the Llama family (Llama, SmolLM2, Qwen2) out of a GGUF file.
+//! Decoders out of a GGUF file.
 //!
-//! On x86 processors our own code runs them ([`cpu::decoder`](super::cpu::decoder)), in the formats of the file. Elsewhere
-//! candle's operations do. candle-transformers has these models too; the decoder here is for long-running workers and small
-//! machines. It keeps the token table quantised (candle-transformers' copy in f32 takes 0.5 GB for a Qwen2.5 of 0.5 B), keeps
-//! no attention masks (theirs are kept for every prompt length ever seen), and sees long prompts in pieces. A test holds both
-//! to the numbers of candle-transformers.
+//! On x86 processors our own code runs those of the Llama family ([`cpu::decoder`](super::cpu::decoder)), in the formats of the
+//! file. Everything else candle's operations do ([`candle_decoder`](super::candle_decoder)). What a file says and nothing here
+//! does is refused by name: to pass over it would give other answers.
 
-use super::cpu::{
-    decoder::{self as cpu, CpuDecoder},
-    memory::Arena,
-    pool::Pool,
-    quant::{Format, Isa, QuantMatrix},
-};
 use super::{
+    candle_decoder::{
+        fits_dense, rotations, Bend, CandleDecoder, Experts, Local, Network, Positions, Rope, Weight,
+    },
+    cpu::{
+        decoder::{self as cpu, CpuDecoder},
+        memory::Arena,
+        pool::Pool,
+        quant::{Format, Isa, QuantMatrix},
+    },
+    device::{Numbers, Precision},
     gguf_tokenizer::whole,
     rope::{self, Scaling},
 };
 use crate::convert::gguf::{is_slow, to_q8_0};
 use candle_core::{
-    quantized::{gguf_file::Content, QMatMul, QTensor},
-    DType, Device, Module, Tensor,
+    quantized::{gguf_file::Content, QStorage, QTensor},
+    Device,
 };
-use candle_nn::{kv_cache::KvCache, ops, rotary_emb};
 use std::{
+    borrow::Cow,
     cell::RefCell,
     io::{Read, Seek, SeekFrom},
-    sync::Arc,
 };
-
-/// A quantised matrix that vectors are multiplied by.
-struct Linear {
-    weight: QMatMul,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn new(weight: QTensor, bias: Option<Tensor>) -> candle_core::Result<Self> {
-        let weight = if is_slow(weight.dtype()) { to_q8_0(&weight)? } else { weight };
-        Ok(Self { weight: QMatMul::from_arc(Arc::new(weight))?, bias })
-    }
-
-    /// The rows that belong to these ids: the matrix as a token table.
-    fn rows(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        self.weight.embedding(ids)?.to_dtype(DType::F32)
-    }
-}
-
-impl Module for Linear {
-    /// `x` is (tokens, columns).
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = self.weight.forward(x)?;
-        match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
-            None => Ok(product),
-        }
-    }
-}
-
-struct Layer {
-    attention_norm: Tensor,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    feed_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    cache: Option<KvCache>,
-}
-
-/// How the rotary embedding pairs the components of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rope {
-    /// Neighbours: 2i with 2i+1. Llama's GGUF files are permuted for it.
-    Interleaved,
-    /// Halves: i with i + d/2.
-    Halves,
-}
 
 /// What a file says about its network.
 #[derive(Debug, Clone)]
 struct Hyper {
-    rope: Rope,
-    layers: usize,
+    network: Network,
     hidden: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    epsilon: f32,
-    rope_base: f32,
-    scaling: Scaling,
+    /// Whether it has nothing that Llama has not.
+    plain: bool,
 }
+
+/// What tells the architectures of a family from each other.
+struct Family {
+    rope: Rope,
+    /// Keys of its namespace beyond [`KNOWN_KEYS`].
+    keys: &'static [&'static str],
+    /// Tensors of a layer beyond [`LAYER_TENSORS`].
+    tensors: &'static [&'static str],
+}
+
+/// The architecture of this name, where it is supported.
+fn family(architecture: &str) -> Option<Family> {
+    let of = |rope, keys, tensors| Some(Family { rope, keys, tensors });
+    const HEAD_NORMS: &[&str] = &["attn_q_norm.weight", "attn_k_norm.weight"];
+    const EXPERTS: &[&str] =
+        &["ffn_gate_inp.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"];
+    const EXPERTS_AND_HEAD_NORMS: &[&str] = &[
+        "attn_q_norm.weight",
+        "attn_k_norm.weight",
+        "ffn_gate_inp.weight",
+        "ffn_gate_exps.weight",
+        "ffn_up_exps.weight",
+        "ffn_down_exps.weight",
+    ];
+    const POST_NORMS: &[&str] = &["post_attention_norm.weight", "post_ffw_norm.weight"];
+    const ALL_NORMS: &[&str] =
+        &["attn_q_norm.weight", "attn_k_norm.weight", "post_attention_norm.weight", "post_ffw_norm.weight"];
+    match architecture {
+        "llama" => of(Rope::Interleaved, &[], EXPERTS),
+        "qwen2" => of(Rope::Halves, &[], &[]),
+        "qwen3" => of(Rope::Halves, &[], HEAD_NORMS),
+        "qwen3moe" => of(Rope::Halves, &["expert_feed_forward_length"], EXPERTS_AND_HEAD_NORMS),
+        "phi3" => of(Rope::Halves, &[], &["attn_qkv.weight"]),
+        "gemma2" => of(Rope::Halves, &["attn_logit_softcapping", "final_logit_softcapping"], POST_NORMS),
+        "gemma3" => of(
+            Rope::Halves,
+            &["final_logit_softcapping", "attention.sliding_window_pattern", "rope.freq_base_swa"],
+            ALL_NORMS,
+        ),
+        _ => None,
+    }
+}
+
+/// The names that [`family`] knows, for messages.
+const ARCHITECTURES: &str = "llama, qwen2, qwen3, qwen3moe, phi3, gemma2, gemma3";
 
 /// Keys of an architecture's own namespace that are honoured, or that change nothing in the values that are checked.
 const KNOWN_KEYS: [&str; 24] = [
@@ -152,17 +142,15 @@ impl Hyper {
             Some(value) => value.to_string()?.clone(),
             None => candle_core::bail!("the file names no architecture"),
         };
-        let rope = match architecture.as_str() {
-            "llama" => Rope::Interleaved,
-            "qwen2" => Rope::Halves,
-            other => candle_core::bail!("architecture `{other}` is not one of llama, qwen2"),
+        let Some(family) = family(&architecture) else {
+            candle_core::bail!("architecture `{architecture}` is not one of {ARCHITECTURES}")
         };
         if gguf.metadata.get("split.count").and_then(whole).is_some_and(|parts| parts > 1) {
             candle_core::bail!("the file is one part of several: join them first (llama-gguf-split --merge)")
         }
         let namespace = format!("{architecture}.");
         for key in gguf.metadata.keys().filter_map(|key| key.strip_prefix(&namespace)) {
-            if !KNOWN_KEYS.contains(&key) {
+            if !KNOWN_KEYS.contains(&key) && !family.keys.contains(&key) {
                 candle_core::bail!("the file has `{architecture}.{key}`, which is not supported: to pass over it would give other answers")
             }
         }
@@ -186,20 +174,9 @@ impl Hyper {
             Some(value) => Ok(value),
             None => candle_core::bail!("the file has no `{architecture}.{key}`"),
         };
-        if count("expert_count")?.unwrap_or(0) > 1 {
-            candle_core::bail!("mixtures of experts are not supported")
-        }
         if optional("attention.causal").is_some_and(|v| matches!(v.to_bool(), Ok(false))) {
             candle_core::bail!(
                 "`{architecture}.attention.causal` is false: the model sees ahead, so it writes no text"
-            )
-        }
-        if let Some(window) =
-            count("attention.sliding_window")?.filter(|window| *window > 0 && *window < context)
-        {
-            candle_core::bail!(
-                "it sees {window} tokens back (`{architecture}.attention.sliding_window`) and is given {context} tokens of context: \
-                 give it at most {window}"
             )
         }
         let heads = number("attention.head_count")?;
@@ -219,8 +196,12 @@ impl Hyper {
         if head_dim == 0 || head_dim % 2 != 0 {
             candle_core::bail!("heads are {head_dim} wide: an even number is needed")
         }
-        if let Some(turned) = count("rope.dimension_count")?.filter(|turned| *turned != head_dim) {
-            candle_core::bail!("{turned} of a head's {head_dim} components turn with the position: all or nothing is supported")
+        // All components of a head turn with the position, or the first so many.
+        let turning = count("rope.dimension_count")?.unwrap_or(head_dim);
+        if turning == 0 || turning > head_dim || turning % 2 != 0 {
+            candle_core::bail!(
+                "{turning} of a head's {head_dim} components turn with the position: this is not supported"
+            )
         }
         let trained = number("context_length")?;
         if context > trained {
@@ -229,12 +210,13 @@ impl Hyper {
             )
         }
         let layers = number("block_count")?;
-        refuse_unknown_tensors(gguf, layers)?;
+        refuse_unknown_tensors(gguf, layers, family.tensors)?;
 
         let original = count("rope.scaling.original_context_length")?;
         let factor = float("rope.scaling.factor")?.filter(|factor| *factor > 0.0);
         let kind = match optional("rope.scaling.type") {
             Some(value) => value.to_string()?.as_str(),
+            None if gguf.tensor_infos.contains_key(ROPE_TENSORS[1]) => "longrope",
             None => "none",
         };
         let mut divisors = |name: &str| -> candle_core::Result<Vec<f32>> {
@@ -288,48 +270,99 @@ impl Hyper {
         if kind != "none" && kind != "linear" && kind != "llama3" && has(ROPE_TENSORS[0]) {
             candle_core::bail!("its positions are scaled twice: by {kind} and by `rope_freqs.weight`")
         }
-        Ok(Self {
-            rope,
-            layers,
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            epsilon: get("attention.layer_norm_rms_epsilon")?.to_f32()?,
-            rope_base: float("rope.freq_base")?.unwrap_or(10_000.0),
-            scaling,
-        })
+        let base = float("rope.freq_base")?.unwrap_or(10_000.0);
+        let positions = |base: f32, scaling: &Scaling| -> candle_core::Result<Positions> {
+            let (frequencies, magnitude) = rope::scaled(turning, base, scaling)
+                .map_err(|reason| candle_core::Error::Msg(format!("its rotary embedding has {reason}")))?;
+            Ok(Positions { frequencies, magnitude })
+        };
+        let epsilon = get("attention.layer_norm_rms_epsilon")?.to_f32()?;
+        let global = positions(base, &scaling)?;
+        let mut network = Network::plain(family.rope, global, layers, heads, kv_heads, head_dim, epsilon);
+        let window = count("attention.sliding_window")?.filter(|window| *window > 0);
+        // llama.cpp: which layers see a window only is part of the architecture, as is what scores are multiplied by.
+        let by_heads = (hidden as f32 / heads as f32).powf(-0.5);
+        match architecture.as_str() {
+            "gemma2" => {
+                network.local = window.map(|window| Local {
+                    window,
+                    layers: (0..layers).map(|layer| layer % 2 == 0).collect(),
+                    positions: None,
+                });
+                network.score_cap = float("attn_logit_softcapping")?;
+                network.logit_cap = float("final_logit_softcapping")?;
+                if layers == 46 {
+                    network.score_scale = by_heads;
+                }
+            }
+            "gemma3" => {
+                let pattern = count("attention.sliding_window_pattern")?.unwrap_or(6).max(1);
+                let local = positions(float("rope.freq_base_swa")?.unwrap_or(10_000.0), &Scaling::None)?;
+                network.local = window.map(|window| Local {
+                    window,
+                    layers: (0..layers).map(|layer| (layer + 1) % pattern != 0).collect(),
+                    positions: Some(local),
+                });
+                network.logit_cap = float("final_logit_softcapping")?;
+                if layers == 62 {
+                    network.score_scale = by_heads;
+                }
+            }
+            _ => {
+                network.local = window.filter(|window| *window < context).map(|window| Local {
+                    window,
+                    layers: vec![true; layers],
+                    positions: None,
+                });
+            }
+        }
+        if architecture.starts_with("gemma") {
+            network.bend = Bend::GeluTanh;
+            network.embedding_scale = (hidden as f32).sqrt();
+        }
+        if let Some(experts) = count("expert_count")?.filter(|experts| *experts > 0) {
+            let used = number("expert_used_count")?;
+            if used == 0 || used > experts {
+                candle_core::bail!("{used} of {experts} experts are used: these do not fit together")
+            }
+            // Mixtral's and Qwen3's: the weights of those that are used add up to 1.
+            network.experts = Some(Experts { count: experts, used, normalise: true });
+        }
+        let plain = matches!(architecture.as_str(), "llama" | "qwen2")
+            && network.local.is_none()
+            && network.experts.is_none()
+            && turning == head_dim;
+        Ok(Self { network, hidden, plain })
     }
 
     fn shape(&self) -> cpu::Shape {
+        let network = &self.network;
         cpu::Shape {
-            rope_neighbours: self.rope == Rope::Interleaved,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
+            rope_neighbours: network.rope == Rope::Interleaved,
+            heads: network.heads,
+            kv_heads: network.kv_heads,
+            head_dim: network.head_dim,
             hidden: self.hidden,
-            epsilon: self.epsilon,
+            epsilon: network.epsilon,
         }
     }
 
-    /// Cosines and sines of the rotary embedding, (positions, d/2) each.
-    fn rotations(&self, positions: usize, device: &Device) -> candle_core::Result<(Tensor, Tensor)> {
-        let (frequencies, magnitude) = rope::scaled(self.head_dim, self.rope_base, &self.scaling)
-            .map_err(|reason| candle_core::Error::Msg(format!("its rotary embedding has {reason}")))?;
-        let frequencies = Tensor::new(frequencies, device)?.unsqueeze(0)?;
-        let positions = Tensor::arange(0, positions as u32, device)?.to_dtype(DType::F32)?.unsqueeze(1)?;
-        let angles = positions.matmul(&frequencies)?;
-        let magnitude = f64::from(magnitude);
-        Ok(((angles.cos()? * magnitude)?, (angles.sin()? * magnitude)?))
+    /// Cosines and sines of the rotary embedding, positions · d/2 each.
+    fn rotations(&self, positions: usize) -> candle_core::Result<(Vec<f32>, Vec<f32>)> {
+        let Positions { frequencies, magnitude } = &self.network.positions;
+        let (cos, sin) = rotations(frequencies, positions, &Device::Cpu)?;
+        let magnitude = f64::from(*magnitude);
+        let flat = |tensor: candle_core::Tensor| (tensor * magnitude)?.flatten_all()?.to_vec1();
+        Ok((flat(cos)?, flat(sin)?))
     }
 }
 
 /// A tensor that nothing here uses does something in the network that wrote it.
-fn refuse_unknown_tensors(gguf: &Content, layers: usize) -> candle_core::Result<()> {
+fn refuse_unknown_tensors(gguf: &Content, layers: usize, more: &[&str]) -> candle_core::Result<()> {
     let known = |name: &str| {
         if let Some((index, tensor)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             return index.parse::<usize>().is_ok_and(|index| index < layers)
-                && LAYER_TENSORS.contains(&tensor);
+                && (LAYER_TENSORS.contains(&tensor) || more.contains(&tensor));
         }
         matches!(name, "token_embd.weight" | "output_norm.weight" | "output.weight")
             || ROPE_TENSORS.contains(&name)
@@ -378,9 +411,12 @@ fn load_own<R: Read + Seek>(
         tracing::info!(tensor = name, format = ?info.ggml_dtype, "no kernels for this format: candle runs the model");
         return Ok(None);
     }
+    if !hyper.plain {
+        return Ok(None);
+    }
     if !hyper.shape().is_supported() {
         tracing::info!(
-            head_dim = hyper.head_dim,
+            head_dim = hyper.network.head_dim,
             "no kernels for heads of this width: candle runs the model"
         );
         return Ok(None);
@@ -409,8 +445,8 @@ fn load_own<R: Read + Seek>(
             .flatten_all()?
             .to_vec1()
     };
-    let mut layers = Vec::with_capacity(hyper.layers);
-    for index in 0..hyper.layers {
+    let mut layers = Vec::with_capacity(hyper.network.layers);
+    for index in 0..hyper.network.layers {
         let name = |name: &str| format!("blk.{index}.{name}");
         let linear = |tensor: &str| {
             let bias = name(&format!("{tensor}.bias"));
@@ -433,172 +469,89 @@ fn load_own<R: Read + Seek>(
     }
     let head =
         gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
-    let (cos, sin) = hyper.rotations(context, &Device::Cpu)?;
+    let (cos, sin) = hyper.rotations(context)?;
     CpuDecoder::new(
         hyper.shape(),
         matrix("token_embd.weight")?,
         layers,
         vector("output_norm.weight")?,
         head,
-        cos.flatten_all()?.to_vec1()?,
-        sin.flatten_all()?.to_vec1()?,
+        cos,
+        sin,
     )
     .map(Some)
 }
 
-/// The decoder on candle.
-pub(crate) struct GgufDecoder {
-    device: Device,
-    embedding: Linear,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    /// `None` when the token table is also the output matrix.
-    head: Option<Linear>,
-    cos: Tensor,
-    sin: Tensor,
-    hyper: Hyper,
+/// Loads the file for candle's operations.
+///
+/// # Errors
+/// When the file cannot be read, or its tensors do not fit together.
+pub(crate) fn load_for_candle<R: Read + Seek>(
+    gguf: &Content,
+    reader: &mut R,
+    context: usize,
+    device: &Device,
+    precision: Precision,
+) -> candle_core::Result<CandleDecoder> {
+    let hyper = Hyper::read(gguf, reader, context)?;
+    let numbers = Numbers::new(precision, device);
+    let elements = gguf.tensor_infos.values().map(|info| info.shape.elem_count()).sum();
+    // Processors multiply by quantised matrices fast, GPUs by dense ones: theirs stay quantised only where memory is short.
+    let keep = precision == Precision::Auto && (device.is_cpu() || !fits_dense(device, numbers, elements));
+    if keep && !device.is_cpu() {
+        tracing::info!(elements, "the weights stay quantised: dense they would not fit");
+    }
+    // The experts of a layer are one tensor, which is read once.
+    let mut stacked: Option<(String, QTensor)> = None;
+    CandleDecoder::new(hyper.network, numbers, context, device, |name| {
+        let tensor = match expert(name) {
+            Some((whole, number)) => {
+                if !gguf.tensor_infos.contains_key(&whole) {
+                    return Ok(None);
+                }
+                if stacked.as_ref().is_none_or(|(name, _)| *name != whole) {
+                    stacked = None;
+                    let tensor = gguf.tensor(reader, &whole, &Device::Cpu)?;
+                    stacked = Some((whole, tensor));
+                }
+                match &stacked {
+                    Some((_, tensor)) => slice(tensor, number, device)?,
+                    None => return Ok(None),
+                }
+            }
+            None if !gguf.tensor_infos.contains_key(name) => return Ok(None),
+            None => gguf.tensor(reader, name, device)?,
+        };
+        // Of these formats candle has only scalar code for processors.
+        let tensor =
+            if keep && device.is_cpu() && is_slow(tensor.dtype()) { to_q8_0(&tensor)? } else { tensor };
+        Weight::from_gguf(tensor, keep).map(Some)
+    })
 }
 
-impl GgufDecoder {
-    /// Loads the weights; positions up to `context` can be seen.
-    pub(crate) fn load<R: Read + Seek>(
-        gguf: &Content,
-        reader: &mut R,
-        context: usize,
-        device: &Device,
-    ) -> candle_core::Result<Self> {
-        let hyper = Hyper::read(gguf, reader, context)?;
-        let (cos, sin) = hyper.rotations(context, device)?;
-        let mut tensor = |name: &str| gguf.tensor(reader, name, device);
-        let embedding = Linear::new(tensor("token_embd.weight")?, None)?;
-        let norm = tensor("output_norm.weight")?.dequantize(device)?;
-        let head = match gguf.tensor_infos.contains_key("output.weight") {
-            true => Some(Linear::new(tensor("output.weight")?, None)?),
-            false => None,
-        };
-        let mut layers = Vec::new();
-        for index in 0..hyper.layers {
-            let mut vector = |name: &str| tensor(&format!("blk.{index}.{name}"))?.dequantize(device);
-            let attention_norm = vector("attn_norm.weight")?;
-            let feed_norm = vector("ffn_norm.weight")?;
-            let mut linear = |name: &str| {
-                let bias = format!("blk.{index}.{name}.bias");
-                let bias = match gguf.tensor_infos.contains_key(&bias) {
-                    true => Some(tensor(&bias)?.dequantize(device)?),
-                    false => None,
-                };
-                Linear::new(tensor(&format!("blk.{index}.{name}.weight"))?, bias)
-            };
-            layers.push(Layer {
-                attention_norm,
-                query: linear("attn_q")?,
-                key: linear("attn_k")?,
-                value: linear("attn_v")?,
-                output: linear("attn_output")?,
-                feed_norm,
-                gate: linear("ffn_gate")?,
-                up: linear("ffn_up")?,
-                down: linear("ffn_down")?,
-                cache: None,
-            });
-        }
-        Ok(Self { device: device.clone(), embedding, layers, norm, head, cos, sin, hyper })
-    }
-
-    /// Forgets what it has seen and makes room for `tokens`.
-    pub(crate) fn reset(&mut self, tokens: usize) {
-        for layer in &mut self.layers {
-            layer.cache = (tokens > 0).then(|| KvCache::new(1, tokens));
-        }
-    }
-
-    /// Sees `tokens`, which follow the `position` tokens seen before; returns the logits of the next one.
-    pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Tensor> {
-        let ids = Tensor::new(tokens, &self.device)?;
-        let count = tokens.len();
-        let mut x = self.embedding.rows(&ids)?;
-        let cos = self.cos.narrow(0, position, count)?;
-        let sin = self.sin.narrow(0, position, count)?;
-        let hyper = &self.hyper;
-        let mask = causal_mask(count, position, &self.device)?;
-        for layer in &mut self.layers {
-            let normed = ops::rms_norm(&x, &layer.attention_norm, hyper.epsilon)?;
-            x = (x + layer.attention(&normed, mask.as_ref(), &cos, &sin, hyper)?)?;
-            let normed = ops::rms_norm(&x, &layer.feed_norm, hyper.epsilon)?;
-            let gated = (ops::silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
-            x = (x + layer.down.forward(&gated)?)?;
-        }
-        let last = ops::rms_norm(&x.narrow(0, count - 1, 1)?.contiguous()?, &self.norm, hyper.epsilon)?;
-        self.head.as_ref().unwrap_or(&self.embedding).forward(&last)?.squeeze(0)
-    }
+/// `blk.0.ffn_up_exps.3.weight` is the fourth part of `blk.0.ffn_up_exps.weight`.
+fn expert(name: &str) -> Option<(String, usize)> {
+    let (front, rest) = name.split_once("_exps.")?;
+    let (number, kind) = rest.split_once('.')?;
+    Some((format!("{front}_exps.{kind}"), number.parse().ok()?))
 }
 
-impl Layer {
-    fn attention(
-        &mut self,
-        x: &Tensor,
-        mask: Option<&Tensor>,
-        cos: &Tensor,
-        sin: &Tensor,
-        hyper: &Hyper,
-    ) -> candle_core::Result<Tensor> {
-        let Hyper { rope, heads, kv_heads, head_dim, .. } = *hyper;
-        let count = x.dim(0)?;
-        // (tokens, heads · d) → (heads, tokens, d)
-        let split =
-            |x: Tensor, heads: usize| x.reshape((count, heads, head_dim))?.transpose(0, 1)?.contiguous();
-        let rotate = |x: Tensor| {
-            let x = x.unsqueeze(0)?;
-            match rope {
-                Rope::Interleaved => rotary_emb::rope_i(&x, cos, sin),
-                Rope::Halves => rotary_emb::rope(&x, cos, sin),
-            }?
-            .squeeze(0)
-        };
-        let query = rotate(split(self.query.forward(x)?, heads)?)?;
-        let key = rotate(split(self.key.forward(x)?, kv_heads)?)?;
-        let value = split(self.value.forward(x)?, kv_heads)?;
-        let Some(cache) = &mut self.cache else { candle_core::bail!("no room was made for tokens") };
-        let (keys, values) = cache.append(&key, &value)?;
-        let seen = keys.dim(1)?;
-
-        // The heads that share keys are laid one below the other, so that keys need not be repeated.
-        let group = heads / kv_heads;
-        let query =
-            (query * (1.0 / (head_dim as f64).sqrt()))?.reshape((kv_heads, group * count, head_dim))?;
-        let scores = query.matmul(&keys.transpose(1, 2)?)?;
-        let scores = match mask {
-            Some(mask) => scores.reshape((kv_heads, group, count, seen))?.broadcast_add(mask)?.reshape((
-                kv_heads,
-                group * count,
-                seen,
-            ))?,
-            None => scores,
-        };
-        let mixed = ops::softmax_last_dim(&scores)?.matmul(&values)?;
-        let mixed =
-            mixed.reshape((heads, count, head_dim))?.transpose(0, 1)?.reshape((count, heads * head_dim))?;
-        self.output.forward(&mixed)
+/// One matrix of a tensor of several.
+fn slice(tensor: &QTensor, number: usize, device: &Device) -> candle_core::Result<QTensor> {
+    let (count, rows, columns) = tensor.shape().dims3()?;
+    let data = tensor.data()?;
+    if number >= count || data.len() % count != 0 {
+        candle_core::bail!("there is no expert {number} of {count}")
     }
-}
-
-/// What is added to the scores: nothing where a token may look, −∞ where it would look ahead. One token looks everywhere.
-fn causal_mask(count: usize, position: usize, device: &Device) -> candle_core::Result<Option<Tensor>> {
-    if count == 1 {
-        return Ok(None);
-    }
-    let seen = position + count;
-    let mask: Vec<f32> = (0..count)
-        .flat_map(|row| {
-            (0..seen).map(move |column| if column > position + row { f32::NEG_INFINITY } else { 0.0 })
-        })
-        .collect();
-    Tensor::from_vec(mask, (count, seen), device).map(Some)
+    let size = data.len() / count;
+    let part = data[number * size..][..size].to_vec();
+    let storage = QStorage::from_data(Cow::Owned(part), device, tensor.dtype())?;
+    QTensor::new(storage, (rows, columns))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::candle_decoder::Piece, *};
     use crate::{encode::cosine, ModelStore};
     use candle_core::{
         quantized::{gguf_file::Value, GgmlDType},
@@ -683,9 +636,11 @@ mod tests {
         file.set_position(0);
         let gguf = Content::read(&mut file)?;
         let tokens = [3, 1, 4, 1, 5, 9];
-        let mut on_candle = GgufDecoder::load(&gguf, &mut file, 32, &Device::Cpu)?;
-        on_candle.reset(8);
-        let found = on_candle.forward(&tokens, 0)?;
+        let mut on_candle = load_for_candle(&gguf, &mut file, 32, &Device::Cpu, Precision::Auto)?;
+        on_candle.reserve(1, 8)?;
+        let piece = Piece { slot: 0, tokens: &tokens, position: 0, last: true };
+        let Some(found) = on_candle.pieces(&[piece])? else { panic!("no logits") };
+        let found = found.squeeze(0)?;
         if let Some(mut own) = load_own(&gguf, &mut file, 32)? {
             for isa in Isa::available() {
                 own.set_isa(*isa);
@@ -776,17 +731,19 @@ mod tests {
         refused("values 16", |m, _| {
             m.insert("llama.attention.value_length".into(), Value::U32(16));
         });
-        refused("16 of a head's 32", |m, _| {
-            m.insert("llama.rope.dimension_count".into(), Value::U32(16));
-        });
-        refused("sliding_window", |m, _| {
-            m.insert("llama.attention.sliding_window".into(), Value::U32(16));
+        refused("34 of a head's 32", |m, _| {
+            m.insert("llama.rope.dimension_count".into(), Value::U32(34));
         });
         refused("`su`", |m, _| {
             m.insert("llama.rope.scaling.type".into(), Value::String("su".into()));
         });
-        refused("experts", |m, _| {
+        refused("9 of 8 experts", |m, _| {
             m.insert("llama.expert_count".into(), Value::U32(8));
+            m.insert("llama.expert_used_count".into(), Value::U32(9));
+        });
+        refused("_exps.0.weight", |m, _| {
+            m.insert("llama.expert_count".into(), Value::U32(8));
+            m.insert("llama.expert_used_count".into(), Value::U32(2));
         });
         refused("head_count_kv", |m, _| {
             m.insert("llama.attention.head_count_kv".into(), Value::Array(vec![Value::U32(1); 1]));
@@ -829,7 +786,8 @@ mod tests {
 
         let mut file = File::open(&path).unwrap();
         let gguf = Content::read(&mut file).unwrap();
-        let mut on_candle = GgufDecoder::load(&gguf, &mut file, 64, &device).unwrap();
+        let mut on_candle = [Precision::Auto, Precision::F32]
+            .map(|precision| load_for_candle(&gguf, &mut file, 64, &device, precision).unwrap());
         let mut own = load_own(&gguf, &mut file, 64).unwrap().unwrap();
         let mut theirs = quantized_llama::ModelWeights::from_gguf(gguf, &mut file, &device).unwrap();
         let mut reference = |tokens: &[u32], position: usize| {
@@ -839,11 +797,21 @@ mod tests {
         let prompt = reference(&tokens, 0);
         let next = reference(&[500], tokens.len());
 
-        on_candle.reset(tokens.len() + 1);
-        // In two pieces, as a long prompt is.
-        on_candle.forward(&tokens[..25], 0).unwrap();
-        assert_agree(&on_candle.forward(&tokens[25..], 25).unwrap(), &prompt);
-        assert_agree(&on_candle.forward(&[500], tokens.len()).unwrap(), &next);
+        for on_candle in &mut on_candle {
+            let mut see = |tokens, position, last, room| {
+                if room {
+                    on_candle.reserve(1, 41).unwrap();
+                }
+                on_candle.pieces(&[Piece { slot: 0, tokens, position, last }])
+            };
+            assert!(see(&tokens[..25], 0, false, false).is_err(), "no room was made");
+            // In two pieces, as a long prompt is.
+            assert!(see(&tokens[..25], 0, false, true).unwrap().is_none());
+            let logits = see(&tokens[25..], 25, true, true).unwrap().unwrap();
+            assert_agree(&logits.squeeze(0).unwrap(), &prompt);
+            let step = on_candle.step(&[500], &[tokens.len()]).unwrap();
+            assert_agree(&step.squeeze(0).unwrap(), &next);
+        }
 
         for isa in Isa::available() {
             own.set_isa(*isa);

@@ -1,13 +1,17 @@
 //! candle behind the traits.
 
+mod batch;
 mod bert;
+mod candle_decoder;
 mod chat;
 mod cpu;
 mod decoder;
+mod device;
 mod generator;
 mod gguf;
 mod gguf_tokenizer;
 mod rope;
+mod safetensors;
 mod tokenizer;
 
 use crate::{
@@ -18,64 +22,11 @@ use crate::{
     quality::{BiEncoderScorer, CrossEncoderScorer, QualityScorer},
     store::ModelStore,
 };
-use candle_core::Device;
-use std::{fmt, str::FromStr};
+use serde::{Deserialize, Serialize};
 
 pub use bert::{BertCrossEncoder, BertEncoder};
-pub use generator::{CandleGenerator, Continuation};
-
-/// Where a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceKind {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU, by its number; needs feature `cuda`.
-    Cuda(usize),
-    /// An Apple GPU, by its number; needs feature `metal`.
-    Metal(usize),
-}
-
-impl fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => write!(f, "cpu"),
-            Self::Cuda(i) => write!(f, "cuda:{i}"),
-            Self::Metal(i) => write!(f, "metal:{i}"),
-        }
-    }
-}
-
-impl FromStr for DeviceKind {
-    type Err = Error;
-
-    /// `cpu`, `cuda`, `cuda:1`, `metal`, `metal:0`.
-    fn from_str(s: &str) -> Result<Self> {
-        let bad = || Error::Device {
-            device: s.to_string(),
-            reason: "it must be cpu, cuda, cuda:N, metal or metal:N".to_string(),
-        };
-        let (kind, number) = s.split_once(':').unwrap_or((s, "0"));
-        let number = number.parse().map_err(|_| bad())?;
-        match kind {
-            "cpu" if !s.contains(':') => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(number)),
-            "metal" => Ok(Self::Metal(number)),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl DeviceKind {
-    fn open(self) -> Result<Device> {
-        let device = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number),
-            Self::Metal(number) => Device::new_metal(number),
-        };
-        device.map_err(|e| Error::Device { device: self.to_string(), reason: e.to_string() })
-    }
-}
+pub use device::{DeviceSpec, Precision};
+pub use generator::{BatchGenerator, CandleGenerator, Continuation, GeneratorSource};
 
 /// Sets how many threads models compute with, all models of this process together; call it first thing in `main`.
 ///
@@ -91,11 +42,37 @@ pub fn configure_threads(threads: usize) {
     }
 }
 
+/// Requests that a GPU answers at once, where nothing else is said: they take hardly longer than one, and a card of 8 GB has
+/// room for them beside a model of 3 billion weights.
+const PARALLEL: usize = 8;
+
 /// How to load a model.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LoadOptions {
     /// Where it computes.
-    pub device: DeviceKind,
+    pub device: DeviceSpec,
+    /// With what numbers.
+    #[serde(rename = "dtype")]
+    pub precision: Precision,
+    /// Requests that a language model answers at once; 8 where it is not set. On processors they are answered one after the
+    /// other, whatever is set: one answer uses all cores.
+    pub parallel: Option<usize>,
+}
+
+impl LoadOptions {
+    /// On a device, everything else as it is by default.
+    pub fn on(device: DeviceSpec) -> Self {
+        Self { device, ..Self::default() }
+    }
+
+    /// Requests that are answered at once with these options, at least 1.
+    pub fn parallel(&self) -> usize {
+        match self.device {
+            DeviceSpec::Cpu => 1,
+            _ => self.parallel.unwrap_or(PARALLEL).max(1),
+        }
+    }
 }
 
 /// Loads a language model, after checking its files.
@@ -105,7 +82,7 @@ pub struct LoadOptions {
 pub fn load_generator(store: &ModelStore, name: &str, options: &LoadOptions) -> Result<Box<dyn Generator>> {
     store.manifest().get(name)?.expect_role(Role::Generator)?;
     let model = store.verify(name)?;
-    Ok(Box::new(CandleGenerator::load(&model, &options.device.open()?)?))
+    Ok(Box::new(CandleGenerator::load(&model, options)?))
 }
 
 /// Loads a bi-encoder, after checking its files.
@@ -115,7 +92,7 @@ pub fn load_generator(store: &ModelStore, name: &str, options: &LoadOptions) -> 
 pub fn load_encoder(store: &ModelStore, name: &str, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
     store.manifest().get(name)?.expect_role(Role::BiEncoder)?;
     let model = store.verify(name)?;
-    Ok(Box::new(BertEncoder::load(&model, &options.device.open()?)?))
+    Ok(Box::new(BertEncoder::load(&model, options)?))
 }
 
 /// Loads a cross-encoder, after checking its files.
@@ -129,7 +106,7 @@ pub fn load_cross_encoder(
 ) -> Result<Box<dyn CrossEncoder>> {
     store.manifest().get(name)?.expect_role(Role::CrossEncoder)?;
     let model = store.verify(name)?;
-    Ok(Box::new(BertCrossEncoder::load(&model, &options.device.open()?)?))
+    Ok(Box::new(BertCrossEncoder::load(&model, options)?))
 }
 
 /// Loads an encoder of either kind as a scorer of outputs.
@@ -147,33 +124,5 @@ pub fn load_scorer(store: &ModelStore, name: &str, options: &LoadOptions) -> Res
             found: Role::Generator.as_str(),
             expected: "bi-encoder or cross-encoder",
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_parsed_and_printed() {
-        for (text, device) in [
-            ("cpu", DeviceKind::Cpu),
-            ("cuda:0", DeviceKind::Cuda(0)),
-            ("cuda:3", DeviceKind::Cuda(3)),
-            ("metal:0", DeviceKind::Metal(0)),
-        ] {
-            assert_eq!(text.parse::<DeviceKind>().unwrap(), device);
-            assert_eq!(device.to_string(), text);
-        }
-        assert_eq!("cuda".parse::<DeviceKind>().unwrap(), DeviceKind::Cuda(0));
-        for bad in ["", "gpu", "cuda:x", "cpu:1"] {
-            assert!(bad.parse::<DeviceKind>().is_err(), "{bad}");
-        }
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    #[test]
-    fn a_device_that_is_not_in_the_build_is_an_error() {
-        assert!(matches!(DeviceKind::Cuda(0).open(), Err(Error::Device { .. })));
     }
 }

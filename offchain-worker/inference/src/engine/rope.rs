@@ -37,7 +37,6 @@ pub(crate) enum Scaling {
 }
 
 impl Scaling {
-    #[cfg(test)]
     /// Llama 3's divisors from the configuration of its safetensors (`rope_type` `llama3`).
     pub(crate) fn llama3(dim: usize, base: f32, factor: f32, low: f32, high: f32, original: f32) -> Self {
         let divisors = frequencies(dim, base)

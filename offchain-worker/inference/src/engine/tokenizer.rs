@@ -223,6 +223,11 @@ impl TextCodec {
         })
     }
 
+    /// The tokens that end an answer, in order.
+    pub(crate) fn ends(&self) -> &[u32] {
+        &self.end
+    }
+
     /// Whether this token ends an answer.
     pub(crate) fn is_end(&self, token: u32) -> bool {
         self.end.binary_search(&token).is_ok()

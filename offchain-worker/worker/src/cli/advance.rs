@@ -1,7 +1,8 @@
 //! `poq advance`: a keeper's work, once.
 
 use crate::cli::args::SendArgs;
-use crate::cli::output::table;
+use crate::cli::output::{pairs, table, time};
+use crate::cli::task::ending_text;
 use clap::Args;
 use poq_chain::types::{Step, TaskId, MAX_BATCH};
 use poq_chain::{messages, ContractError};
@@ -19,15 +20,27 @@ pub(crate) struct AdvanceArgs {
 /// Runs `poq advance`.
 pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
     let desk = args.send.contract().await?;
-    let tasks: Vec<TaskId> = if args.tasks.is_empty() {
-        let all = desk.session.client.view().await?.all_tasks(1).await?;
-        all.into_iter().filter(|view| is_due(&view.step)).map(|view| view.id).collect()
+    let unit = &desk.session.unit;
+    let view = desk.session.client.view().await?;
+    let now = desk.session.client.upcoming().timestamp_ms;
+    let found = if args.tasks.is_empty() {
+        let mut all = view.all_tasks(1).await?;
+        // By what the next block will be like: a chain that seals on demand stands still in between.
+        all.retain(|view| is_due(&view.task.clock().step(now)));
+        all
     } else {
-        args.tasks
+        let mut named = Vec::new();
+        for task in &args.tasks {
+            named.extend(view.task(*task).await?);
+        }
+        named
     };
+    let tasks: Vec<TaskId> =
+        if args.tasks.is_empty() { found.iter().map(|view| view.id).collect() } else { args.tasks };
 
     let batches: Vec<_> =
         tasks.chunks(MAX_BATCH).map(|batch| (batch, messages::advance(batch.to_vec()))).collect();
+    let (mut done, mut earned) = (Vec::new(), 0u128);
     if !batches.is_empty() {
         let mut order = desk.order(format!("move {} on", count(tasks.len())));
         for (batch, message) in &batches {
@@ -35,11 +48,13 @@ pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
                 order.effect(format!("task {task}"), outcome(&step));
             }
         }
+        // What the steps pay, as the contract will book it.
+        earned = found.into_iter().fold(0u128, |sum, mut view| sum.saturating_add(view.task.pay_keeper(now)));
+        order.effect("keeper's fees", format!("about {}, as credit (`poq claim`)", unit.show(earned)));
         if !order.agreed().await? {
             return Ok(());
         }
     }
-    let mut done: Vec<(TaskId, Result<Step, ContractError>)> = Vec::new();
     for (batch, message) in batches {
         let receipt = desk.submitter.send(message).await?;
         done.extend(batch.iter().copied().zip(receipt.value));
@@ -49,11 +64,11 @@ pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
             let steps: Vec<_> = done
                 .iter()
                 .map(|(task, step)| match step {
-                    Ok(step) => json!({ "task": task, "step": step_name(step) }),
+                    Ok(step) => json!({ "task": task, "step": step_text(step) }),
                     Err(error) => json!({ "task": task, "refused": error.to_string() }),
                 })
                 .collect();
-            json!({ "steps": steps })
+            json!({ "steps": steps, "keeper_fees": earned.to_string() })
         },
         || {
             if done.is_empty() {
@@ -63,7 +78,7 @@ pub(crate) async fn run(args: AdvanceArgs) -> anyhow::Result<()> {
             for (task, step) in &done {
                 rows.add_row([task.to_string(), outcome(step)]);
             }
-            rows.to_string()
+            format!("{rows}\n{}", pairs(&[("keeper's fees", format!("about {}", unit.show(earned)))]))
         },
     )
 }
@@ -76,24 +91,22 @@ fn count(tasks: usize) -> String {
 }
 
 fn outcome(step: &Result<Step, ContractError>) -> String {
-    step.as_ref().map_or_else(|error| format!("nothing: {error}"), |step| step_name(step).to_owned())
+    step.as_ref().map_or_else(|error| format!("nothing: {error}"), step_text)
 }
 
+/// Whether anybody can take the step: a panel is drawn only by who knows the requester's secret.
 fn is_due(step: &Step) -> bool {
-    !matches!(step, Step::Wait { .. } | Step::WaitForBlock | Step::Done)
+    matches!(step, Step::Fill | Step::Settle | Step::End(_))
 }
 
-/// What a step is called.
-pub(crate) fn step_name(step: &Step) -> &'static str {
+/// What a step is, in words.
+pub(crate) fn step_text(step: &Step) -> String {
     match step {
-        Step::Wait { .. } => "wait",
-        Step::WaitForBlock => "wait for the next block",
-        Step::Draw => "draw the panel",
-        Step::Settle => "settle",
-        Step::Redraw => "release the panel and draw another",
-        Step::RefundUndelivered => "refund: nobody delivered",
-        Step::RefundUndrawn => "refund: no panel could be drawn",
-        Step::RefundBelowQuorum => "refund: two panels below quorum",
-        Step::Done => "nothing: it is final",
+        Step::Wait { until } => format!("wait, until {}", time(*until)),
+        Step::Draw { until } => format!("its requester draws the panel, until {}", time(*until)),
+        Step::Fill => "fill empty seats of the panel".into(),
+        Step::Settle => "settle".into(),
+        Step::End(ending) => format!("end: {}", ending_text(*ending)),
+        Step::Done => "nothing: it is final".into(),
     }
 }

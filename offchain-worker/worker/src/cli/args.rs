@@ -3,7 +3,7 @@
 
 use crate::cli::{
     advance, audit, balance, check, claim, completions, demo, deploy, explain, keys, node, owner, params,
-    rubric, task, transfer, treasury, worker,
+    pool, rubric, task, transfer, treasury, worker,
 };
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -58,10 +58,13 @@ pub(crate) enum Command {
     /// Registers, stakes, changes and shows nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Makes staking pools, and stakes through them.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Runs nodes: answers and scores tasks, and moves late tasks on.
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
-    /// Requests, follows and collects tasks.
+    /// Requests tasks, sees them through, and collects them.
     #[command(subcommand)]
     Task(task::TaskCommand),
     /// Appoints auditors, bonds, and opens the references of gold tasks.
@@ -74,18 +77,18 @@ pub(crate) enum Command {
     Balance(balance::BalanceArgs),
     /// Sends money from the key's account to another one.
     Transfer(transfer::TransferArgs),
-    /// Pays out what nodes have earned.
+    /// Pays out what nodes have earned, and the account's credit.
     Claim(claim::ClaimArgs),
-    /// Shows and sets the contract's parameters.
+    /// Shows the contract's parameters and announces others.
     #[command(subcommand)]
     Params(params::ParamsCommand),
-    /// Shows and withdraws what the protocol has earned beyond what it owes.
+    /// Shows what the contract holds and owes, withdraws the treasury, and sends what is burned away.
     #[command(subcommand)]
     Treasury(treasury::TreasuryCommand),
-    /// Shows the contract's owner and hands the contract over, and pauses new tasks.
+    /// Shows the contract's owner and what is announced, enacts it, hands the contract over, and pauses new tasks.
     #[command(subcommand)]
     Owner(owner::OwnerCommand),
-    /// Does whatever step is due for tasks once, as a keeper does: draws panels, settles, refunds.
+    /// Does whatever step is due for tasks once, as a keeper does: fills panels, settles, ends what failed.
     Advance(advance::AdvanceArgs),
     /// Checks what a worker needs before it starts, and says what is missing.
     Check(check::CheckArgs),
@@ -341,14 +344,21 @@ mod tests {
         assert_eq!((args.node, args.amount.resolve(12)), (3, Ok(1_500_000_000_000)));
 
         let Command::Task(TaskCommand::Request(args)) = accepted(
-            "poq task request --question Why? --blob-url http://h:1 --key-file k --fee 1500u -n 3 -k 5 --wait",
+            "poq task request --question Why? --blob-url http://h:1 --key-file k --fee 1500u -n 3 -k 5 --early --detach",
         )
         .command
         else {
             panic!("another command");
         };
-        assert_eq!((args.outputs, args.panel, args.wait), (3, Some(5), true));
+        assert_eq!((args.outputs, args.panel, args.early, args.detach), (3, Some(5), true, true));
         assert_eq!(args.fee, Some(Amount::Raw(1500)));
+
+        let Command::Task(TaskCommand::Request(args)) =
+            accepted("poq task request --question Why? --inline --node 3 7 --key-file k").command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((args.nodes, args.hosting.inline), (vec![3, 7], true));
 
         let Command::Demo(args) = accepted("poq demo --questions 3 --json out.json").command else {
             panic!("another command");
@@ -370,6 +380,13 @@ mod tests {
             refused("poq task request --question q --file f --blob-url u --key-file k"),
             ErrorKind::ArgumentConflict
         );
+        for both in ["--inline --blob-url u", "--blob-url u -n 2 --node 1", "--listen 127.0.0.1:1 --detach"] {
+            let line = format!("poq task request --question q --key-file k {both}");
+            assert_eq!(refused(&line), ErrorKind::ArgumentConflict, "{both}");
+        }
+        assert_eq!(refused("poq owner enact --key-file k"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("poq owner cancel kinds --key-file k"), ErrorKind::ValueValidation);
+        assert_eq!(refused("poq demo --url ws://h:1 --key-file k"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("poq demo --node --url ws://h:1"), ErrorKind::ArgumentConflict);
         assert_eq!(refused("poq demo --questions 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("poq mine"), ErrorKind::InvalidSubcommand);

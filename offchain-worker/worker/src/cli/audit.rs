@@ -2,16 +2,20 @@
 
 use crate::cli::amount::Amount;
 use crate::cli::args::{duration, ReadArgs, SendArgs, Who};
+use crate::cli::change::{acts, announce, name};
 use crate::cli::connect::{load_keys, Session};
 use crate::cli::exit::{Refused, TimedOut, Usage};
 use crate::cli::output::{pairs, time};
-use crate::cli::task::{phase_name, task_of, Fetcher};
+use crate::cli::task::{ending_text, phase_name, task_of, Fetcher};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use poq_chain::json::ToJson;
 use poq_chain::signer::parse_account;
-use poq_chain::types::{token_f1, Opening, TaskId, TaskView, MAX_AUDITED, MAX_REFERENCE};
-use poq_chain::{commit, messages};
+use poq_chain::types::{
+    token_f1, Change, Ending, Lever, Opening, OutputState, Phase, TaskId, TaskView, MAX_AUDITED,
+    MAX_REFERENCE,
+};
+use poq_chain::{commit, messages, to_ink};
 use poq_inference::quality::reference::check_reference;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,17 +26,19 @@ use std::time::Duration;
 /// `poq audit …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Shows an auditor: appointed or not, its bond, how many tasks it has settled.
+    /// Shows an auditor: appointed or not, its bond, how many references it has opened.
     Show(AuditorArgs),
-    /// Appoints an auditor; it then has to bond. The contract's owner does.
+    /// Announces an auditor's appointment; once that acts it has to bond. The contract's owner does.
     Appoint(AppointArgs),
-    /// Dismisses an auditor, and takes part of its bond to the treasury where it abused its role. The contract's owner does.
+    /// Dismisses an auditor at once; its bond waits for the unbonding period. The contract's owner does.
     Dismiss(DismissArgs),
+    /// Announces that part of a dismissed auditor's bond is to be burned, while the bond waits. The contract's owner does.
+    Slash(SlashArgs),
     /// Adds to the key's bond as an auditor; without an amount, what is missing.
     Bond(BondArgs),
     /// Resigns as an auditor; given again once the unbonding period is over, pays the bond back.
     Unbond(SendArgs),
-    /// Opens a gold task's reference: fetches the outputs and settles the task by it.
+    /// Opens a gold task's reference once the task is settled: fetches the outputs, and moves the trust of whoever scored them.
     Open(OpenArgs),
 }
 
@@ -62,9 +68,18 @@ pub(crate) struct DismissArgs {
     /// The auditor's account: an address, or the path of its key file.
     #[arg(value_name = "ACCOUNT|FILE")]
     account: Who,
-    /// What to take from its bond: 1.5 in the chain's unit, or 1500u in the smallest one.
-    #[arg(long, value_name = "AMOUNT", default_value = "0")]
-    slash: Amount,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
+/// `poq audit slash`.
+#[derive(Args, Debug)]
+pub(crate) struct SlashArgs {
+    /// The dismissed auditor's account: an address, or the path of its key file.
+    #[arg(value_name = "ACCOUNT|FILE")]
+    account: Who,
+    /// What to burn of its bond: 1.5 in the chain's unit, or 1500u in the smallest one.
+    amount: Amount,
     #[command(flatten)]
     send: SendArgs,
 }
@@ -90,7 +105,7 @@ pub(crate) struct OpenArgs {
     /// The file with the requester's keystore's password.
     #[arg(long, value_name = "FILE", requires = "requester_key_file")]
     requester_password_file: Option<PathBuf>,
-    /// Waits until the task's scores are revealed.
+    /// Waits until the task is settled.
     #[arg(long)]
     wait: bool,
     /// How long to wait at the most.
@@ -106,6 +121,7 @@ pub(crate) async fn run(command: AuditCommand) -> anyhow::Result<()> {
         AuditCommand::Show(args) => show(args).await,
         AuditCommand::Appoint(args) => appoint(args).await,
         AuditCommand::Dismiss(args) => dismiss(args).await,
+        AuditCommand::Slash(args) => slash(args).await,
         AuditCommand::Bond(args) => bond(args).await,
         AuditCommand::Unbond(args) => unbond(args).await,
         AuditCommand::Open(args) => open(args).await,
@@ -206,7 +222,10 @@ async fn show(args: AuditorArgs) -> anyhow::Result<()> {
                 ("auditor", address.clone()),
                 ("standing", standing),
                 ("bond", session.unit.show(auditor.bond)),
-                ("tasks audited", auditor.audits.to_string()),
+                (
+                    "references opened",
+                    format!("{}, in its last epoch {}", auditor.audits, auditor.audits_in_epoch),
+                ),
             ])
         },
     )
@@ -220,34 +239,56 @@ async fn appoint(args: AppointArgs) -> anyhow::Result<()> {
     let needed = session.client.view().await?.global_params().await?.audit_bond;
     let mut order = desk.order(format!("appoint {address} as an auditor"));
     order.effect("it has to bond", session.unit.show(needed));
-    let Some(receipt) = desk.send(order, messages::set_auditor(&account, true, 0)).await? else {
-        return Ok(());
+    let lever = Lever::Appoint(to_ink(&account));
+    let message = messages::propose(Change::Appoint(to_ink(&account)));
+    let Some(announced) = announce(&desk, order, message, &lever).await? else { return Ok(()) };
+    let text = match announced.later {
+        None => format!("{address} is an auditor once it has bonded (`poq audit bond`)"),
+        Some(_) => format!("{address} becomes an auditor {}; then it has to bond", announced.acts),
     };
-    let text = format!("{address} is an auditor once it has bonded (`poq audit bond`)");
-    desk.done(&receipt, json!({ "auditor": address, "appointed": true }), text)
+    let value = json!({
+        "auditor": address,
+        "appointed": announced.later.is_none(),
+        "acts_at": announced.later,
+    });
+    desk.done(&announced.receipt, value, text)
 }
 
 async fn dismiss(args: DismissArgs) -> anyhow::Result<()> {
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let account = desk.who(&args.account)?;
-    let slash = session.raw(&args.slash)?;
     let address = session.address(&account);
-    let bond = session.client.view().await?.auditor(&account).await?.map_or(0, |auditor| auditor.bond);
     let mut order = desk.order(format!("dismiss the auditor {address}"));
-    order.effect(
-        "of its bond",
-        format!("{} of {} to the treasury", session.unit.show(slash), session.unit.show(bond)),
-    );
-    let Some(receipt) = desk.send(order, messages::set_auditor(&account, false, slash)).await? else {
+    if let Some(auditor) = session.client.view().await?.auditor(&account).await? {
+        order.effect("its bond", format!("{}, after the unbonding period", session.unit.show(auditor.bond)));
+    }
+    let Some(receipt) = desk.send(order, messages::dismiss_auditor(&account)).await? else {
         return Ok(());
     };
+    let text = format!("{address} is no auditor any more");
+    desk.done(&receipt, json!({ "auditor": address, "appointed": false }), text)
+}
+
+async fn slash(args: SlashArgs) -> anyhow::Result<()> {
+    let desk = args.send.contract().await?;
+    let session = &desk.session;
+    let account = desk.who(&args.account)?;
+    let amount = session.raw(&args.amount)?;
+    let address = session.address(&account);
+    let bond = session.client.view().await?.auditor(&account).await?.map_or(0, |auditor| auditor.bond);
+    let mut order = desk.order(format!("burn {} of the bond of {address}", session.unit.show(amount)));
+    order.effect("its bond", session.unit.show(bond));
+    let lever = Lever::SlashAuditor(to_ink(&account));
+    let message = messages::propose(Change::SlashAuditor(to_ink(&account), amount));
+    let Some(announced) = announce(&desk, order, message, &lever).await? else { return Ok(()) };
     let text = format!(
-        "{address} is no auditor any more; {} of its bond went to the treasury",
-        session.unit.show(slash)
+        "{} of the bond of {address} is burned {}",
+        session.unit.show(amount),
+        acts(&name(session, &lever), announced.later)
     );
-    let value = json!({ "auditor": address, "appointed": false, "slashed": slash.to_string() });
-    desk.done(&receipt, value, text)
+    let value = json!({ "auditor": address, "amount": amount.to_string(), "acts_at": announced.later });
+    desk.done(&announced.receipt, value, text)
 }
 
 async fn bond(args: BondArgs) -> anyhow::Result<()> {
@@ -310,12 +351,12 @@ async fn open(args: OpenArgs) -> anyhow::Result<()> {
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let keys = desk.submitter.keys();
-    let contract = session.client.contract()?;
+    let network = session.client.network().await?;
     let foreign = |what: &str, of: &str, here: String| {
         Usage(format!("{} is of the {what} {of}, this one is {here}", args.ticket.display()))
     };
-    if parse_account(&ticket.contract).ok() != Some(contract) {
-        return Err(foreign("contract", &ticket.contract, session.address(&contract)).into());
+    if parse_account(&ticket.contract).ok() != Some(network.contract) {
+        return Err(foreign("contract", &ticket.contract, session.address(&network.contract)).into());
     }
     if parse_account(&ticket.auditor).ok() != Some(keys.account()) {
         return Err(foreign("auditor", &ticket.auditor, session.address(&keys.account())).into());
@@ -328,37 +369,38 @@ async fn open(args: OpenArgs) -> anyhow::Result<()> {
     let progress = !args.send.output.json;
     let view = until_auditable(session, ticket.task, args.wait, args.timeout, progress).await?;
     let reference = commit::blake2(ticket.reference.as_bytes());
-    if commit::reference(&contract, &keys.account(), &reference, &salt) != view.task.reference_commitment {
+    if network.reference(&keys.account(), &reference, &salt) != view.task.reference_commitment {
         let text =
             format!("{} does not open task {}: another chain's ticket?", args.ticket.display(), ticket.task);
         return Err(Refused(text).into());
     }
-    let outputs: Vec<_> = Fetcher::new(session, &requester)?
-        .all(&view)
-        .await?
-        .into_iter()
-        .map(|output| match output {
-            Ok(output) if output.bytes.len() > MAX_AUDITED => {
-                Err(format!("it has {} bytes, {MAX_AUDITED} can be compared", output.bytes.len()))
+    // All that were delivered and are not too long must be there: no auditor picks what it likes.
+    let fetched = Fetcher::new(session, &requester).await?.all(&view).await?;
+    let (mut lines, mut truth, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+    for (slot, output) in view.task.outputs.iter().zip(fetched) {
+        let (line, measured, output) = match output {
+            _ if slot.state != OutputState::Opened => ("not delivered".to_owned(), None, None),
+            Ok(bytes) if bytes.len() > MAX_AUDITED => {
+                let text = format!("left out: it has {} bytes, {MAX_AUDITED} can be compared", bytes.len());
+                (text, None, None)
             }
-            Ok(output) => Ok((output.bytes.to_vec(), output.salt)),
-            Err(error) => Err(error),
-        })
-        .collect();
-    let mut lines = Vec::new();
-    let mut truth = Vec::new();
-    for (slot, output) in view.task.outputs.iter().zip(&outputs) {
-        let (line, measured) = match output {
-            Ok((bytes, _)) => {
-                let f1 = token_f1(ticket.reference.as_bytes(), bytes);
-                (format!("token F1 {f1}"), Some(f1))
+            Ok(bytes) => {
+                let f1 = token_f1(ticket.reference.as_bytes(), &bytes);
+                (format!("token F1 {f1}"), Some(f1), Some(bytes.to_vec()))
             }
-            Err(why) => (format!("left out: {why}"), None),
+            Err(why) => {
+                let text = format!(
+                    "the answer of node {} cannot be had, and a reference is opened beside all answers or none: {why}",
+                    slot.node
+                );
+                return Err(Refused(text).into());
+            }
         };
         lines.push(format!("node {}: {line}", slot.node));
         truth.push(json!({ "node": slot.node, "f1": measured }));
+        outputs.push(output);
     }
-    if outputs.iter().all(Result::is_err) {
+    if outputs.iter().all(Option::is_none) {
         let text = format!(
             "no output of task {} can be held against the reference\n{}",
             ticket.task,
@@ -366,21 +408,21 @@ async fn open(args: OpenArgs) -> anyhow::Result<()> {
         );
         return Err(Refused(text).into());
     }
-    let opening = Opening {
-        reference: ticket.reference.into_bytes(),
-        salt,
-        outputs: outputs.into_iter().map(Result::ok).collect(),
-    };
-    let mut order = desk.order(format!("settle task {} by its reference", ticket.task));
+    let opening = Opening { reference: ticket.reference.into_bytes(), salt, outputs };
+    let mut order = desk.order(format!("open the reference of task {}", ticket.task));
     order.effect("answers", lines.join("\n"));
-    let Some(receipt) = desk.send(order, messages::settle_audited(ticket.task, opening)).await? else {
+    let Some(receipt) = desk.send(order, messages::open_reference(ticket.task, opening)).await? else {
         return Ok(());
     };
-    let text = format!("task {} is settled by its reference\n{}", ticket.task, lines.join("\n"));
+    let text = format!(
+        "the reference of task {} is opened; it has moved the panel's trust\n{}",
+        ticket.task,
+        lines.join("\n")
+    );
     desk.done(&receipt, json!({ "task": ticket.task, "truth": truth }), text)
 }
 
-/// The task once its scores are revealed.
+/// The task once its reference can be opened.
 async fn until_auditable(
     session: &Session,
     task: TaskId,
@@ -393,25 +435,31 @@ async fn until_auditable(
         let mut last = None;
         loop {
             let view = task_of(session, task).await?;
-            let block = *blocks.borrow();
-            let phase = view.task.clock().at(block.timestamp_ms).0;
-            if phase.is_final() {
-                let text =
-                    format!("task {task} is {} already: it is too late to audit it", phase_name(phase));
-                return Err(Refused(text).into());
-            }
-            if view.task.clock().can_audit(block.timestamp_ms, block.number) {
+            let now = session.client.upcoming().timestamp_ms;
+            let phase = view.task.clock().at(now).0;
+            if view.task.can_audit(now) {
                 return Ok(view);
+            }
+            if phase.is_final() {
+                let why = if view.task.audited {
+                    "its reference is opened already".to_owned()
+                } else if phase == Phase::Refunded || view.task.ending != Ending::Consensus {
+                    format!("it ended without a consensus: {}", ending_text(view.task.ending))
+                } else {
+                    let until = view.task.deadline.saturating_add(view.task.terms.audit_ms);
+                    format!("its reference could be opened until {}", time(until))
+                };
+                return Err(Refused(format!("task {task} cannot be audited: {why}")).into());
             }
             if !wait {
                 let text = format!(
-                    "task {task} is {}: its reference can be opened once the scores are revealed; --wait waits for that",
+                    "task {task} is {}: its reference can be opened once it is settled; --wait waits for that",
                     phase_name(phase)
                 );
                 return Err(Refused(text).into());
             }
             if progress && last != Some(phase) {
-                eprintln!("{}  task {task}: {}", time(block.timestamp_ms), phase_name(phase));
+                eprintln!("{}  task {task}: {}", time(now), phase_name(phase));
             }
             last = Some(phase);
             let _ = tokio::time::timeout(Duration::from_secs(1), blocks.changed()).await;

@@ -4,8 +4,10 @@ use crate::cli::args::{ReadArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::output::{pairs, table};
 use clap::Args;
+use poq_chain::json::ToJson;
+use poq_chain::pool::MemberView;
 use poq_chain::types::{Balances, NodeView};
-use poq_chain::{AccountId32, Funds, View};
+use poq_chain::{to_account32, AccountId32, Funds, View};
 use serde_json::{json, Value};
 use std::path::PathBuf;
 
@@ -28,10 +30,47 @@ pub(crate) struct Money {
     pub(crate) funds: Funds,
     /// In the contract, as it sums it up.
     pub(crate) contract: Balances,
-    /// Of what is claimable, its nodes' rewards; the rest is refunds.
+    /// Of what is claimable, its nodes' rewards; the rest is credit and refunds.
     pub(crate) rewards: u128,
     /// Of what is pending, its own fees in escrow; the rest is what its nodes can still earn.
     pub(crate) escrow: u128,
+    /// What it has in staking pools.
+    pub(crate) pools: Vec<Pooled>,
+}
+
+/// What an account has in a pool.
+pub(crate) struct Pooled {
+    /// The pool.
+    pub(crate) pool: AccountId32,
+    /// What its shares and its exits are worth.
+    pub(crate) member: MemberView,
+    /// The bond, and commission that was not claimed, if it manages the pool.
+    pub(crate) managed: Option<(u128, u128)>,
+}
+
+impl Pooled {
+    /// What an account has in every pool of the contract in which it has anything.
+    async fn read(view: &View, account: &AccountId32) -> anyhow::Result<Vec<Pooled>> {
+        let mut all = Vec::new();
+        for (pool, state) in view.pools().await? {
+            let member = view.pool_member(&pool, account).await?;
+            let managed =
+                (to_account32(&state.manager) == *account).then_some((state.ledger.bond, state.ledger.fees));
+            if member.shares > 0 || !member.exits.is_empty() || managed.is_some() {
+                all.push(Pooled { pool, member, managed });
+            }
+        }
+        Ok(all)
+    }
+
+    fn exits(&self) -> u128 {
+        self.member.exits.iter().fold(0u128, |sum, exit| sum.saturating_add(exit.value))
+    }
+
+    fn total(&self) -> u128 {
+        let (bond, fees) = self.managed.unwrap_or_default();
+        [self.exits(), bond, fees].into_iter().fold(self.member.value, u128::saturating_add)
+    }
 }
 
 impl Money {
@@ -58,7 +97,8 @@ impl Money {
                 escrow = escrow.saturating_add(open.map_or(0, |view| view.task.fee));
             }
         }
-        Ok((Money { funds, contract, rewards, escrow }, nodes))
+        let pools = Pooled::read(view, account).await?;
+        Ok((Money { funds, contract, rewards, escrow, pools }, nodes))
     }
 
     /// What its nodes can still earn in open tasks at the most.
@@ -66,9 +106,14 @@ impl Money {
         self.contract.pending.saturating_sub(self.escrow)
     }
 
+    /// What it has in pools.
+    fn pooled(&self) -> u128 {
+        self.pools.iter().fold(0u128, |sum, pooled| sum.saturating_add(pooled.total()))
+    }
+
     /// Refunds of its final tasks.
     fn refunds(&self) -> u128 {
-        self.contract.claimable.saturating_sub(self.rewards)
+        self.contract.claimable.saturating_sub(self.rewards).saturating_sub(self.contract.credit)
     }
 
     /// Amounts as decimal strings in the smallest unit.
@@ -81,16 +126,27 @@ impl Money {
             "frozen": self.funds.frozen.to_string(),
             "total": self.funds.free.saturating_add(self.funds.reserved).to_string(),
             "existential_deposit": self.funds.existential_deposit.to_string(),
-            "free_stake": contract.staked_free.to_string(),
-            "locked_stake": contract.staked_locked.to_string(),
+            "stake": contract.staked.to_string(),
+            "at_risk": contract.locked.to_string(),
             "unbonding": contract.unbonding.to_string(),
+            "withdrawable": contract.withdrawable.to_string(),
             "escrow": self.escrow.to_string(),
             "pending": self.pending().to_string(),
             "rewards": self.rewards.to_string(),
             "refunds": self.refunds().to_string(),
+            "credit": contract.credit.to_string(),
             "claimable": contract.claimable.to_string(),
             "withdrawn": contract.withdrawn.to_string(),
             "slashed": contract.slashed.to_string(),
+            "pooled": self.pooled().to_string(),
+            "pools": self.pools.iter().map(|pooled| json!({
+                "pool": pooled.pool.to_json(),
+                "shares": pooled.member.shares.to_string(),
+                "value": pooled.member.value.to_string(),
+                "exits": pooled.member.exits.to_json(),
+                "bond": pooled.managed.map(|(bond, _)| bond.to_string()),
+                "commission": pooled.managed.map(|(_, fees)| fees.to_string()),
+            })).collect::<Vec<_>>(),
             "nodes": contract.nodes,
             "tasks": contract.tasks,
         })
@@ -129,14 +185,21 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
         ("spendable", funds.spendable, "on the chain, to send or to pay with"),
         ("held", funds.reserved, held.as_str()),
         ("frozen", funds.frozen, "on the chain: of the whole, what must not be spent"),
-        ("free stake", contract.staked_free, "of its nodes, at risk in no task"),
-        ("locked stake", contract.staked_locked, "of its nodes, at risk in open tasks"),
-        ("unbonding", contract.unbonding, "stake on its way out (`poq node withdraw`)"),
+        ("stake", contract.staked, "of its nodes"),
+        ("unbonding", contract.unbonding, "stake on its way out"),
+        ("  at risk", contract.locked, "of both, in open tasks"),
+        ("  withdrawable", contract.withdrawable, "of what is on its way out, now (`poq node withdraw`)"),
         ("escrow", money.escrow, "fees of its open tasks"),
         ("pending", money.pending(), "the most that its nodes can earn in open tasks"),
         ("rewards", money.rewards, "claimable with `poq claim`"),
+        (
+            "credit",
+            contract.credit,
+            "keepers' fees and refunds that could not be paid: claimable with `poq claim`",
+        ),
         ("refunds", money.refunds(), "claimable with `poq task collect`"),
-        ("withdrawn", contract.withdrawn, "rewards and refunds so far"),
+        ("in pools", money.pooled(), "shares, exits, bonds and commission (`poq pool show`)"),
+        ("withdrawn", contract.withdrawn, "rewards, refunds and credit so far"),
         ("slashed", contract.slashed, "stake lost so far"),
     ];
     let amounts: Vec<String> = lines.iter().map(|(_, amount, _)| unit.show(*amount)).collect();
@@ -147,20 +210,32 @@ fn text(session: &Session, account: &AccountId32, money: &Money, nodes: &[NodeVi
     }
     let mut text = pairs(&shown);
     if !nodes.is_empty() {
-        let mut rows = table(
-            ["node", "role", "model", "free stake", "locked stake", "rewards", "withdrawn"],
-            &[0, 3, 4, 5, 6],
-        );
+        let mut rows =
+            table(["node", "role", "model", "stake", "at risk", "rewards", "withdrawn"], &[0, 3, 4, 5, 6]);
         for view in nodes {
             let node = &view.node;
             rows.add_row([
                 view.id.to_string(),
                 crate::cli::node::role_name(node.role).into(),
                 view.info.model.clone(),
-                unit.number(node.free),
-                unit.number(node.locked),
+                unit.number(node.stake.bonded),
+                unit.number(node.stake.locked),
                 unit.number(node.claimable),
                 unit.number(node.withdrawn),
+            ]);
+        }
+        text = format!("{text}\n\n{rows}");
+    }
+    if !money.pools.is_empty() {
+        let mut rows = table(["pool", "shares' worth", "exits", "bond", "commission"], &[1, 2, 3, 4]);
+        for pooled in &money.pools {
+            let (bond, fees) = pooled.managed.unwrap_or_default();
+            rows.add_row([
+                session.address(&pooled.pool),
+                unit.number(pooled.member.value),
+                unit.number(pooled.exits()),
+                unit.number(bond),
+                unit.number(fees),
             ]);
         }
         text = format!("{text}\n\n{rows}");

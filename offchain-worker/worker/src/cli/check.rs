@@ -2,17 +2,20 @@
 
 use crate::cli::amount::Unit;
 use crate::cli::args::{duration, Output};
-use crate::cli::connect::load_keys;
+use crate::cli::change::Row;
+use crate::cli::connect::{load_keys, Session};
 use crate::cli::deploy::{artifact, find_upwards};
+use crate::cli::node::has_outgrown;
 use crate::cli::output::table;
 use crate::cli::worker::chain_overrides;
 use clap::Args;
 use poq_chain::signer::ss58;
-use poq_chain::types::{KindId, NodeStatus, Role};
+use poq_chain::types::{KindId, NodeStatus, Overview, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
+use poq_core::params::MISSES_MAX;
 use poq_inference::quality::Rubric;
-use poq_inference::{Manifest, ModelStore};
-use poq_worker::config::{self, NodeConfig, RoleName};
+use poq_inference::{DeviceSpec, Manifest, ModelStore};
+use poq_worker::config::{self, ModelConfig, NodeConfig, RoleName};
 use poq_worker::endpoint::{self, Audience};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
@@ -228,10 +231,22 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
     let folder = config.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), folder);
     let mut memory = 0u64;
+    for model in config.models.iter().filter(|model| model.device != DeviceSpec::Cpu) {
+        match model.device.check() {
+            Ok(card) => {
+                findings.good(format!("device {}", model.device), format!("{card}, for {}", model.name))
+            }
+            Err(error) => findings.bad(format!("device {}", model.device), error.into()),
+        }
+    }
     for name in config.nodes.iter().map(|node| node.model.as_str()).collect::<BTreeSet<_>>() {
         match store.verify(name) {
             Ok(model) => {
-                memory = memory.saturating_add(model.entry().required_memory_bytes());
+                // A card has memory of its own, and the model is refused where it does not fit.
+                let on_card = |other: &ModelConfig| other.name == name && other.device != DeviceSpec::Cpu;
+                if !config.models.iter().any(on_card) {
+                    memory = memory.saturating_add(model.entry().required_memory_bytes());
+                }
                 findings
                     .good(format!("model {name}"), format!("{} is whole", store.model_dir(name).display()));
             }
@@ -321,7 +336,14 @@ async fn contract_there(findings: &mut Findings, client: &Client, args: &CheckAr
             Err(error) => findings.add(Mark::Warning, "contract's code", format!("{error:#}")),
         }
     }
-    let overview = client.view().await?.overview().await?;
+    match client.network().await {
+        Ok(network) => findings.good("network", format!("0x{}, this chain's", hex::encode(network.hash))),
+        Err(error) => findings.bad("network", error.into()),
+    }
+    let view = client.view().await?;
+    let overview = view.overview().await?;
+    epochs(findings, &view, &overview).await?;
+    announced(findings, client, &view).await?;
     findings.check(
         overview.solvency().solvent,
         "solvency",
@@ -330,6 +352,33 @@ async fn contract_there(findings: &mut Findings, client: &Client, args: &CheckAr
     );
     if overview.paused {
         findings.add(Mark::Warning, "pause", "new tasks are refused: the contract's owner has paused them");
+    }
+    Ok(())
+}
+
+/// Whether every kind's panels are drawn and filled while the registry still knows the epoch that they are drawn from.
+async fn epochs(findings: &mut Findings, view: &View, overview: &Overview) -> anyhow::Result<()> {
+    let told = format!("{} long", humantime::format_duration(Duration::from_millis(overview.epoch_ms)));
+    let mut wrong = Vec::new();
+    for id in &overview.kinds {
+        let Some(kind) = view.kind(*id).await? else { continue };
+        if let Err(error) = kind.kind.params.fits_epoch(overview.epoch_ms) {
+            wrong.push(format!("kind {id}: {error}"));
+        }
+    }
+    findings.check(wrong.is_empty(), "epochs", told.clone(), format!("{told}; {}", wrong.join("; ")));
+    Ok(())
+}
+
+/// What the contract's owner has announced: whoever does not like it has until then to leave.
+async fn announced(findings: &mut Findings, client: &Client, view: &View) -> anyhow::Result<()> {
+    let session = Session::new(client.clone());
+    for row in Row::all(&session, view).await? {
+        findings.add(
+            Mark::Warning,
+            format!("announced: {}", row.name),
+            format!("{}\nacts {}", row.what, row.when()),
+        );
     }
     Ok(())
 }
@@ -349,7 +398,7 @@ async fn rubric(findings: &mut Findings, view: &View, node: &NodeConfig, kind: K
             return Ok(());
         }
     };
-    let prescribed = view.kind(kind).await?.map_or([0; 32], |kind| kind.params.rubric_hash);
+    let prescribed = view.kind(kind).await?.map_or([0; 32], |kind| kind.kind.params.rubric_hash);
     findings.check(
         prescribed == [0; 32] || own == Some(prescribed),
         what,
@@ -395,7 +444,7 @@ async fn endpoint(
     if let Some(warning) = checked.warning {
         findings.add(Mark::Warning, what.clone(), warning);
     }
-    let probe = endpoint::probe(&checked.endpoint, Some(&client.contract()?.0)).await;
+    let probe = endpoint::probe(&checked.endpoint, Some(&client.network().await?.hash)).await;
     // Before its worker runs nothing answers there: worth knowing, and no reason not to start it.
     let mark = if probe.is_good() { Mark::Good } else { Mark::Warning };
     findings.add(mark, what, format!("{}: {probe}", checked.endpoint));
@@ -448,21 +497,31 @@ async fn registration(
 
     endpoint(findings, client, config, node, &found.info.endpoint).await?;
 
-    let minimum = view.kind(found.node.kind).await?.map_or(0, |kind| kind.params.stake_min);
-    let bonded = found.node.bonded();
+    let params = view.kind(found.node.kind).await?.map(|kind| kind.kind.params).unwrap_or_default();
+    let bonded = found.node.stake.bonded;
+    let placed = found.node.standing.place.class().is_some();
+    // Slashes leave a node in the draws down to a half of the minimum, where it has a place already.
+    let enough = bonded >= params.stake_min || placed;
     findings.check(
-        bonded >= minimum,
+        enough || found.node.status == NodeStatus::Draining,
         what("stake"),
         unit.show(bonded),
         format!(
             "{} is below the kind's minimum of {}: it is not drawn; `poq node stake {} AMOUNT`",
             unit.show(bonded),
-            unit.show(minimum),
+            unit.show(params.stake_min),
             node.id
         ),
     );
     if found.node.status == NodeStatus::Draining {
-        let text = format!("it drains, and is not drawn; `poq node resume {}`", node.id);
+        let why = match found.node.misses >= MISSES_MAX {
+            true => "it missed two duties in a row and drains",
+            false => "it drains",
+        };
+        let text = format!("{why}, and is not drawn; `poq node resume {}`", node.id);
+        findings.add(Mark::Warning, what("status"), text);
+    } else if has_outgrown(&found, &params) {
+        let text = format!("it weighs more than its place counts; `poq node refresh {}`", node.id);
         findings.add(Mark::Warning, what("status"), text);
     }
 

@@ -7,6 +7,7 @@ use crate::cli::exit::Usage;
 use crate::cli::output::Printer;
 use anyhow::Context;
 use poq_chain::signer::{ss58, Keys};
+use poq_chain::types::{epoch_of, Millis};
 use poq_chain::{AccountId32, At, Client, Options};
 use poq_worker::endpoint::{self, Audience, Checked, Endpoint, Probe};
 use std::io::IsTerminal;
@@ -58,6 +59,8 @@ impl Connection {
             same_chain(&client, path, deployment).await?;
         }
         client.code_hash().await?;
+        // That it is of this chain: it would take no commitment that is made for another one.
+        client.network().await?;
         Ok(Session::new(client))
     }
 }
@@ -134,7 +137,14 @@ impl Session {
 
     /// What answers there, for whoever is about to pay for its registration.
     pub(crate) async fn probe(&self, endpoint: &Endpoint) -> anyhow::Result<Probe> {
-        Ok(endpoint::probe(endpoint, Some(&self.client.contract()?.0)).await)
+        Ok(endpoint::probe(endpoint, Some(&self.client.network().await?.hash)).await)
+    }
+
+    /// When the next epoch begins, as block time: what a node's owner does acts from then on.
+    pub(crate) async fn next_epoch(&self) -> anyhow::Result<Millis> {
+        let epoch_ms = self.client.network().await?.epoch_ms;
+        let now = self.client.upcoming().timestamp_ms;
+        Ok(Millis::from(epoch_of(now, epoch_ms)).saturating_add(1).saturating_mul(epoch_ms))
     }
 
     /// An address as this chain writes it.

@@ -1,21 +1,24 @@
 //! `poq deploy`: puts the contract on a chain.
 
-use crate::cli::args::{SendArgs, DEPLOYMENT_FILE};
+use crate::cli::args::{duration, SendArgs, DEPLOYMENT_FILE};
 use crate::cli::connect::Session;
 use crate::cli::deployment::Deployment;
 use crate::cli::exit::Usage;
 use crate::cli::output::pairs;
 use crate::cli::params::{defaults, Plan, DEFAULT_KIND};
-use crate::cli::params_file::ParamsFile;
+use crate::cli::params_file::{check_global, ParamsFile};
 use anyhow::Context;
 use clap::Args;
-use poq_chain::deploy::{address_of, deploy, find_or_deploy, Artifact};
-use poq_chain::types::GlobalParams;
+use poq_chain::deploy::{address_of, deploy, find_or_deploy, Artifact, Setup};
+use poq_chain::types::{GlobalParams, KindParams, Millis};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the repository keeps the built contract.
 const ARTIFACT: &str = "contracts/artifacts/poq.contract";
+/// Where it keeps the built pool contract.
+pub(crate) const POOL_ARTIFACT: &str = "contracts/artifacts/pool.contract";
 
 /// `poq deploy`.
 #[derive(Args, Debug)]
@@ -30,10 +33,12 @@ pub(crate) struct DeployArgs {
     /// given, kind 1 is set with the shipped defaults: questions, scored by the rubric for them.
     #[arg(long, env = "POQ_PARAMS_FILE", hide_env_values = true, value_name = "FILE")]
     params: Option<PathBuf>,
-    /// Sets the defaults for a network that has no auditors: trust follows from agreeing scores instead of opened references,
-    /// and no task waits for an opening.
+    /// Sets the defaults for a network that has no auditors: everybody has full trust for good, and stake alone weighs.
     #[arg(long, env = "POQ_WITHOUT_AUDITORS", hide_env_values = true, conflicts_with = "params")]
     without_auditors: bool,
+    /// How long an epoch is, for good: what node owners do acts in the next one. At least 2 draw_ms + commit_ms of every kind.
+    #[arg(long, env = "POQ_EPOCH", hide_env_values = true, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    epoch: Duration,
     /// Milliseconds from unstaking to withdrawal; overrides the file.
     #[arg(long, env = "POQ_UNBONDING_MS", hide_env_values = true, value_name = "MS")]
     unbonding_ms: Option<u64>,
@@ -56,12 +61,17 @@ pub(crate) struct DeployArgs {
 
 /// The built contract: the file that was named, or the repository's from the current folder upwards.
 pub(crate) fn artifact(named: Option<&Path>) -> anyhow::Result<Artifact> {
+    find_artifact(named, ARTIFACT, "--artifact")
+}
+
+/// A built contract: the file that was named with `flag`, or the repository's from the current folder upwards.
+pub(crate) fn find_artifact(named: Option<&Path>, usual: &str, flag: &str) -> anyhow::Result<Artifact> {
     let path = match named {
         Some(path) => path.to_owned(),
-        None => find_upwards(Path::new(ARTIFACT)).ok_or_else(|| {
+        None => find_upwards(Path::new(usual)).ok_or_else(|| {
             Usage(format!(
-                "the built contract was not found: there is no {ARTIFACT} in this folder or above it; build it with \
-                 scripts/build-contract.sh, or name the file with --artifact"
+                "the built contract was not found: there is no {usual} in this folder or above it; build it with \
+                 scripts/build-contract.sh, or name the file with {flag}"
             ))
         })?,
     };
@@ -91,21 +101,22 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
         Some(file) => file,
         None => defaults(DEFAULT_KIND, !args.without_auditors, unit)?,
     };
-    let mut global = match &file.global {
-        Some(global) => global.params(unit)?,
-        None => GlobalParams::default(),
-    };
+    let mut global = file.global(&GlobalParams::default(), unit)?;
     global.unbonding_ms = args.unbonding_ms.unwrap_or(global.unbonding_ms);
     global.archive_ms = args.archive_ms.unwrap_or(global.archive_ms);
+    let epoch_ms = Millis::try_from(args.epoch.as_millis()).unwrap_or(Millis::MAX);
+    let setup = Setup { epoch_ms, global };
     // Everything that can be wrong with the file is found before anything is paid for.
+    let mut life_ms = 0;
     for kind in file.kinds.keys() {
-        file.kind(*kind, &Default::default(), unit)?;
+        life_ms = file.kind(*kind, &KindParams::default(), epoch_ms, unit)?.life_ms().max(life_ms);
     }
+    check_global(&global, epoch_ms, life_ms)?;
 
     let salt = args.salt.as_bytes();
-    let there = address_of(&desk.account(), artifact.code_hash, global, salt);
-    let reused = args.reuse && desk.session.client.code_hash_of(&there).await?.is_some();
     let chain = desk.session.client.chain();
+    let there = address_of(&desk.account(), chain.genesis_hash, artifact.code_hash, &setup, salt);
+    let reused = args.reuse && desk.session.client.code_hash_of(&there).await?.is_some();
     let mut order = desk.order(if reused {
         format!("set the task kinds of the contract {}", desk.session.address(&there))
     } else {
@@ -115,24 +126,26 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
     order.effect("code", format!("{:?}, {} bytes", artifact.code_hash, artifact.code.len()));
     order.effect("contract", desk.session.address(&there));
     order.effect("contract owner", desk.session.address(&desk.account()));
+    order.effect("epochs", humantime::format_duration(args.epoch).to_string());
     order.effect("task kinds", kinds.join(", "));
     let kinds_only = ParamsFile { global: None, kinds: file.kinds };
     if reused {
         let session = Session::new(desk.session.client.with_contract(there));
-        Plan::new(&session, &kinds_only).await?.add_to(&mut order, unit).await?;
+        Plan::new(&session, &kinds_only).await?.add_to(&mut order, &session).await?;
     } else {
-        order.add_cost(desk.submitter.quote_deploy(&artifact, global, salt).await).await?;
+        order.add_cost(desk.submitter.quote_deploy(&artifact, &setup, salt).await).await?;
         order.note(
-            "the task kinds are set afterwards, in one transaction each, with a fee and a deposit of its own",
+            "the task kinds are set afterwards, in one transaction each, with a fee and a deposit of its own, and act at once; once the \
+             first node is registered every change is announced days before it acts",
         );
     }
     if !order.agreed().await? {
         return Ok(());
     }
     let deployed = if args.reuse {
-        find_or_deploy(&desk.submitter, &artifact, global, salt).await?
+        find_or_deploy(&desk.submitter, &artifact, &setup, salt).await?
     } else {
-        deploy(&desk.submitter, &artifact, global, salt).await?
+        deploy(&desk.submitter, &artifact, &setup, salt).await?
     };
     let session = Session::new(desk.session.client.with_contract(deployed.address));
     let submitter = session.client.submitter(desk.submitter.keys().clone());
@@ -149,7 +162,8 @@ pub(crate) async fn run(args: DeployArgs) -> anyhow::Result<()> {
         block_hash: format!("{:?}", deployed.block.hash),
     };
     deployment.write(&args.out, args.force)?;
-    Plan::new(&session, &kinds_only).await?.send(&submitter).await.with_context(|| {
+    let plan = Plan::new(&session, &kinds_only).await?;
+    plan.send(&session, &submitter).await.with_context(|| {
         format!(
             "the contract is there and {} says where, but its task kinds are not set (`poq params set`)",
             args.out.display()

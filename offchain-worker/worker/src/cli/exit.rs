@@ -1,6 +1,6 @@
 //! What a script is told by the exit status and by `--json`, and what a person is told of an error.
 
-use poq_chain::Class;
+use poq_chain::{Class, ContractError};
 use serde_json::{json, Value};
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -84,13 +84,11 @@ fn verdict_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict
         return Some(Verdict { exit: coded.exit, code: coded.code.into(), details: coded.details.clone() });
     }
     if let Some(chain) = cause.downcast_ref::<poq_chain::Error>() {
-        return plain(exit_of_class(chain.class()), &code_of_chain(chain));
+        return plain(exit_of_chain(chain), &code_of_chain(chain));
     }
     // The worker's errors are transparent: what they wrap is not among the causes.
     match cause.downcast_ref::<poq_worker::Error>() {
-        Some(poq_worker::Error::Chain(chain)) => {
-            return plain(exit_of_class(chain.class()), &code_of_chain(chain))
-        }
+        Some(poq_worker::Error::Chain(chain)) => return plain(exit_of_chain(chain), &code_of_chain(chain)),
         Some(poq_worker::Error::Config(_)) => return plain(Exit::Usage, "configuration"),
         _ => {}
     }
@@ -115,17 +113,30 @@ fn verdict_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict
     }
 }
 
-fn exit_of_class(class: Class) -> Exit {
-    match class {
+fn exit_of_chain(error: &poq_chain::Error) -> Exit {
+    if matches!(error, poq_chain::Error::PoolRejected { .. }) {
+        return Exit::Refused;
+    }
+    match error.class() {
         Class::Transient | Class::Stale => Exit::Unreachable,
         Class::Rejected(_) => Exit::Refused,
         Class::Fatal => Exit::Failure,
     }
 }
 
-/// The name of a chain's error: the contract's where it is one, else the client's.
+/// The name of a chain's error: the contract's or the pool's where it is one, else the client's.
 fn code_of_chain(error: &poq_chain::Error) -> String {
+    if let poq_chain::Error::PoolRejected { error, .. } = error {
+        return match error {
+            poq_chain::pool::Refusal::Pool(reason) => snake(&format!("{reason:?}")),
+            poq_chain::pool::Refusal::Poq(reason) => snake(&format!("{reason:?}")),
+            other => snake(&format!("{other:?}")),
+        };
+    }
     match error.rejection() {
+        // What a task or the registry refuses has a reason of its own.
+        Some(ContractError::Task(refusal)) => snake(&format!("{refusal:?}")),
+        Some(ContractError::Registry(error)) => snake(&format!("{error:?}")),
         Some(error) => snake(&format!("{error:?}")),
         None => snake(&format!("{error:?}")),
     }
@@ -222,6 +233,9 @@ mod tests {
         let rejected =
             poq_chain::Error::Rejected { message: "stake", error: poq_chain::ContractError::TooFewNodes };
         assert_eq!(code(rejected.into()), "too_few_nodes");
+        let early = ContractError::Task(poq_chain::types::Refusal::TooEarly);
+        let refused = poq_chain::Error::Rejected { message: "advance", error: early };
+        assert_eq!(code(refused.into()), "too_early");
         assert_eq!(code(poq_chain::Error::NoContract.into()), "no_contract");
         let unreachable = poq_chain::Error::Unreachable { attempts: "ws://h:1".into() };
         assert_eq!(code(unreachable.into()), "unreachable");

@@ -5,9 +5,11 @@ use crate::cli::args::ReadArgs;
 use crate::cli::exit::Difference;
 use crate::cli::history;
 use crate::cli::output::{pairs, table, time};
+use crate::cli::task::{ending_text, score};
 use clap::Args;
-use poq_chain::explain::{explain_at, Ending, Explanation, Found, NodeLine};
-use poq_chain::types::{Conduct, Score, TaskId};
+use poq_chain::explain::{explain_at, Audited, Explanation, Found, NodeLine};
+use poq_chain::types::{token_f1, Conduct, TaskId};
+use poq_core::units::ONE;
 use serde_json::json;
 
 /// `poq explain`.
@@ -49,15 +51,6 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
     Err(Difference(text).into())
 }
 
-fn ending(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Settled => "settled",
-        Ending::RefundedUndelivered => "refunded: no inference node delivered",
-        Ending::RefundedUndrawn => "refunded: no panel could be drawn in time",
-        Ending::RefundedBelowQuorum => "refunded: two panels in turn were below quorum",
-    }
-}
-
 /// Parts per billion as a number with all its digits.
 fn ratio(ppb: u32) -> String {
     signed(i64::from(ppb))
@@ -66,7 +59,7 @@ fn ratio(ppb: u32) -> String {
 fn signed(ppb: i64) -> String {
     let sign = if ppb < 0 { "-" } else { "" };
     let size = ppb.unsigned_abs();
-    format!("{sign}{}.{:09}", size / 1_000_000_000, size % 1_000_000_000)
+    format!("{sign}{}.{:09}", size / u64::from(ONE), size % u64::from(ONE))
 }
 
 fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
@@ -77,65 +70,76 @@ fn text(explanation: &Explanation, unit: &Unit) -> String {
     let totals = &explanation.totals;
     let head = pairs(&[
         ("task", explanation.task.to_string()),
-        ("outcome", ending(explanation.ending).into()),
+        ("outcome", ending_text(explanation.ending).into()),
         ("in block", format!("{}, {}", explanation.block.number, time(explanation.block.timestamp_ms))),
-        (
-            "kind",
-            or_dash(explanation.kind, |kind| {
-                format!("{kind}, parameters' version {}", or_dash(explanation.version, |v| v.to_string()))
-            }),
-        ),
+        ("kind", format!("{}, parameters' version {}", explanation.kind, explanation.version)),
     ]);
     let mut parts = vec![head];
     if let Some(params) = &explanation.params {
         parts.push(format!(
-            "R = alpha * quality - beta * cost;  R >= 0 pays R/alpha of the slot, R < 0 costs |R|/beta of the stake at risk.\n\
-             aggregation {:?}, merit {:?}, trust {:?}",
+            "R = alpha * quality - beta * cost;  R >= 0 pays R/alpha of the slot, R < 0 costs |R|/beta of the stake at risk, as much as \
+             a missed duty at the most.\naggregation {:?}, merit {:?}, trust {:?}",
             params.aggregation, params.merit, params.trust
         ));
     }
-    if let Some(scores) = scores(explanation) {
-        parts.push(scores);
-    }
-    if !explanation.nodes.is_empty() {
-        parts.push(nodes(&explanation.nodes, unit));
-        parts.extend(evaluators(&explanation.nodes));
-    }
+    parts.push(scores(explanation));
+    parts.push(nodes(&explanation.nodes, unit));
+    parts.extend(evaluators(&explanation.nodes));
+    parts.extend(explanation.audit.as_ref().map(|audit| audited(explanation, audit)));
     parts.push(pairs(&[
         ("fee", unit.show(totals.fee)),
         ("  to nodes", unit.show(totals.paid)),
-        ("  to the treasury", unit.show(totals.protocol_fee)),
-        ("  to the treasury, of a gold task's scores", unit.show(totals.forfeited)),
+        ("  to keepers", unit.show(totals.keepers)),
+        ("  to the treasury", unit.show(totals.treasury)),
+        ("  burned", unit.show(totals.burned)),
         ("  back to the requester", unit.show(totals.refund)),
-        ("slashed, to the treasury", unit.show(totals.slashed)),
+        ("slashed, burned", unit.show(totals.slashed)),
     ]));
     parts.push(checks(explanation));
     parts.join("\n\n")
 }
 
 /// Who scored what.
-fn scores(explanation: &Explanation) -> Option<String> {
-    let (input, recorded) = (explanation.input.as_ref()?, explanation.recorded.as_ref()?);
+fn scores(explanation: &Explanation) -> String {
+    let (input, recorded) = (&explanation.input, &explanation.recorded);
     let role = |role: &'static str| explanation.nodes.iter().filter(move |line| line.role == role);
     let outputs: Vec<u32> = role("inference").map(|line| line.node).collect();
     let mut rows = table(
         std::iter::once("scores by".to_owned()).chain(outputs.iter().map(|node| format!("of node {node}"))),
         &(1..=outputs.len()).collect::<Vec<_>>(),
     );
-    let score =
-        |score: &Score| score.quality().map_or_else(|| "unavailable".into(), |quality| quality.to_string());
-    for (line, evaluator) in role("evaluator").zip(&input.panel) {
+    // Vacant seats have no line.
+    let seats = input.panel.iter().filter(|seat| seat.conduct != Conduct::Vacant);
+    for (line, evaluator) in role("evaluator").zip(seats) {
+        let all = |text: &str| vec![text.to_owned(); outputs.len()];
         let scores: Vec<String> = match &evaluator.conduct {
-            Conduct::Missed => vec!["did not commit".into(); outputs.len()],
-            Conduct::Unrevealed => vec!["did not reveal".into(); outputs.len()],
-            Conduct::Revealed(scores) => scores.iter().map(score).collect(),
+            Conduct::Vacant => all("vacant"),
+            Conduct::Missed => all("did not commit"),
+            Conduct::Waited => all("too few committed"),
+            Conduct::Unrevealed => all("did not reveal"),
+            Conduct::Revealed(scores) => scores.iter().map(|given| score(*given)).collect(),
         };
         rows.add_row(std::iter::once(format!("node {}", line.node)).chain(scores));
     }
     let consensus =
         recorded.outputs.iter().map(|output| or_dash(output.quality, |quality| quality.to_string()));
     rows.add_row(std::iter::once("consensus".to_owned()).chain(consensus));
-    Some(rows.to_string())
+    rows.to_string()
+}
+
+/// The opened reference, and what the outputs are worth against it.
+fn audited(explanation: &Explanation, audit: &Audited) -> String {
+    let opening = &audit.opening;
+    let outputs = explanation.nodes.iter().filter(|line| line.role == "inference");
+    let mut lines = vec![
+        ("reference".to_owned(), String::from_utf8_lossy(&opening.reference).into_owned()),
+        ("opened in block".to_owned(), format!("{}, by {}", audit.block.number, audit.auditor)),
+    ];
+    for (line, output) in outputs.zip(&opening.outputs) {
+        let truth = output.as_ref().map(|output| token_f1(&opening.reference, output).to_string());
+        lines.push((format!("token F1 of node {}", line.node), truth.unwrap_or_else(|| "-".into())));
+    }
+    pairs(&lines)
 }
 
 /// Every number of every reward.

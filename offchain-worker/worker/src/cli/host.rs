@@ -24,9 +24,9 @@ pub(crate) struct Host {
 impl Host {
     /// Listens at `listen` and serves what [`Host::put`] puts there to those who need it for a task of the contract.
     pub(crate) async fn start(client: Client, listen: SocketAddr) -> anyhow::Result<Host> {
-        let contract = client.contract()?;
+        let network = client.network().await?;
         let store = BlobStore::memory();
-        let config = ServerConfig::new(contract.0, listen);
+        let config = ServerConfig::new(network.hash, listen);
         let server = BlobServer::bind(config, store.clone(), Arc::new(Concerned { client }))
             .await
             .with_context(|| format!("cannot serve the input at {listen}"))?;
@@ -79,7 +79,7 @@ struct Concerned {
 impl Access for Concerned {
     async fn decide(&self, request: &AccessRequest) -> Result<Decision, AccessError> {
         let Resource::Blob(blob) = &request.resource else {
-            // Outputs and reports are served by the nodes.
+            // Openings, outputs, reveals and reports are served by the nodes.
             return Ok(Decision::NotFound);
         };
         let view = self.client.view().await.map_err(AccessError::new)?;

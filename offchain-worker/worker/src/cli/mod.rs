@@ -6,6 +6,7 @@ mod amount;
 mod args;
 mod audit;
 mod balance;
+mod change;
 mod check;
 mod claim;
 mod completions;
@@ -27,6 +28,7 @@ mod output;
 mod owner;
 mod params;
 mod params_file;
+mod pool;
 mod rubric;
 mod signal;
 mod task;
@@ -46,6 +48,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Deploy(args) => deploy::run(args).await,
         Command::Node(command) => node::run(command).await,
+        Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Task(command) => task::run(command).await,
         Command::Audit(command) => audit::run(command).await,

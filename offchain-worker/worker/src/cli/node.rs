@@ -1,6 +1,6 @@
 //! `poq node`: registering, staking, changing and showing nodes.
 
-use crate::cli::amount::Amount;
+use crate::cli::amount::{Amount, Unit};
 use crate::cli::args::{hash, ReadArgs, SendArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::exit::{Refused, Usage};
@@ -10,8 +10,13 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use poq_chain::json::ToJson;
 use poq_chain::stake::Unstake;
-use poq_chain::types::{Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Registration, Role};
+use poq_chain::types::{
+    epoch_of, KindParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Ratio, Registration, Role,
+    Tranche, MAX_BATCH,
+};
 use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
+use poq_core::params::MISSES_MAX;
+use poq_core::registry::class_of;
 use poq_inference::Manifest;
 use poq_worker::endpoint::Checked;
 use serde_json::{json, Value};
@@ -21,17 +26,19 @@ use serde_json::{json, Value};
 pub(crate) enum NodeCommand {
     /// Registers a node; the key's account becomes the node's owner.
     Register(RegisterArgs),
-    /// Adds stake to a node of the key's account.
+    /// Adds stake to a node of the key's account; it counts from the next epoch on.
     Stake(NodeAmountArgs),
     /// Starts to take stake out of a node; it can be withdrawn when the unbonding period is over. What is on its way out already
-    /// then waits anew.
+    /// does not wait for it.
     Unstake(UnstakeArgs),
     /// Withdraws stake whose unbonding period is over, to the node's owner.
     Withdraw(NodeKeyArgs),
-    /// Stops a node from being drawn; it finishes what it has.
+    /// Stops a node from being drawn from the next epoch on; it finishes what it has.
     Drain(NodeKeyArgs),
-    /// Lets a drained node be drawn again.
+    /// Lets a node be drawn again from the next epoch on that its owner drained, or that missed two duties in a row.
     Resume(NodeKeyArgs),
+    /// Gives nodes the place in the draws that their present stake and trust earn. Anybody may.
+    Refresh(RefreshArgs),
     /// Removes a node that has no stake, duties or rewards left.
     Deregister(NodeKeyArgs),
     /// Changes a node's operator, payee, endpoint or price.
@@ -105,7 +112,7 @@ pub(crate) struct UnstakeArgs {
     /// The amount: 1.5 in the chain's unit, or 1500u in the smallest one.
     #[arg(required_unless_present = "all")]
     amount: Option<Amount>,
-    /// Takes out all of the free stake.
+    /// Takes out all that is bonded.
     #[arg(long, conflicts_with = "amount")]
     all: bool,
     #[command(flatten)]
@@ -117,6 +124,15 @@ pub(crate) struct UnstakeArgs {
 pub(crate) struct NodeKeyArgs {
     /// The node's number.
     node: NodeId,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
+/// `poq node refresh`.
+#[derive(Args, Debug)]
+pub(crate) struct RefreshArgs {
+    /// The nodes' numbers; where none is given, every node that weighs more than its place counts.
+    nodes: Vec<NodeId>,
     #[command(flatten)]
     send: SendArgs,
 }
@@ -146,7 +162,7 @@ pub(crate) struct NodeChangeArgs {
     /// The URL under which the node's worker serves its blobs from now on.
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
-    /// What the node asks per task from the next draw on.
+    /// What the node asks per task from the next assignment on.
     #[arg(long, value_name = "AMOUNT")]
     price: Option<Amount>,
 }
@@ -184,9 +200,12 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<()> {
         NodeCommand::Unstake(args) => unstake(args).await,
         NodeCommand::Withdraw(args) => withdraw(args).await,
         NodeCommand::Drain(args) => {
-            change(args, messages::drain, "drain", "is drawn no more once its open duties are done").await
+            change(args, messages::drain, "drain", "is drawn no more from the next epoch on").await
         }
-        NodeCommand::Resume(args) => change(args, messages::resume, "resume", "is drawn again").await,
+        NodeCommand::Resume(args) => {
+            change(args, messages::resume, "resume", "is drawn again from the next epoch on").await
+        }
+        NodeCommand::Refresh(args) => refresh(args).await,
         NodeCommand::Deregister(args) => change(args, messages::deregister, "remove", "is gone").await,
         NodeCommand::Configure(args) => configure(args).await,
         NodeCommand::Show(args) => show(args).await,
@@ -202,7 +221,8 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn role_of(role: RoleArg) -> Role {
+/// The role of an argument.
+pub(crate) fn role_of(role: RoleArg) -> Role {
     match role {
         RoleArg::Inference => Role::Inference,
         RoleArg::Evaluator => Role::Evaluator,
@@ -210,7 +230,7 @@ fn role_of(role: RoleArg) -> Role {
 }
 
 /// The digest of a model of the manifest that the worker goes by.
-fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
+pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
     let manifest = Manifest::builtin();
     let entry = manifest
         .get(model)
@@ -235,7 +255,7 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     let kind = view.kind(args.kind).await?.ok_or_else(|| {
         Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
     })?;
-    let minimum = kind.params.stake_min;
+    let minimum = kind.kind.params.stake_min;
     let role = role_of(args.role);
     let Checked { endpoint, warning } = session.endpoint("--endpoint", &args.endpoint)?;
     let probe = session.probe(&endpoint).await?;
@@ -276,7 +296,10 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     let advice = if stake < minimum {
         format!("It is not drawn before it has {}: `poq node stake {node} AMOUNT`.", unit.show(minimum))
     } else {
-        "It can be drawn from now on: run its worker (`poq worker run`).".into()
+        format!(
+            "It can be named by requests from now on, and is drawn from the next epoch on ({}): run its worker (`poq worker run`).",
+            time(session.next_epoch().await?)
+        )
     };
     // A worker that is not started yet is no mistake, and one that cannot be reached is: both look like this.
     if !probe.is_good() {
@@ -307,11 +330,10 @@ async fn stake(args: NodeAmountArgs) -> anyhow::Result<()> {
         return Err(Refused(text).into());
     }
     let mut order = desk.order(format!("stake {} on node {}", session.unit.show(amount), args.node));
-    let then = view.node.bonded().saturating_add(amount);
-    order.effect(
-        "its stake",
-        format!("{} now, {} then", session.unit.show(view.node.bonded()), session.unit.show(then)),
-    );
+    let bonded = view.node.stake.bonded;
+    let then = bonded.saturating_add(amount);
+    order.effect("its stake", format!("{} now, {} then", session.unit.show(bonded), session.unit.show(then)));
+    order.effect("counts", format!("from the next epoch on ({})", time(session.next_epoch().await?)));
     let Some(receipt) = desk.send(order, messages::stake(args.node, amount)).await? else { return Ok(()) };
     let text = format!("node {} has {} more stake", args.node, session.unit.show(amount));
     desk.done(&receipt, json!({ "node": args.node, "amount": amount.to_string() }), text)
@@ -322,44 +344,56 @@ async fn unstake(args: UnstakeArgs) -> anyhow::Result<()> {
     let session = &desk.session;
     let unit = &session.unit;
     let view = node_of(session, args.node).await?;
+    let bonded = view.node.stake.bonded;
     let amount = match &args.amount {
         Some(amount) => session.raw(amount)?,
-        None => view.node.free,
+        None => bonded,
     };
     let global = session.client.view().await?.global_params().await?;
-    let effect = Unstake::of(&view, &global, amount, session.client.upcoming().timestamp_ms);
     let mut order = desk.order(format!("take {} of stake out of node {}", unit.show(amount), args.node));
     order.effect(
-        "free stake",
-        format!(
-            "{} now, {} then",
-            unit.show(view.node.free),
-            unit.show(view.node.free.saturating_sub(amount))
-        ),
+        "its stake",
+        format!("{} now, {} then", unit.show(bonded), unit.show(bonded.saturating_sub(amount))),
     );
-    order.effect("withdrawable", format!("about {}", time(effect.unbonds_at)));
-    let waits = effect.warning(|amount| unit.show(amount), time);
-    if let Some(waits) = &waits {
-        order.note(waits);
+    // What cannot be taken out the contract refuses, with its reason.
+    if let Ok(effect) = Unstake::of(&view, &global, amount, session.client.upcoming().timestamp_ms) {
+        order.effect("on its way out then", tranches(&effect.tranches, unit));
+        if effect.withdrawable > 0 {
+            order.note(format!(
+                "{} can be withdrawn already: `poq node withdraw {}`",
+                unit.show(effect.withdrawable),
+                args.node
+            ));
+        }
+        order.note("until then tasks that are drawn meanwhile can put it at risk");
     }
     let Some(receipt) = desk.send(order, messages::unstake(args.node, amount)).await? else { return Ok(()) };
-    let node = node_of(session, args.node).await?.node;
-    let again = if waits.is_some() { " (with what was on its way out before)" } else { "" };
+    let stake = node_of(session, args.node).await?.node.stake;
     let text = format!(
-        "{} of node {} is on its way out; withdraw {}{again} with `poq node withdraw {}` after {}",
+        "{} of node {} is on its way out: withdraw it with `poq node withdraw {}` from {} on",
         unit.show(amount),
         args.node,
-        unit.show(node.unbonding),
         args.node,
-        time(node.unbonds_at)
+        time(receipt.value)
     );
     let value = json!({
         "node": args.node,
         "amount": amount.to_string(),
-        "unbonding": node.unbonding.to_string(),
-        "unbonds_at": node.unbonds_at,
+        "until": receipt.value,
+        "unbonding": stake.unbonding().to_string(),
     });
     desk.done(&receipt, value, text)
+}
+
+/// Amounts on their way out, each with its time.
+fn tranches(tranches: &[Tranche], unit: &Unit) -> String {
+    let mut ahead: Vec<&Tranche> = tranches.iter().filter(|tranche| tranche.amount > 0).collect();
+    ahead.sort_by_key(|tranche| tranche.until);
+    let line = |tranche: &&Tranche| format!("{} from {} on", unit.show(tranche.amount), time(tranche.until));
+    match ahead.as_slice() {
+        [] => "nothing".into(),
+        ahead => ahead.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
 }
 
 async fn withdraw(args: NodeKeyArgs) -> anyhow::Result<()> {
@@ -367,30 +401,84 @@ async fn withdraw(args: NodeKeyArgs) -> anyhow::Result<()> {
     let session = &desk.session;
     let unit = &session.unit;
     let node = node_of(session, args.node).await?.node;
+    let now = session.client.upcoming().timestamp_ms.max(session.client.best().await?.timestamp_ms);
+    let ready = node.stake.withdrawable(now);
+    let waiting = || {
+        Refused(format!(
+            "the unbonding period of the stake of node {} is not over yet:\n{}",
+            args.node,
+            tranches(&node.stake.tranches, unit)
+        ))
+    };
     // Told before anything is paid for: the chain itself would only say so in a block.
-    if node.unbonding > 0 && to_account32(&node.owner) == desk.account() {
-        let now = session.client.upcoming().timestamp_ms.max(session.client.best().await?.timestamp_ms);
-        if node.unbonds_at > now {
-            let text = format!(
-                "the unbonding period of {} of node {} is over at {}, not yet",
-                unit.show(node.unbonding),
-                args.node,
-                time(node.unbonds_at)
-            );
-            return Err(Refused(text).into());
-        }
+    if ready == 0 && node.stake.unbonding() > 0 && to_account32(&node.owner) == desk.account() {
+        return Err(waiting().into());
     }
     let mut order = desk.order(format!("withdraw the unbonded stake of node {}", args.node));
     order.effect(
         "to the owner",
-        format!("{} to {}", unit.show(node.unbonding), session.address(&to_account32(&node.owner))),
+        format!("{} to {}", unit.show(ready), session.address(&to_account32(&node.owner))),
     );
-    let Some(receipt) = desk.send(order, messages::withdraw_unbonded(args.node)).await? else {
+    let sent = desk.send(order, messages::withdraw_unbonded(args.node)).await;
+    // The chain's clock may be behind this machine's.
+    let early = |error: &anyhow::Error| {
+        let refused = error.downcast_ref::<poq_chain::Error>().and_then(poq_chain::Error::rejection);
+        refused == Some(poq_chain::ContractError::StillUnbonding)
+    };
+    let Some(receipt) = sent.map_err(|error| if early(&error) { waiting().into() } else { error })? else {
         return Ok(());
     };
     let amount = receipt.value;
     let text = format!("{} of node {}'s stake went to its owner", unit.show(amount), args.node);
     desk.done(&receipt, json!({ "node": args.node, "amount": amount.to_string() }), text)
+}
+
+/// Whether a node weighs more than the place that it has in the draws counts: a refresh gives it the place that it has earned. (What
+/// weighs less than its place's bound is drawn by its exact weight.)
+pub(crate) fn has_outgrown(view: &NodeView, params: &KindParams) -> bool {
+    let node = &view.node;
+    match node.standing.place.class() {
+        // Who has a place keeps one down to a half of the minimum; who has none needs all of it.
+        Some(place) => class_of(node.settled_weight(params)).is_some_and(|earned| earned < place),
+        None => class_of(node.weight(params)).is_some(),
+    }
+}
+
+async fn refresh(args: RefreshArgs) -> anyhow::Result<()> {
+    let desk = args.send.contract().await?;
+    let nodes = if args.nodes.is_empty() {
+        let view = desk.session.client.view().await?;
+        let mut kinds = std::collections::BTreeMap::new();
+        for kind in view.kinds().await? {
+            kinds.extend(view.kind(kind).await?.map(|view| (kind, view.kind.params)));
+        }
+        let mut all = view.all_nodes().await?;
+        all.retain(|view| kinds.get(&view.node.kind).is_some_and(|params| has_outgrown(view, params)));
+        all.into_iter().map(|view| view.id).collect()
+    } else {
+        args.nodes
+    };
+    let batches: Vec<_> = nodes.chunks(MAX_BATCH).map(|batch| messages::refresh(batch.to_vec())).collect();
+    let list = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !batches.is_empty() {
+        let mut order = desk.order(format!("give nodes the place that they have earned: {list}"));
+        for message in &batches {
+            order.add(message).await?;
+        }
+        if !order.agreed().await? {
+            return Ok(());
+        }
+    }
+    for message in batches {
+        desk.submitter.send(message).await?;
+    }
+    desk.printer.print(
+        || json!({ "refreshed": nodes }),
+        || match nodes.is_empty() {
+            true => "no node weighs more than its place counts".into(),
+            false => format!("refreshed, from the next epoch on: {list}"),
+        },
+    )
 }
 
 async fn change(
@@ -461,55 +549,74 @@ async fn show(args: NodeShowArgs) -> anyhow::Result<()> {
     let session = args.read.contract().await?;
     let view = node_of(&session, args.node).await?;
     let now = session.client.best().await?.timestamp_ms;
-    args.read.printer().print(|| view.to_json(), || text(&session, &view, now))
+    let epoch_ms = session.client.network().await?.epoch_ms;
+    let kind = session.client.view().await?.kind(view.node.kind).await?;
+    let outgrown = kind.is_some_and(|kind| has_outgrown(&view, &kind.kind.params));
+    args.read.printer().print(|| view.to_json(), || text(&session, &view, outgrown, now, epoch_ms))
 }
 
-fn text(session: &Session, view: &NodeView, now: Millis) -> String {
+fn text(session: &Session, view: &NodeView, outgrown: bool, now: Millis, epoch_ms: Millis) -> String {
     let unit = &session.unit;
     let node = &view.node;
     let address = |account| session.address(&to_account32(account));
-    let unbonding = match node.unbonding {
-        0 => unit.show(0),
-        amount if node.unbonds_at <= now => format!("{}, can be withdrawn", unit.show(amount)),
-        amount => format!("{}, until {}", unit.show(amount), time(node.unbonds_at)),
+    let stake = &node.stake;
+    let record = &node.record;
+    let mean = Ratio::from_fraction(record.earned, record.burned);
+    let refresh = match outgrown {
+        true => format!("; weighs more than its place counts: `poq node refresh {}`", view.id),
+        false => String::new(),
     };
     let open: Vec<String> = node.open.iter().filter(|task| **task != 0).map(ToString::to_string).collect();
     pairs(&[
         ("node", view.id.to_string()),
         ("role", role_name(node.role).into()),
         ("kind", node.kind.to_string()),
-        ("status", status(view)),
+        ("status", format!("{}{refresh}", status(view, now, epoch_ms))),
         ("model", format!("{} (0x{})", view.info.model, hex::encode(node.model_digest))),
         ("endpoint", view.info.endpoint.clone()),
         ("price", unit.show(node.price)),
         ("node owner", address(&node.owner)),
         ("operator", address(&node.operator)),
         ("payee", address(&node.payee)),
-        ("free stake", unit.show(node.free)),
-        ("locked stake", unit.show(node.locked)),
-        ("unbonding", unbonding),
+        ("stake", unit.show(stake.bonded)),
+        ("on its way out", tranches(&stake.tranches, unit)),
+        ("withdrawable", unit.show(stake.withdrawable(now))),
+        ("at risk", format!("{} in open tasks", unit.show(stake.locked))),
         ("rewards", format!("{}, claimable", unit.show(node.claimable))),
         ("withdrawn", unit.show(node.withdrawn)),
         ("slashed", unit.show(node.slashed)),
         ("trust", node.trust.to_string()),
-        ("settled tasks", node.settled.to_string()),
+        ("tasks", record.tasks.to_string()),
+        (
+            "mean quality",
+            if record.burned == 0 { "-".into() } else { format!("{mean}, weighed by what its tasks burned") },
+        ),
+        ("missed in a row", node.misses.to_string()),
         ("open tasks", if open.is_empty() { "none".into() } else { open.join(", ") }),
         ("registered", time(view.info.registered_at)),
     ])
 }
 
 /// What a node is doing, and why it is not drawn where it is not.
-fn status(view: &NodeView) -> String {
-    match (view.node.status, view.node.place.class()) {
+fn status(view: &NodeView, now: Millis, epoch_ms: Millis) -> String {
+    let node = &view.node;
+    let drawn_now = node.standing.weight.at(epoch_of(now, epoch_ms)).is_some_and(|w| *w > Ratio::ZERO);
+    match (node.status, node.standing.place.class()) {
+        (NodeStatus::Draining, _) if node.misses >= MISSES_MAX => {
+            "draining: it missed two duties in a row, and is drawn no more until its owner resumes it".into()
+        }
         (NodeStatus::Draining, _) => "draining: drawn no more".into(),
         (NodeStatus::Active, None) => "not drawn: its stake is below the kind's minimum".into(),
+        (NodeStatus::Active, Some(_)) if !drawn_now => "active from the next epoch on".into(),
         (NodeStatus::Active, Some(_)) => "active".into(),
     }
 }
 
 async fn list(args: NodeListArgs) -> anyhow::Result<()> {
     let session = args.read.contract().await?;
-    let mut nodes = session.client.view().await?.all_nodes().await?;
+    let view = session.client.view().await?;
+    let (now, epoch_ms) = (view.block().timestamp_ms, session.client.network().await?.epoch_ms);
+    let mut nodes = view.all_nodes().await?;
     let account = args.account.as_ref().map(|who| who.account(None)).transpose()?;
     nodes.retain(|view| {
         let node = &view.node;
@@ -545,10 +652,10 @@ async fn list(args: NodeListArgs) -> anyhow::Result<()> {
                     role_name(node.role).into(),
                     node.kind.to_string(),
                     view.info.model.clone(),
-                    status(view),
-                    session.unit.number(node.bonded()),
-                    format!("{:.3}", f64::from(node.trust.ppb()) / 1e9),
-                    node.settled.to_string(),
+                    status(view, now, epoch_ms),
+                    session.unit.number(node.stake.bonded),
+                    format!("{:.3}", node.trust.to_f64()),
+                    node.record.tasks.to_string(),
                     session.unit.number(node.claimable),
                     session.address(&to_account32(&node.owner)),
                 ]);

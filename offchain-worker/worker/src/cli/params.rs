@@ -2,14 +2,15 @@
 
 use crate::cli::amount::Unit;
 use crate::cli::args::{ReadArgs, SendArgs};
+use crate::cli::change::{acts, later, name, Row};
 use crate::cli::connect::Session;
 use crate::cli::exit::Refused;
 use crate::cli::order::Order;
 use crate::cli::output::write_out;
-use crate::cli::params_file::{GlobalFile, KindFile, ParamsFile};
+use crate::cli::params_file::{check_global, GlobalFile, KindFile, ParamsFile};
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use poq_chain::types::{GlobalParams, KindId, KindParams};
+use poq_chain::types::{Change, GlobalParams, KindId, KindParams, Lever, Millis};
 use poq_chain::{messages, Submitter};
 use poq_inference::quality::Rubric;
 use poq_inference::TaskKind;
@@ -23,9 +24,10 @@ pub(crate) const DEFAULT_KIND: KindId = 1;
 /// `poq params …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ParamsCommand {
-    /// Writes parameters as a file that `poq params set` and `poq deploy` read.
+    /// Writes parameters as a file that `poq params set` and `poq deploy` read, with what is announced as comments.
     Show(ParamsShowArgs),
-    /// Sets global parameters and task kinds from a file; running tasks keep theirs. Only the contract's owner may.
+    /// Announces global parameters and task kinds from a file; running tasks keep theirs. What is configured before the first node
+    /// registers, and a new kind, acts at once. Only the contract's owner may.
     Set(ParamsSetArgs),
 }
 
@@ -93,19 +95,20 @@ async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
         None => {
             let overview = view.overview().await?;
             file.global = Some(GlobalFile::of(&overview.global, &session.unit));
+            writeln!(notes, "# epochs of {} ms, for good", overview.epoch_ms)?;
             overview.kinds
         }
     };
-    for kind in kinds {
+    for kind in &kinds {
         let missing = || Refused(format!("there is no task kind {kind}; `poq params show` lists them"));
-        let newest = view.kind(kind).await?.ok_or_else(missing)?;
+        let newest = view.kind(*kind).await?.ok_or_else(missing)?.kind;
         let (version, params) = match args.version {
             Some(version) => {
                 let missing =
                     || Refused(format!("task kind {kind} has no version {version} of its parameters"));
-                (version, view.params(kind, version).await?.ok_or_else(missing)?)
+                (version, view.params(*kind, version).await?.ok_or_else(missing)?)
             }
-            None => (newest.kind.version, newest.params),
+            None => (newest.version, newest.params),
         };
         let panel = params.panel_min;
         let fee = params.fee_min(1, panel).map_or_else(|| "none".into(), |fee| session.unit.show(fee));
@@ -113,7 +116,20 @@ async fn show(args: ParamsShowArgs) -> anyhow::Result<()> {
             notes,
             "# kind {kind}, version {version}; smallest fee for one answer and {panel} evaluators: {fee}"
         )?;
-        file.kinds.insert(kind, KindFile::of(&params, &session.unit));
+        file.kinds.insert(*kind, KindFile::of(&params, &session.unit));
+    }
+    for row in Row::all(&session, &view).await? {
+        let concerned = match row.pending.change.lever() {
+            Lever::Kind(kind) => args.kind.is_none_or(|shown| shown == kind),
+            Lever::Global => args.kind.is_none(),
+            Lever::Appoint(_) | Lever::SlashAuditor(_) | Lever::Code => false,
+        };
+        if concerned {
+            writeln!(notes, "# announced: {}, acts {}", row.name, row.when())?;
+            for line in row.what.lines() {
+                writeln!(notes, "#   {line}")?;
+            }
+        }
     }
     print(&file, json, &notes)
 }
@@ -128,122 +144,140 @@ fn print(file: &ParamsFile, json: bool, notes: &str) -> anyhow::Result<()> {
     write_out(&format!("{header}{notes}\n{}", file.toml()?))
 }
 
+/// One change of a file.
+struct Planned {
+    change: Change,
+    /// Every value that differs, as a line.
+    changes: Vec<String>,
+}
+
 /// What a file changes on chain.
-pub(crate) struct Plan {
-    /// The new global parameters, where they differ from the present ones.
-    global: Option<GlobalParams>,
-    /// New parameters per kind, where they differ, with the values that do.
-    kinds: Vec<(KindId, KindParams, Vec<String>)>,
+pub(crate) struct Plan(Vec<Planned>);
+
+/// A change of a file that has been sent.
+pub(crate) struct Sent {
+    name: String,
+    changes: Vec<String>,
+    /// From when it can be enacted; `None` where it has acted.
+    later: Option<Millis>,
+    /// The kind's version, where it has acted.
+    version: Option<(KindId, u32)>,
 }
 
 impl Plan {
     /// Compares the file with the chain. Nothing is sent.
     pub(crate) async fn new(session: &Session, file: &ParamsFile) -> anyhow::Result<Plan> {
         let view = session.client.view().await?;
-        let global = file.global.as_ref().map(|global| global.params(&session.unit)).transpose()?;
-        let global = match global {
-            Some(new) if view.global_params().await? != new => Some(new),
-            _ => None,
-        };
-        let mut kinds = Vec::new();
+        let overview = view.overview().await?;
+        let unit = &session.unit;
+        let mut planned = Vec::new();
+        let mut life_ms = 0;
+        for kind in &overview.kinds {
+            life_ms = view.kind(*kind).await?.map_or(0, |view| view.kind.params.life_ms()).max(life_ms);
+        }
         for kind in file.kinds.keys() {
-            let present = view.kind(*kind).await?.map(|view| view.params);
+            let present = view.kind(*kind).await?.map(|view| view.kind.params);
             let base = present.clone().unwrap_or_default();
-            let new = file.kind(*kind, &base, &session.unit)?;
-            if present.as_ref() != Some(&new) {
-                let changes = match present {
-                    Some(present) => {
-                        KindFile::of(&present, &session.unit).changes(&KindFile::of(&new, &session.unit))
-                    }
-                    None => vec!["a new kind".into()],
-                };
-                kinds.push((*kind, new, changes));
+            let new = file.kind(*kind, &base, overview.epoch_ms, unit)?;
+            life_ms = life_ms.max(new.life_ms());
+            if present.as_ref() == Some(&new) {
+                continue;
             }
-        }
-        Ok(Plan { global, kinds })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.global.is_none() && self.kinds.is_empty()
-    }
-
-    /// What it does and costs.
-    pub(crate) async fn add_to(&self, order: &mut Order<'_>, unit: &Unit) -> anyhow::Result<()> {
-        for (kind, params, changes) in &self.kinds {
-            order
-                .add(&messages::set_kind(*kind, params.clone()))
-                .await
+            // What holds now decides: other global parameters act later, if ever.
+            check_global(&overview.global, overview.epoch_ms, life_ms)
                 .with_context(|| format!("kind {kind}"))?;
-            order.effect(format!("kind {kind}"), changes.join("\n"));
+            let changes = match present {
+                Some(present) => KindFile::of(&present, unit).changes(&KindFile::of(&new, unit)),
+                None => vec!["a new kind".into()],
+            };
+            planned.push(Planned { change: Change::Kind(*kind, new), changes });
         }
-        if let Some(global) = self.global {
-            order.add(&messages::set_global(global)).await.context("global")?;
-            order.effect("global", describe(&global, unit));
+        let global = file.global(&overview.global, unit)?;
+        if global != overview.global {
+            check_global(&global, overview.epoch_ms, life_ms)?;
+            let changes = GlobalFile::of(&overview.global, unit).changes(&GlobalFile::of(&global, unit));
+            planned.push(Planned { change: Change::Global(global), changes });
+        }
+        Ok(Plan(planned))
+    }
+
+    /// What it does and costs, and from when it acts.
+    pub(crate) async fn add_to(&self, order: &mut Order<'_>, session: &Session) -> anyhow::Result<()> {
+        for Planned { change, changes } in &self.0 {
+            let name = name(session, &change.lever());
+            let acts_at =
+                order.add(&messages::propose(change.clone())).await.with_context(|| name.clone())?;
+            // By the chain's clock, which the answer is by: this machine's may be ahead of it.
+            let now = session.client.best().await?.timestamp_ms;
+            let acts =
+                acts_at.map_or_else(String::new, |at| format!("\nacts {}", acts(&name, later(at, now))));
+            order.effect(name, format!("{}{acts}", changes.join("\n")));
         }
         Ok(())
     }
 
-    /// Sends it: the kinds first, so that a file that the contract refuses leaves the global parameters alone. Returns the
-    /// new versions.
-    pub(crate) async fn send(&self, submitter: &Submitter) -> anyhow::Result<Vec<(KindId, u32)>> {
-        let mut versions = Vec::new();
-        for (kind, params, _) in &self.kinds {
-            let receipt = submitter.send(messages::set_kind(*kind, params.clone())).await;
-            versions.push((*kind, receipt.with_context(|| format!("kind {kind}"))?.value));
+    /// Sends it: the kinds first, so that a file that the contract refuses leaves the global parameters alone.
+    pub(crate) async fn send(self, session: &Session, submitter: &Submitter) -> anyhow::Result<Vec<Sent>> {
+        let mut sent = Vec::new();
+        for Planned { change, changes } in self.0 {
+            let lever = change.lever();
+            let name = name(session, &lever);
+            let receipt = submitter.send(messages::propose(change)).await.with_context(|| name.clone())?;
+            let later = later(receipt.value, receipt.block.timestamp_ms);
+            let version = match (lever, later) {
+                (Lever::Kind(kind), None) => {
+                    let found = session.client.view_at(receipt.block).await?.kind(kind).await?;
+                    found.map(|view| (kind, view.kind.version))
+                }
+                _ => None,
+            };
+            sent.push(Sent { name, changes, later, version });
         }
-        if let Some(global) = self.global {
-            submitter.send(messages::set_global(global)).await.context("global")?;
-        }
-        Ok(versions)
+        Ok(sent)
     }
 }
 
-fn describe(global: &GlobalParams, unit: &Unit) -> String {
-    format!(
-        "unbonding_ms = {}, archive_ms = {}, audit_bond = {}",
-        global.unbonding_ms,
-        global.archive_ms,
-        unit.show(global.audit_bond)
-    )
+impl Sent {
+    fn text(&self) -> String {
+        let what = match (self.version, self.later) {
+            (Some((kind, version)), _) => format!("kind {kind} now at version {version}"),
+            (None, None) => format!("{} set", self.name),
+            (None, later) => format!("{} announced, acts {}", self.name, acts(&self.name, later)),
+        };
+        format!("{what}:\n  {}", self.changes.join("\n  "))
+    }
 }
 
 async fn set(args: ParamsSetArgs) -> anyhow::Result<()> {
     let file = ParamsFile::read(&args.file)?;
     let desk = args.send.contract().await?;
-    let unit = &desk.session.unit;
     let plan = Plan::new(&desk.session, &file).await?;
-    if !plan.is_empty() {
+    if !plan.0.is_empty() {
         let mut order = desk.order(format!("set the parameters of {}", args.file.display()));
-        plan.add_to(&mut order, unit).await?;
+        plan.add_to(&mut order, &desk.session).await?;
         if !order.agreed().await? {
             return Ok(());
         }
     }
-    let versions = plan.send(&desk.submitter).await?;
+    let sent = plan.send(&desk.session, &desk.submitter).await?;
     desk.printer.print(
         || {
-            let kinds: Vec<_> = plan
-                .kinds
+            let changes: Vec<_> = sent
                 .iter()
-                .map(|(kind, _, changes)| {
-                    let version = versions.iter().find(|(k, _)| k == kind).map(|(_, version)| version);
-                    json!({ "kind": kind, "version": version, "changes": changes })
+                .map(|sent| {
+                    json!({
+                        "name": sent.name,
+                        "changes": sent.changes,
+                        "acts_at": sent.later,
+                        "version": sent.version.map(|(_, version)| version),
+                    })
                 })
                 .collect();
-            json!({ "global": plan.global.is_some(), "kinds": kinds })
+            json!({ "changes": changes })
         },
-        || {
-            let mut lines = Vec::new();
-            for ((kind, _, changes), (_, version)) in plan.kinds.iter().zip(&versions) {
-                lines.push(format!("kind {kind} now at version {version}:\n  {}", changes.join("\n  ")));
-            }
-            if let Some(global) = plan.global {
-                lines.push(format!("global parameters are {}", describe(&global, unit)));
-            }
-            if lines.is_empty() {
-                lines.push("nothing differs from what is on chain".into());
-            }
-            lines.join("\n")
+        || match sent.as_slice() {
+            [] => "nothing differs from what is on chain".into(),
+            sent => sent.iter().map(Sent::text).collect::<Vec<_>>().join("\n"),
         },
     )
 }

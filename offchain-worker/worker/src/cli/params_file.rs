@@ -18,6 +18,7 @@
 use crate::cli::amount::{Amount, AmountError, Unit};
 use poq_core::aggregate::Aggregation;
 use poq_core::cost::LatencyRange;
+use poq_core::governance::{GlobalParams, LEAVE_MS, PERIOD_MAX};
 use poq_core::params::KindParams;
 use poq_core::reward::RewardWeights;
 use poq_core::units::{KindId, Millis, Ratio, ONE};
@@ -64,6 +65,23 @@ pub(crate) enum ParamsFileError {
         kind: KindId,
         /// The rule.
         source: poq_core::ParamsError,
+    },
+    /// Global parameters that the protocol's own rules refuse beside what tasks can last.
+    #[error(
+        "global: with epochs of {epoch_ms} ms and tasks that live up to {life_ms} ms, unbonding_ms must be at least {unbonding_ms}, \
+         params_delay_ms at least unbonding_ms + {leave_ms}, and archive_ms and audit_bond above 0; no period is longer than {longest_ms} ms"
+    )]
+    Global {
+        /// The network's epoch.
+        epoch_ms: Millis,
+        /// The longest that a task of any kind lives.
+        life_ms: Millis,
+        /// The shortest unbonding period beside these.
+        unbonding_ms: Millis,
+        /// What the delay of changes must leave beyond unbonding.
+        leave_ms: Millis,
+        /// The longest period.
+        longest_ms: Millis,
     },
     /// Neither global parameters nor a kind.
     #[error("{0} sets nothing: give it a [global] table or a [kinds.N] table")]
@@ -220,7 +238,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(Millis, u8);
+plain!(Millis, u8, u16);
 
 // ------------------------------------------------------------------------------------------------- one of several
 
@@ -328,37 +346,88 @@ table_of! {
         panel_max: u8 = "the most evaluators of one task",
         quorum: Share = "share of the panel that must reveal for a settlement",
         inference_ms: Millis = "from request to the last answer",
-        draw_ms: Millis = "from there until a panel must have been drawn",
-        commit_ms: Millis = "from the draw to the last score commitment",
+        draw_ms: Millis = "from there until a panel must have been drawn; in its first half every answer must be opened",
+        commit_ms: Millis = "from the draw to the last score commitment; again for seats that are filled",
         reveal_ms: Millis = "from there to the last reveal",
-        audit_ms: Millis = "from there until a task is settled without an opened reference; 0 without auditors",
-        protocol_fee: Share = "share of a settled task's fee for the treasury",
+        audit_ms: Millis = "from the settlement: how long a reference may be opened; no task waits for it; 0 without auditors",
+        protocol_fee: Share = "share of the fee that goes half to the treasury and half is burned",
         inference_share: Share = "share of the rest for the inference nodes; the evaluators get what remains",
         inference_slot_min: Money = "the least that a fee must offer each inference node",
         evaluator_slot_min: Money = "the least that a fee must offer each evaluator",
+        fee_max: Money = "the largest fee of a task: what a panel decides must not be worth more than it has at risk",
+        delivery_share: Share = "share of its slot that a node which delivered gets without a consensus; kept of an early answer's",
+        unavailable_share: Share = "share of its slot that an evaluator gets for saying rightly that the input cannot be had",
+        keeper_fee: Money = "the most that a step pays to whoever sends it; four of them are kept of every fee",
+        ring_burn: Money = "what settlements must burn for one of the sixteen consensus values that merit compares with",
         price_cap: Money = "the asked price at which the price part of the cost is 1",
         price_weight: Share = "share of the asked price in an inference node's cost",
         latency_weight: Share = "share of latency in an inference node's cost",
-        stake_min: Money = "a node with less stake is not drawn",
+        stake_min: Money = "a node with less stake is not drawn; slashes leave it in the draws down to a half of this",
         stake_cap: Money = "stake above this adds no chance to be drawn",
-        inference_at_risk: Money = "stake that an inference node has at risk per task",
-        evaluator_at_risk: Money = "stake that an evaluator has at risk per task",
-        missed_penalty: Share = "share of the stake at risk that a missed duty costs",
-        unrevealed_penalty: Share = "share that a commitment costs which is not revealed or does not match",
+        inference_risk: u8 = "how many times its slot an inference node has at risk per task; at fee_max at most a sixteenth of stake_min",
+        evaluator_risk: u8 = "how many times its slot an evaluator has at risk per task; at fee_max at most a sixteenth of stake_min",
+        missed_penalty: Share = "share of the stake at risk that a missed duty costs, and the most that bad work costs",
+        unrevealed_penalty: Share = "share that a commitment costs which is not opened or not revealed",
         outlier_penalty: Share = "share that a deviation beyond outlier_bound costs",
         outlier_bound: Share = "a mean deviation from the consensus above this is punished",
+        bad_penalty: Share = "share that an answer of quality 0 costs, falling to nothing at quality_floor, and declining beside a delivery",
+        quality_floor: Share = "answers below this quality are punished",
+        decline_penalty: Share = "share that declining costs where nobody delivered, unless several were asked and all declined",
         tolerance: Share = "deviations up to this are none",
         trust_initial: Share = "the trust of a new evaluator",
         trust_floor: Share = "trust never falls below this",
         rubric_hash: Hash = "what evaluators score by (`poq rubric list`); all zero for anything",
         aggregation: AggregationFile = "mean, median, trust_weighted_mean, trust_weighted_median, or { trimmed_mean = { trim = 0.2 } }",
         merit: MeritFile = "\"closeness\", or { information = { step = …, floor = … } }",
-        trust: TrustFile = "{ anchored = { rate = … } } with auditors, { relative_merit = { rate = … } } without",
+        trust: TrustFile = "how opened references move trust: { anchored = { rate = … } }, { relative_merit = { rate = … } }, …",
         inference_weights: WeightsFile = "R = alpha * quality - beta * cost, of inference nodes",
         evaluator_weights: WeightsFile = "the same, of evaluators (merit for quality)",
         inference_latency: LatencyFile = "of an answer, from the request",
         evaluator_latency: LatencyFile = "of a score, from the draw of the panel",
     }
+}
+table_of! {
+    /// What is not a kind's.
+    GlobalFile for GlobalParams {
+        unbonding_ms: Millis = "from unstaking to withdrawal; at least two epochs and the longest task",
+        archive_ms: Millis = "from a task's end until anyone may collect it for its requester",
+        audit_bond: Money = "what an auditor must have bonded",
+        audits_per_epoch: u16 = "how many references an auditor may open in an epoch",
+        params_delay_ms: Millis = "from an announced change until it can act; at least unbonding_ms, the longest task and two days",
+    }
+}
+
+/// A table's parameters as lines, by name.
+fn lines<T: Serialize>(file: &T) -> Vec<(String, String)> {
+    let text = toml::to_string(file).unwrap_or_default();
+    let mut lines = Vec::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((name, value)) = line.split_once(" = ") {
+            lines.push((format!("{section}{name}"), value.to_owned()));
+        }
+    }
+    lines
+}
+
+/// Every value that differs, as a line.
+fn changes<T: Serialize>(old: &T, new: &T) -> Vec<String> {
+    let (old, new) = (lines(old), lines(new));
+    let find = |lines: &[(String, String)], name: &str| {
+        lines.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
+    };
+    let gone = old.iter().filter(|(name, _)| find(&new, name).is_none());
+    let mut changes: Vec<String> = gone.map(|(name, value)| format!("{name}: {value} -> none")).collect();
+    for (name, value) in &new {
+        match find(&old, name) {
+            Some(before) if before == *value => {}
+            Some(before) => changes.push(format!("{name}: {before} -> {value}")),
+            None => changes.push(format!("{name}: none -> {value}")),
+        }
+    }
+    changes
 }
 
 impl KindFile {
@@ -367,59 +436,24 @@ impl KindFile {
         Form::show(params, unit)
     }
 
-    /// Its parameters as lines, by name.
-    fn lines(&self) -> Vec<(String, String)> {
-        let text = toml::to_string(self).unwrap_or_default();
-        let mut lines = Vec::new();
-        let mut section = String::new();
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                section = format!("{name}.");
-            } else if let Some((name, value)) = line.split_once(" = ") {
-                lines.push((format!("{section}{name}"), value.to_owned()));
-            }
-        }
-        lines
+    /// Every value that differs, as a line.
+    pub(crate) fn changes(&self, new: &KindFile) -> Vec<String> {
+        changes(self, new)
+    }
+}
+
+impl GlobalFile {
+    /// The global parameters in the file's form.
+    pub(crate) fn of(params: &GlobalParams, unit: &Unit) -> GlobalFile {
+        Form::show(params, unit)
     }
 
     /// Every value that differs, as a line.
-    pub(crate) fn changes(&self, new: &KindFile) -> Vec<String> {
-        let (old, new) = (self.lines(), new.lines());
-        let find = |lines: &[(String, String)], name: &str| {
-            lines.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
-        };
-        let gone = old.iter().filter(|(name, _)| find(&new, name).is_none());
-        let mut changes: Vec<String> = gone.map(|(name, value)| format!("{name}: {value} -> none")).collect();
-        for (name, value) in &new {
-            match find(&old, name) {
-                Some(before) if before == *value => {}
-                Some(before) => changes.push(format!("{name}: {before} -> {value}")),
-                None => changes.push(format!("{name}: none -> {value}")),
-            }
-        }
-        changes
+    pub(crate) fn changes(&self, new: &GlobalFile) -> Vec<String> {
+        changes(self, new)
     }
 }
 
-/// The contract's global parameters, in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GlobalFile {
-    /// Milliseconds from unstaking to withdrawal.
-    pub(crate) unbonding_ms: u64,
-    /// Milliseconds from a task's end until anyone may collect it for its requester.
-    pub(crate) archive_ms: u64,
-    /// What an auditor must have bonded, in the chain's unit; the shipped default where it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) audit_bond: Option<Money>,
-}
-
-/// Names and meanings of the global parameters.
-const ABOUT_GLOBAL: &[(&str, &str)] = &[
-    ("unbonding_ms", "from unstaking to withdrawal"),
-    ("archive_ms", "from a task's end until anyone may collect it for its requester"),
-    ("audit_bond", "what an auditor must have bonded"),
-];
 /// Names and meanings of what stands in the rules' own tables.
 const ABOUT_RULES: &[(&str, &str)] = &[
     ("trim", "share of the scores dropped at either end"),
@@ -430,30 +464,6 @@ const ABOUT_RULES: &[(&str, &str)] = &[
     ("down", "the rate downwards"),
     ("rate", "the rate of the moving averages"),
 ];
-
-impl GlobalFile {
-    /// The global parameters in the file's form.
-    pub(crate) fn of(params: &poq_chain::types::GlobalParams, unit: &Unit) -> GlobalFile {
-        GlobalFile {
-            unbonding_ms: params.unbonding_ms,
-            archive_ms: params.archive_ms,
-            audit_bond: Some(Form::show(&params.audit_bond, unit)),
-        }
-    }
-
-    /// The contract's form of the file's.
-    pub(crate) fn params(&self, unit: &Unit) -> Result<poq_chain::types::GlobalParams, ParamsFileError> {
-        let mut params = poq_chain::types::GlobalParams {
-            unbonding_ms: self.unbonding_ms,
-            archive_ms: self.archive_ms,
-            ..Default::default()
-        };
-        if let Some(bond) = &self.audit_bond {
-            bond.put(&mut params.audit_bond, "global.audit_bond", unit)?;
-        }
-        Ok(params)
-    }
-}
 
 /// A whole parameter file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -511,25 +521,56 @@ impl ParamsFile {
         Ok(out)
     }
 
-    /// The kind's parameters: what the file says, over `base` where it says nothing; checked by the protocol's rules.
+    /// The kind's parameters: what the file says, over `base` where it says nothing; checked by the protocol's rules for a network
+    /// with this epoch.
     pub(crate) fn kind(
         &self,
         kind: KindId,
         base: &KindParams,
+        epoch_ms: Millis,
         unit: &Unit,
     ) -> Result<KindParams, ParamsFileError> {
         let mut params = base.clone();
         if let Some(file) = self.kinds.get(&kind) {
             file.put(&mut params, &format!("kinds.{kind}"), unit)?;
         }
-        params.validate().map_err(|source| ParamsFileError::Invalid { kind, source })?;
+        let valid = params.validate().and_then(|()| params.fits_epoch(epoch_ms));
+        valid.map_err(|source| ParamsFileError::Invalid { kind, source })?;
         Ok(params)
+    }
+
+    /// The global parameters: what the file says, over `base` where it says nothing.
+    pub(crate) fn global(&self, base: &GlobalParams, unit: &Unit) -> Result<GlobalParams, ParamsFileError> {
+        let mut params = *base;
+        if let Some(file) = &self.global {
+            file.put(&mut params, "global", unit)?;
+        }
+        Ok(params)
+    }
+}
+
+/// Checks by the protocol's rules that global parameters suit a network with this epoch, whose tasks live up to `life_ms`.
+pub(crate) fn check_global(
+    global: &GlobalParams,
+    epoch_ms: Millis,
+    life_ms: Millis,
+) -> Result<(), ParamsFileError> {
+    if global.is_valid(epoch_ms, life_ms) {
+        Ok(())
+    } else {
+        Err(ParamsFileError::Global {
+            epoch_ms,
+            life_ms,
+            unbonding_ms: epoch_ms.saturating_mul(2).saturating_add(life_ms),
+            leave_ms: life_ms.saturating_add(LEAVE_MS),
+            longest_ms: PERIOD_MAX,
+        })
     }
 }
 
 /// What a parameter of that name means.
 fn about(name: &str) -> Option<&'static str> {
-    [ABOUT_GLOBAL, KindFile::ABOUT, WeightsFile::ABOUT, LatencyFile::ABOUT, ABOUT_RULES]
+    [GlobalFile::ABOUT, KindFile::ABOUT, WeightsFile::ABOUT, LatencyFile::ABOUT, ABOUT_RULES]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == name)
@@ -555,7 +596,9 @@ pub(crate) fn ratio(text: &str) -> Option<Ratio> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use poq_chain::types::GlobalParams;
+
+    /// The default epoch of a deployment.
+    const EPOCH: Millis = 3_600_000;
 
     fn parse(toml: &str) -> Result<KindParams, ParamsFileError> {
         let file = ParamsFile::parse(toml, false).map_err(|message| ParamsFileError::Syntax {
@@ -563,7 +606,7 @@ mod tests {
             format: "TOML",
             message,
         })?;
-        file.kind(1, &KindParams::default(), &Unit::default())
+        file.kind(1, &KindParams::default(), EPOCH, &Unit::default())
     }
 
     fn file(params: &KindParams) -> ParamsFile {
@@ -607,9 +650,10 @@ mod tests {
                 assert!(!text.contains("serde_json"), "{text}");
                 let read = ParamsFile::parse(&text, json).unwrap();
                 assert_eq!(read, written, "{text}");
-                assert_eq!(read.kind(1, &KindParams::default(), &Unit::default()).unwrap(), params, "{text}");
-                let global = read.global.unwrap().params(&Unit::default()).unwrap();
-                assert_eq!(global, GlobalParams::default());
+                let unit = Unit::default();
+                assert_eq!(read.kind(1, &KindParams::default(), EPOCH, &unit).unwrap(), params, "{text}");
+                let other = GlobalParams { unbonding_ms: 1, audit_bond: 1, ..GlobalParams::default() };
+                assert_eq!(read.global(&other, &unit).unwrap(), GlobalParams::default());
             }
         }
     }
@@ -631,14 +675,14 @@ mod tests {
     #[test]
     fn a_kind_may_leave_parameters_out() {
         let params = parse(
-            "[kinds.1]\ntolerance = 0.05\nstake_min = \"12.5\"\nquorum = 1\nmerit = \"closeness\"\n\
+            "[kinds.1]\ntolerance = 0.05\nstake_min = \"225\"\nquorum = 1\nmerit = \"closeness\"\n\
              inference_weights.beta = 0.25\naudit_ms = 120_000\nstake_cap = 2000\nprice_cap = 0.5\n\
              aggregation = { trimmed_mean = { trim = 0.2 } }",
         )
         .unwrap();
         let default = KindParams::default();
         assert_eq!(params.tolerance, Ratio::from_permille(50));
-        assert_eq!(params.stake_min, 12_500_000_000_000);
+        assert_eq!(params.stake_min, 225_000_000_000_000);
         assert_eq!(params.stake_cap, 2_000_000_000_000_000);
         assert_eq!(params.price_cap, 500_000_000_000);
         assert_eq!(params.audit_ms, 120_000);
@@ -663,6 +707,8 @@ mod tests {
         assert!(message("[kinds.1]\nmerit = \"best\"").contains("best"));
         assert!(message("[kinds.1]\ninference_ms = \"long\"").contains("inference_ms"));
         assert!(message("[kinds.1]\nstake_min = \"2000\"").contains("stake_min must be"));
+        assert!(message("[kinds.1]\nfee_max = 1000").contains("stake_min / 16"));
+        assert!(message("[kinds.1]\ncommit_ms = 3_600_000").contains("epoch_ms"));
         assert!(message("[kind.1]\n").contains("kind"));
         assert!(message("[kinds.1\n").contains("line 1"));
         let json = |text: &str| ParamsFile::parse(text, true).unwrap_err();
@@ -685,6 +731,24 @@ mod tests {
         assert!(changes.contains(&"merit.information.step: 0.02 -> none".to_owned()), "{changes:?}");
         assert_eq!(changes.len(), 4, "{changes:?}");
         assert_eq!(old.changes(&old), Vec::<String>::new());
+    }
+
+    /// What a [global] table leaves out stays as it is, and what cannot be is told with the bounds.
+    #[test]
+    fn global_parameters_are_checked_beside_the_longest_task() {
+        let unit = Unit::default();
+        let file =
+            ParamsFile::parse("[global]\nunbonding_ms = 7_200_000\naudits_per_epoch = 3\n", false).unwrap();
+        let default = GlobalParams::default();
+        let global = file.global(&default, &unit).unwrap();
+        assert_eq!(global, GlobalParams { unbonding_ms: 7_200_000, audits_per_epoch: 3, ..default });
+        assert_eq!(
+            GlobalFile::of(&default, &unit).changes(&GlobalFile::of(&global, &unit)),
+            ["unbonding_ms: 86400000 -> 7200000", "audits_per_epoch: 64 -> 3"]
+        );
+        check_global(&default, EPOCH, KindParams::default().life_ms()).unwrap();
+        let error = check_global(&global, EPOCH, 1_000).unwrap_err().to_string();
+        assert!(error.contains("unbonding_ms must be at least 7201000"), "{error}");
     }
 
     #[test]

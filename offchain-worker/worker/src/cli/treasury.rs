@@ -1,4 +1,4 @@
-//! `poq treasury`: what the protocol has earned beyond what it owes.
+//! `poq treasury`: what the protocol has earned beyond what it owes, and what nobody gets.
 
 use crate::cli::amount::Amount;
 use crate::cli::args::{ReadArgs, SendArgs, Who};
@@ -15,6 +15,8 @@ pub(crate) enum TreasuryCommand {
     Show(ReadArgs),
     /// Withdraws from the treasury. Only the contract's owner may.
     Withdraw(WithdrawArgs),
+    /// Sends what is burned (slashes, half of the protocol fees, what was not earned) to the account that nobody has. Anybody may.
+    Burn(SendArgs),
 }
 
 /// `poq treasury withdraw`.
@@ -38,6 +40,7 @@ pub(crate) async fn run(command: TreasuryCommand) -> anyhow::Result<()> {
     match command {
         TreasuryCommand::Show(args) => show(args).await,
         TreasuryCommand::Withdraw(args) => withdraw(args).await,
+        TreasuryCommand::Burn(args) => burn(args).await,
     }
 }
 
@@ -57,6 +60,10 @@ async fn show(args: ReadArgs) -> anyhow::Result<()> {
                 ("claimable", unit.show(owed.claimable)),
                 ("bonds", unit.show(owed.bonds)),
                 ("treasury", unit.show(owed.treasury)),
+                (
+                    "burned",
+                    format!("{}, nobody's: `poq treasury burn` sends it away", unit.show(owed.burned)),
+                ),
                 ("owed in all", unit.show(owed.total())),
                 ("surplus", unit.show(solvency.surplus)),
                 ("solvent", if solvency.solvent { "yes" } else { "NO" }.into()),
@@ -83,4 +90,15 @@ async fn withdraw(args: WithdrawArgs) -> anyhow::Result<()> {
     };
     let text = format!("{} went from the treasury to {address}", session.unit.show(amount));
     desk.done(&receipt, json!({ "to": address, "amount": amount.to_string() }), text)
+}
+
+async fn burn(args: SendArgs) -> anyhow::Result<()> {
+    let desk = args.contract().await?;
+    let unit = &desk.session.unit;
+    let burned = desk.session.client.view().await?.liabilities().await?.burned;
+    let mut order = desk.order("send what is burned to the account that nobody has");
+    order.effect("burned", unit.show(burned));
+    let Some(receipt) = desk.send(order, messages::burn()).await? else { return Ok(()) };
+    let text = format!("{} is out of everybody's reach", unit.show(receipt.value));
+    desk.done(&receipt, json!({ "burned": receipt.value.to_string() }), text)
 }

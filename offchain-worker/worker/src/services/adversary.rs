@@ -23,7 +23,7 @@ pub(crate) struct Adversary {
     attack: Attack,
     config: AdversaryConfig,
     /// What the first colluder of a panel saw.
-    seen: Mutex<HashMap<(TaskId, bool), Seen>>,
+    seen: Mutex<HashMap<TaskId, Seen>>,
     /// What the first colluding inference node of a task answered.
     answers: Mutex<HashMap<TaskId, String>>,
 }
@@ -63,11 +63,11 @@ impl Adversary {
         if !self.corrupts(node) || !self.attack.evaluators() {
             return None;
         }
-        let seen: Seen = honest.iter().map(|score| score.quality().map(float)).collect();
+        let seen: Seen = honest.iter().map(|score| score.quality().map(Ratio::to_f64)).collect();
         let own: Vec<bool> = view.task.outputs.iter().map(|slot| self.corrupts(slot.node)).collect();
-        let ring: Vec<f64> = ring.iter().copied().map(float).collect();
+        let ring: Vec<f64> = ring.iter().copied().map(Ratio::to_f64).collect();
         let mut shared = self.seen.lock();
-        let first = shared.entry((view.id, view.task.redrawn));
+        let first = shared.entry(view.id);
         let known = match &first {
             std::collections::hash_map::Entry::Occupied(known) => Some(known.get().clone()),
             std::collections::hash_map::Entry::Vacant(_) => None,
@@ -82,7 +82,10 @@ impl Adversary {
         };
         let (plan, scores) = act(self.attack, self.config.seed, view.id, node, &sight);
         first.or_insert(seen);
-        let scores = scores.into_iter().map(|s| Score::from(s.map(super::evaluator::quantise))).collect();
+        let scores = match plan.no_input {
+            true => vec![Score::NO_INPUT; scores.len()],
+            false => scores.into_iter().map(|score| Score::from(score.map(Ratio::from_f64))).collect(),
+        };
         Some((plan, scores))
     }
 
@@ -96,7 +99,7 @@ impl Adversary {
             Attack::RevealIfGood(within) => {
                 let others = || task.panel.iter().filter(|seat| seat.node != node);
                 let (_, deadline) = task.clock().at(now);
-                let nearly_over = now.saturating_add(task.reveal_ms / 4) > deadline;
+                let nearly_over = now.saturating_add(task.terms.reveal_ms / 4) > deadline;
                 // The others of its kind wait too: somebody has to be the first.
                 let waiting =
                     others().any(|seat| seat.state == SeatState::Committed && !self.corrupts(seat.node));
@@ -107,6 +110,16 @@ impl Adversary {
             }
             _ => Some(true),
         }
+    }
+
+    /// Whether a dishonest inference node declines whatever it is asked.
+    pub(crate) fn declines(&self, node: NodeId) -> bool {
+        matches!(self.attack, Attack::Decline) && self.corrupts(node)
+    }
+
+    /// Whether a dishonest inference node opens its commitment to nobody.
+    pub(crate) fn withholds(&self, node: NodeId) -> bool {
+        matches!(self.attack, Attack::WithholdOpening) && self.corrupts(node)
     }
 
     /// How long a dishonest inference node lets pass at least before it commits, from the request.
@@ -153,13 +166,9 @@ fn distance(task: &Task, node: NodeId, own: &[Score]) -> f64 {
                 .filter(|seat| seat.node != node && seat.state == SeatState::Revealed)
                 .filter_map(|seat| seat.scores.get(output)?.quality())
                 .collect();
-            Some((float(score.quality()?) - float(median(&shown)?)).abs())
+            Some((score.quality()?.to_f64() - median(&shown)?.to_f64()).abs())
         })
         .collect();
     // Nobody has revealed: nothing speaks against it.
     distances.iter().sum::<f64>() / distances.len().max(1) as f64
-}
-
-fn float(ratio: Ratio) -> f64 {
-    f64::from(ratio.ppb()) / 1e9
 }

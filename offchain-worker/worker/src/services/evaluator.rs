@@ -1,15 +1,15 @@
-//! An evaluator's scores: fetch the outputs, verify them against their commitments, score, and write the commitment down.
+//! An evaluator's scores: fetch the outputs, verify them against their hashes, score, and write the commitment down.
 
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use poq_blobs::{BlobId, FetchClass, FetchError, ReportBlob, Slot};
-use poq_chain::types::{Hash, Millis, NodeId, OutputSlot, Purpose, Ratio, Score, TaskView};
+use poq_blobs::{BlobId, FetchClass, ReportBlob};
+use poq_chain::types::{Hash, Millis, NodeId, OutputSlot, OutputState, Purpose, Ratio, Score, TaskView};
 use poq_inference::quality::{Output, Query};
 use poq_inference::ModelDigest;
 use poq_journal::{commitment_of, Duty, Payload, Record};
 
-use super::fetch::{self, InputError};
+use super::fetch;
 use super::inference::{insert, millis};
 use super::operator::{Job, Operator};
 use super::Ctx;
@@ -20,7 +20,7 @@ use crate::metrics::{self, Declined};
 use crate::models::Loaded;
 use crate::models::ScorerHandle;
 
-/// How often an output that does not open its commitment is fetched again: a proxy may have garbled it once.
+/// How often an output that is not what was committed to is fetched again: a proxy may have garbled it once.
 const MISMATCHES: u32 = 2;
 /// A pause before a busy model is asked again.
 const BUSY: Duration = Duration::from_millis(500);
@@ -67,28 +67,25 @@ pub(crate) async fn score(
     hit("scores_fetched");
     let mut outputs = outputs;
     let query = match input {
-        Ok(prompt) => Query { context: prompt.context, question: prompt.question },
+        Ok((prompt, _)) => Some(Query { context: prompt.context, question: prompt.question }),
+        // Without the question no answer can be judged. To say so is a duty done; to guess would be a wrong score.
         Err(error) => {
-            // Without the question no answer can be judged. To say so is a duty done; to guess would be a wrong score.
             tracing::warn!(%duty, %error, "nothing can be scored");
-            let reason = match error {
-                InputError::Fetch { .. } => "input",
-                InputError::Prompt(_) => "prompt",
-            };
-            outputs = outputs.iter().map(|_| Fetched::Unavailable(reason)).collect();
-            Query::default()
+            outputs = outputs.iter().map(|_| Fetched::Unavailable(error.label())).collect();
+            None
         }
     };
 
-    // Scores that mean nothing would hurt whoever answered rightly.
-    let asked = query.clone();
-    match model.call(move |model| model.supports(&asked)).await {
-        Ok(()) => {}
-        Err(error) if error.is_transient() => return Ok(Job::Again(error.to_string())),
-        Err(error) if error.is_bad_request() => {
-            return Ok(Job::Declined(Declined::Prompt, error.to_string()))
+    if let Some(asked) = query.clone() {
+        // Scores that mean nothing would hurt whoever answered rightly.
+        match model.call(move |model| model.supports(&asked)).await {
+            Ok(()) => {}
+            Err(error) if error.is_transient() => return Ok(Job::Again(error.to_string())),
+            Err(error) if error.is_bad_request() => {
+                return Ok(Job::Declined(Declined::Prompt, error.to_string()))
+            }
+            Err(error) => return Ok(Job::Declined(Declined::Model, error.to_string())),
         }
-        Err(error) => return Ok(Job::Declined(Declined::Model, error.to_string())),
     }
 
     let mut texts = Vec::new();
@@ -102,6 +99,7 @@ pub(crate) async fn score(
         Vec::new()
     } else {
         let Ok(permit) = ctx.working.acquire().await else { return Ok(Job::Stopped) };
+        let query = query.clone().unwrap_or_default();
         let qualities = run(ctx, model, query, texts.clone(), done_by).await;
         drop(permit);
         match qualities {
@@ -118,7 +116,12 @@ pub(crate) async fn score(
     };
     hit("scores_computed");
 
-    let mut scores = assemble(&outputs, &qualities);
+    // Of an input that is on chain nobody can say that it could not be had.
+    let no_input = query.is_none() && !view.task.input.inline;
+    let mut scores = match no_input {
+        true => vec![Score::NO_INPUT; outputs.len()],
+        false => assemble(&outputs, &qualities),
+    };
     if let Some(adversary) = &ctx.adversary {
         let ring = ring(ctx, view).await?;
         if let Some((plan, dishonest)) = adversary.scores(duty.node, view, &scores, &ring) {
@@ -133,9 +136,9 @@ pub(crate) async fn score(
     let report = report
         .encode()
         .map_err(|error| Error::Service { service: "evaluator".into(), reason: error.to_string() })?;
-    let salt = operator.keys.salt(&operator.contract, duty.task, duty.node, Purpose::Scores);
+    let salt = operator.keys.salt(&ctx.network, duty.task, duty.node, Purpose::Scores);
     let payload = Payload::scores(scores, Some(report.to_vec()), salt);
-    let Some(commitment) = commitment_of(&ctx.contract, &duty, &payload) else {
+    let Some(commitment) = commitment_of(&ctx.network.hash, &duty, &payload) else {
         return Ok(Job::Declined(Declined::Model, "the payload does not fit the duty".into()));
     };
     if expected.is_some_and(|expected| expected != commitment) {
@@ -156,7 +159,7 @@ pub(crate) async fn score(
 
 /// Why this evaluator must not score the task: its kind prescribes another rubric.
 async fn other_rubric(ctx: &Ctx, loaded: &Loaded, view: &TaskView) -> Result<Option<String>> {
-    let params = ctx.client.view().await?.params(view.task.kind, view.task.version).await?;
+    let params = ctx.client.view().await?.params(view.task.kind, view.task.terms.version).await?;
     Ok(params.and_then(|params| rubric_problem(params.rubric_hash, loaded.rubric)))
 }
 
@@ -181,8 +184,8 @@ async fn registered_model(ctx: &Ctx, node: NodeId) -> Result<Option<ModelDigest>
 /// The kind's past consensus values, the oldest first.
 async fn ring(ctx: &Ctx, view: &TaskView) -> Result<Vec<Ratio>> {
     let kind = ctx.client.view().await?.kind(view.task.kind).await?;
-    let mut entries = kind.map(|kind| kind.kind.population.ring).unwrap_or_default();
-    entries.retain(|entry| entry.settled_at > 0);
+    let ring = kind.map(|kind| kind.kind.population.ring).unwrap_or_default();
+    let mut entries: Vec<_> = ring.entries.into_iter().filter(|entry| entry.settled_at > 0).collect();
     entries.sort_by_key(|entry| entry.settled_at);
     Ok(entries.iter().map(|entry| entry.quality).collect())
 }
@@ -193,22 +196,13 @@ fn patience(drawn_at: Millis, deadline: Millis, percent: u8) -> Millis {
     drawn_at.saturating_add(window.saturating_mul(u64::from(percent)) / 100)
 }
 
-/// A score of a model, as the chain has it. The one place where a floating-point number becomes a protocol number.
-pub fn quantise(quality: f64) -> Ratio {
-    const ONE: f64 = 1e9;
-    // In range and not NaN: the cast is exact.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let ppb = if quality.is_finite() { (quality.clamp(0.0, 1.0) * ONE).round() as u32 } else { 0 };
-    Ratio::from_ppb(ppb)
-}
-
 fn assemble(outputs: &[Fetched], qualities: &[f64]) -> Vec<Score> {
     let mut qualities = qualities.iter();
     outputs
         .iter()
         .map(|output| match output {
             Fetched::Text(_) => {
-                qualities.next().map_or(Score::UNAVAILABLE, |quality| Score::of(quantise(*quality)))
+                qualities.next().map_or(Score::UNAVAILABLE, |quality| Score::of(Ratio::from_f64(*quality)))
             }
             Fetched::Unavailable(_) => Score::UNAVAILABLE,
         })
@@ -255,22 +249,20 @@ async fn run(
     }
 }
 
-/// One output, verified against its commitment, or why it could not be had.
+/// One output, verified against its hash, or why it could not be had.
 async fn output(operator: &Operator, view: &TaskView, slot: &OutputSlot, until: Millis) -> Fetched {
-    if slot.committed_at == 0 {
+    if slot.state != OutputState::Opened {
         return Fetched::Unavailable("undelivered");
     }
     let mut mismatches = 0;
     loop {
         let fetched = fetch::patiently(&operator.ctx, "output", until, || async {
-            let endpoint = endpoint(operator, slot.node).await?;
-            operator.fetcher.fetch_output(&endpoint, view.id, slot.node, &slot.commitment).await
+            let endpoint = operator.endpoint(slot.node).await?;
+            operator.fetcher.fetch_output(&endpoint, view.id, slot.node, &slot.hash).await
         })
         .await;
         match fetched {
-            Ok(fetched) => {
-                return Fetched::Text(String::from_utf8_lossy(&fetched.bytes).into_owned());
-            }
+            Ok(bytes) => return Fetched::Text(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.class() == FetchClass::Mismatch && mismatches < MISMATCHES => {
                 mismatches += 1;
                 tokio::time::sleep(Duration::from_millis(250)).await;
@@ -283,21 +275,11 @@ async fn output(operator: &Operator, view: &TaskView, slot: &OutputSlot, until: 
     }
 }
 
-/// Where a node serves its outputs. Asked anew at every attempt: an owner may move it.
-async fn endpoint(operator: &Operator, node: NodeId) -> std::result::Result<String, FetchError> {
-    let unreachable =
-        |detail: String| FetchError::Unreachable { url: format!("the endpoint of node {node}"), detail };
-    let view = operator.ctx.client.view().await.map_err(|error| unreachable(error.to_string()))?;
-    let found = view.node(node).await.map_err(|error| unreachable(error.to_string()))?;
-    found.map(|found| found.info.endpoint).ok_or_else(|| unreachable("it is no longer registered".into()))
-}
-
 /// Puts a journalled report where the blob server finds it. Doing so twice changes nothing.
 pub(super) async fn store(ctx: &Ctx, record: &Record) -> Result<()> {
     let Payload::Scores { report: Some(report), .. } = &record.payload else { return Ok(()) };
-    let slot = Slot { contract: ctx.contract, task: record.duty.task, node: record.duty.node };
     ctx.store
-        .put_report(&slot, report.clone())
+        .put_report(&ctx.slot(&record.duty), report.clone())
         .await
         .map(drop)
         .map_err(|source| Error::Store { at: "(report)".into(), source })
@@ -306,17 +288,6 @@ pub(super) async fn store(ctx: &Ctx, record: &Record) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn qualities_become_parts_per_billion_once() {
-        assert_eq!(quantise(0.0), Ratio::ZERO);
-        assert_eq!(quantise(1.0), Ratio::ONE);
-        assert_eq!(quantise(0.5).ppb(), 500_000_000);
-        assert_eq!(quantise(0.123_456_789_4).ppb(), 123_456_789);
-        assert_eq!(quantise(2.0), Ratio::ONE);
-        assert_eq!(quantise(-1.0), Ratio::ZERO);
-        assert_eq!(quantise(f64::NAN), Ratio::ZERO);
-    }
 
     #[test]
     fn scores_keep_the_places_of_outputs_that_could_not_be_had() {

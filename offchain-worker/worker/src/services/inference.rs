@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use poq_blobs::Slot;
 use poq_chain::types::{Hash, Millis, Purpose, TaskView};
 use poq_inference::{FinishReason, GenerateRequest, Generation};
 use poq_journal::{commitment_of, Duty, NotSafe, Payload, Record, MAX_INLINE};
@@ -47,14 +46,27 @@ pub(crate) async fn answer(
     if !enough() {
         return Ok(too_late("before the start"));
     }
+    if ctx.adversary.as_ref().is_some_and(|adversary| adversary.declines(duty.node)) {
+        return Ok(Job::Declined(Declined::Adversary, "it declines whatever is asked".into()));
+    }
 
-    let prompt = match fetch::input(ctx, &operator.fetcher, view, done_by).await {
-        Ok(prompt) => prompt,
-        Err(error @ InputError::Fetch { .. }) => {
-            return Ok(Job::Declined(Declined::Input, error.to_string()))
+    let (prompt, bytes) = match fetch::input(ctx, &operator.fetcher, view, done_by).await {
+        Ok(input) => input,
+        Err(error) => {
+            let reason = match error {
+                InputError::Fetch { .. } | InputError::Event(_) => Declined::Input,
+                InputError::TooLong { .. } => Declined::TooLong,
+                InputError::Prompt(_) => Declined::Prompt,
+            };
+            return Ok(Job::Declined(reason, error.to_string()));
         }
-        Err(error @ InputError::Prompt(_)) => return Ok(Job::Declined(Declined::Prompt, error.to_string())),
     };
+    if !view.task.input.inline {
+        // For the panel, should the requester be away by then: without it the task ends with a share of the slot.
+        if let Err(error) = ctx.store.put(bytes).await {
+            tracing::warn!(%duty, %error, "the input cannot be kept for the panel");
+        }
+    }
     hit("answer_fetched");
 
     let Ok(permit) = ctx.working.acquire().await else { return Ok(Job::Stopped) };
@@ -76,6 +88,9 @@ pub(crate) async fn answer(
     drop(permit);
     let generation = match generation {
         Ok(generation) => generation,
+        Err(error @ poq_inference::Error::PromptTooLong { .. }) => {
+            return Ok(Job::Declined(Declined::TooLong, error.to_string()))
+        }
         Err(error) if error.is_bad_request() => {
             return Ok(Job::Declined(Declined::Prompt, error.to_string()))
         }
@@ -84,8 +99,7 @@ pub(crate) async fn answer(
     };
     hit("answer_generated");
     metrics::model_tokens(model.name(), generation.completion_tokens);
-    // Nothing costs less than an empty answer: a missed duty costs a fixed share, a quality of zero what its latency makes
-    // of it.
+    // To decline costs less than an answer of no quality.
     if generation.text.trim().is_empty() {
         return Ok(Job::Declined(Declined::Empty, "the model produced no text".into()));
     }
@@ -100,9 +114,9 @@ pub(crate) async fn answer(
         let until = view.task.requested_at.saturating_add(millis(adversary.delay(duty.node)));
         ctx.clock.sleep_until(until.min(done_by)).await;
     }
-    let salt = operator.keys.salt(&operator.contract, duty.task, duty.node, Purpose::Output);
+    let salt = operator.keys.salt(&ctx.network, duty.task, duty.node, Purpose::Output);
     let payload = Payload::output(clip(text, ctx.config.blobs.max_blob_bytes).into_bytes(), salt);
-    let Some(commitment) = commitment_of(&ctx.contract, &duty, &payload) else {
+    let Some(commitment) = commitment_of(&ctx.network.hash, &duty, &payload) else {
         return Ok(Job::Declined(Declined::Model, "the payload does not fit the duty".into()));
     };
     if expected.is_some_and(|expected| expected != commitment) {
@@ -143,8 +157,16 @@ async fn generate(
                 if cuts < CUTS && !context.is_empty() =>
             {
                 cuts += 1;
-                context = cut(context, tokens, limit.saturating_sub(max_tokens));
-                tracing::debug!(tokens, limit, left = context.len(), "the context is cut");
+                let whole = context.len();
+                // The limit is what fits beside the answer.
+                context = cut(context, tokens, limit);
+                tracing::warn!(
+                    tokens,
+                    limit,
+                    bytes = whole,
+                    left = context.len(),
+                    "the context is longer than the model's: it is answered from its beginning"
+                );
             }
             Err(poq_inference::Error::Overloaded { .. })
                 if done_by.is_none_or(|done_by| !ctx.clock.until(done_by).is_zero()) =>
@@ -192,9 +214,8 @@ pub(super) async fn insert(ctx: &Ctx, duty: Duty, commitment: Hash, payload: Pay
 /// Puts a journalled output where the blob server finds it. Doing so twice changes nothing.
 pub(super) async fn store(ctx: &Ctx, record: &Record) -> Result<()> {
     let Payload::Output { salt, bytes: Some(bytes), .. } = &record.payload else { return Ok(()) };
-    let slot = Slot { contract: ctx.contract, task: record.duty.task, node: record.duty.node };
     ctx.store
-        .put_output(&slot, bytes.clone(), *salt)
+        .put_output(&ctx.slot(&record.duty), bytes.clone(), *salt)
         .await
         .map(drop)
         .map_err(|source| Error::Store { at: "(output)".into(), source })

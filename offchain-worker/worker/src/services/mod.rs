@@ -15,10 +15,9 @@ pub(crate) mod watcher;
 
 use std::sync::Arc;
 
-use poq_blobs::BlobStore;
-use poq_chain::types::Hash;
-use poq_chain::{Block, Client};
-use poq_journal::Journal;
+use poq_blobs::{BlobStore, Slot};
+use poq_chain::{Block, Client, Network};
+use poq_journal::{Duty, Journal};
 use tokio::sync::{watch, Semaphore};
 
 use crate::config::WorkerConfig;
@@ -32,8 +31,8 @@ use crate::time::ChainClock;
 pub(crate) struct Ctx {
     pub(crate) config: WorkerConfig,
     pub(crate) client: Client,
-    /// The contract's account.
-    pub(crate) contract: Hash,
+    /// The contract on its chain.
+    pub(crate) network: Network,
     pub(crate) head: watch::Receiver<Block>,
     pub(crate) clock: ChainClock,
     pub(crate) journal: Journal,
@@ -48,6 +47,11 @@ pub(crate) struct Ctx {
 }
 
 impl Ctx {
+    /// Where a duty's blobs belong.
+    pub(crate) fn slot(&self, duty: &Duty) -> Slot {
+        Slot { network: self.network.hash, task: duty.task, node: duty.node }
+    }
+
     /// Runs a blocking journal call where it does not hold up other tasks: a write waits for the disk.
     pub(crate) async fn journal<R, E>(
         &self,

@@ -9,17 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use poq_blobs::BlobClient;
-use poq_chain::types::{Hash, Millis, NodeId, Phase, Purpose, Reveal, TaskId, TaskView, MAX_BATCH};
-use poq_chain::{AccountId32, ContractError, Keys, Submitter, View};
+use poq_blobs::{BlobClient, FetchError, RevealBlob};
+use poq_chain::types::{
+    DeclineReason, Hash, Millis, NodeId, Opened, Phase, Purpose, Refusal, Reveal, SeatState, TaskId,
+    TaskView, MAX_BATCH,
+};
+use poq_chain::{ContractError, Keys, Submitter, View};
 use poq_journal::{Duty, End, Payload, Record, State as Stage};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::send::{self, Failure, Item, Ready, Sent};
-use super::{class_label, evaluator, inference, journal_error, Ctx, Served};
+use super::{class_label, evaluator, fetch, inference, journal_error, Ctx, Served};
 use crate::config::{NodeConfig, RoleName};
-use crate::duty::{due, Due};
+use crate::duty::{due, Due, Window};
 use crate::error::{Error, Result};
 use crate::failpoint::hit;
 use crate::health::About;
@@ -60,7 +63,6 @@ pub(crate) enum Job {
 /// One operator account and its nodes.
 pub(crate) struct Operator {
     pub(crate) ctx: Arc<Ctx>,
-    pub(crate) contract: AccountId32,
     pub(crate) keys: Keys,
     /// The account as people read it.
     pub(crate) name: String,
@@ -86,7 +88,8 @@ struct Memory {
     jobs: JoinSet<Result<Job>>,
     job_of: HashMap<Id, (Duty, RoleName, bool)>,
     running: HashSet<Duty>,
-    given_up: HashSet<Duty>,
+    /// Duties that will not be done, with what an inference node tells the chain, if it does.
+    given_up: HashMap<Duty, Option<DeclineReason>>,
     attempts: HashMap<Duty, Retry>,
     sends: JoinSet<Vec<Sent>>,
     sending: HashSet<(Duty, DutyStep)>,
@@ -96,6 +99,10 @@ struct Memory {
     /// Duties that were due when last seen and have nothing in the journal: what becomes of them must be told all the same.
     unrecorded: HashSet<Duty>,
     stored: HashSet<Duty>,
+    /// Reveals that are served.
+    published: HashSet<Duty>,
+    /// Whether something waits for a block to be final.
+    awaits_final: bool,
     troubled: BTreeSet<(TaskId, NodeId)>,
     wake: Instant,
     /// Whether there is anything that a stopping worker should still do.
@@ -108,7 +115,7 @@ impl Memory {
             jobs: JoinSet::new(),
             job_of: HashMap::new(),
             running: HashSet::new(),
-            given_up: HashSet::new(),
+            given_up: HashMap::new(),
             attempts: HashMap::new(),
             sends: JoinSet::new(),
             sending: HashSet::new(),
@@ -117,6 +124,8 @@ impl Memory {
             missed: HashSet::new(),
             unrecorded: HashSet::new(),
             stored: HashSet::new(),
+            published: HashSet::new(),
+            awaits_final: false,
             troubled: BTreeSet::new(),
             wake: Instant::now(),
             busy: true,
@@ -138,12 +147,24 @@ impl Memory {
     /// Forgets what concerns tasks that are over.
     fn keep_only(&mut self, open: &BTreeSet<(TaskId, NodeId)>) {
         let is_open = |duty: &Duty| open.contains(&(duty.task, duty.node));
-        self.given_up.retain(is_open);
+        self.given_up.retain(|duty, _| is_open(duty));
         self.attempts.retain(|duty, _| is_open(duty));
         self.retries.retain(|(duty, _), _| is_open(duty));
         self.missed.retain(|(duty, _)| is_open(duty));
         self.stored.retain(is_open);
+        self.published.retain(is_open);
     }
+}
+
+/// What a round has found to be sent.
+#[derive(Default)]
+struct Found {
+    /// Now.
+    ready: Vec<Ready>,
+    /// Reveals that could be sent, but need not be yet: together with another one of their task.
+    early: Vec<Ready>,
+    /// How many are to be opened or revealed later.
+    ahead: usize,
 }
 
 /// A task of a node.
@@ -163,6 +184,7 @@ impl Operator {
         let service = self.service();
         let mut memory = Memory::new();
         let mut head = self.ctx.head.clone();
+        let mut finalized = self.ctx.client.finalized_watch();
         loop {
             memory.wake = Instant::now() + self.ctx.config.chain.poll_interval;
             self.round(&mut memory).await?;
@@ -183,6 +205,11 @@ impl Operator {
                         return Ok(());
                     }
                 }
+                changed = finalized.changed(), if memory.awaits_final => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+            }
                 () = tokio::time::sleep_until(memory.wake.into()) => {}
             }
             // What has ended meanwhile is taken in before the chain is read again.
@@ -226,25 +253,43 @@ impl Operator {
             keep
         });
 
-        let mut ready = Vec::new();
-        let mut reveals_ahead = 0usize;
+        let mut found = Found::default();
+        memory.awaits_final = false;
         for assigned in &assigned {
             let config = &assigned.node.config;
             let Some((duty, due)) = due(assigned.view.id, &assigned.view.task, config.id, config.role, now)
             else {
                 continue;
             };
-            if let Due::Keep { reveal_ahead: true, .. } = due {
-                reveals_ahead += 1;
-                // The reveal may fall due by the mere passing of time.
-                let until = self.ctx.clock.until(assigned.view.task.deadline);
-                memory.wake_by(Instant::now() + until + Duration::from_millis(50));
-            }
-            self.act(memory, assigned, duty, due, &mut ready).await?;
+            self.act(memory, assigned, duty, due, &mut found).await?;
         }
-        let waiting = self.flush(memory, ready, block);
-        memory.busy = waiting || reveals_ahead > 0 || !memory.jobs.is_empty() || !memory.sends.is_empty();
+        // One transaction brings all of a task's that are here.
+        let revealing: BTreeSet<TaskId> = found
+            .ready
+            .iter()
+            .filter(|ready| ready.step() == DutyStep::RevealScores)
+            .map(|ready| ready.duty.task)
+            .collect();
+        let (along, later): (Vec<_>, Vec<_>) =
+            found.early.into_iter().partition(|ready| revealing.contains(&ready.duty.task));
+        found.ready.extend(along);
+        let waiting = self.flush(memory, found.ready, block) || !later.is_empty();
+        memory.busy = waiting || found.ahead > 0 || !memory.jobs.is_empty() || !memory.sends.is_empty();
         Ok(())
+    }
+
+    /// Comes round again when the chain's time has come to `at`.
+    fn wake_at(&self, memory: &mut Memory, at: Millis) {
+        memory.wake_by(Instant::now() + self.ctx.clock.until(at) + Duration::from_millis(50));
+    }
+
+    /// Where a node serves its blobs.
+    pub(super) async fn endpoint(&self, node: NodeId) -> std::result::Result<String, FetchError> {
+        let view = self.ctx.client.view().await.map_err(|error| FetchError::Unreachable {
+            url: format!("the endpoint of node {node}"),
+            detail: error.to_string(),
+        })?;
+        fetch::endpoint(&view, node).await
     }
 
     /// The tasks that this operator's nodes are drawn for.
@@ -272,7 +317,7 @@ impl Operator {
         assigned: &Assigned<'_>,
         duty: Duty,
         due: Due,
-        ready: &mut Vec<Ready>,
+        found: &mut Found,
     ) -> Served {
         if matches!(due, Due::Answer { .. } | Due::Score { .. }) {
             memory.unrecorded.insert(duty);
@@ -281,57 +326,127 @@ impl Operator {
             Due::Answer { deadline } => match self.record(duty)? {
                 Some(record) => {
                     self.ensure_stored(memory, &record).await;
-                    ready.push(Ready { duty, deadline, item: Item::Output(record.commitment) });
+                    found.ready.push(Ready { duty, deadline, item: Item::Output(record.commitment) });
                 }
-                None => self.begin(memory, assigned, duty, (0, deadline), None),
+                None => match memory.given_up.get(&duty).copied().flatten() {
+                    // Cheaper for all than silence: the task goes on, or ends, at once.
+                    Some(reason) => found.ready.push(Ready { duty, deadline, item: Item::Decline(reason) }),
+                    None => self.begin(memory, assigned, duty, (0, deadline), None),
+                },
             },
-            Due::Score { drawn_at, deadline } => match self.record(duty)? {
-                Some(record) => {
-                    self.ensure_stored(memory, &record).await;
-                    ready.push(Ready { duty, deadline, item: Item::Scores(record.commitment) });
-                }
-                None => self.begin(memory, assigned, duty, (drawn_at, deadline), None),
-            },
-            Due::Reveal { commitment, deadline } => {
-                if let Some(record) = self.opening(memory, assigned, duty, commitment, deadline).await? {
-                    if let Payload::Scores { scores, report_hash, salt, .. } = record.payload {
-                        if let Some(adversary) = &self.ctx.adversary {
-                            let now = self.ctx.clock.now();
-                            match adversary.reveals(duty.node, &assigned.view.task, &scores, now) {
-                                Some(true) => {}
-                                Some(false) => return Ok(()),
-                                None => {
-                                    memory.wake_by(Instant::now() + FIRST_PAUSE);
-                                    return Ok(());
-                                }
-                            }
-                        }
-                        let reveal = Reveal { task: duty.task, node: duty.node, scores, report_hash, salt };
-                        ready.push(Ready { duty, deadline, item: Item::Reveal(reveal) });
+            Due::Open { commitment, window } => {
+                found.ahead += 1;
+                if let Some(record) =
+                    self.opening(memory, assigned, duty, commitment, window.deadline).await?
+                {
+                    if self.ctx.adversary.as_ref().is_some_and(|adversary| adversary.withholds(duty.node)) {
+                        return Ok(());
+                    }
+                    let Payload::Output { hash, salt, .. } = record.payload else { return Ok(()) };
+                    if self.is_due(memory, &window) {
+                        let item = Item::Open(Opened { hash, salt });
+                        found.ready.push(Ready { duty, deadline: window.deadline, item });
                     }
                 }
             }
-            Due::Keep { commitment, .. } => {
+            Due::Score { drawn_at, deadline } => match self.record(duty)? {
+                Some(record) => {
+                    self.ensure_stored(memory, &record).await;
+                    found.ready.push(Ready { duty, deadline, item: Item::Scores(record.commitment) });
+                }
+                None => self.begin(memory, assigned, duty, (drawn_at, deadline), None),
+            },
+            Due::Reveal { commitment, window } => {
+                found.ahead += 1;
+                if let Some(record) =
+                    self.opening(memory, assigned, duty, commitment, window.deadline).await?
+                {
+                    self.reveal(memory, assigned, duty, record.payload, &window, found).await;
+                }
+            }
+            Due::Keep { commitment, ahead } => {
+                if ahead {
+                    found.ahead += 1;
+                    // It may fall due by the mere passing of time.
+                    self.wake_at(memory, assigned.view.task.deadline);
+                }
                 let deadline = self.ctx.clock.now().saturating_add(RESTORE_MS);
-                self.opening(memory, assigned, duty, commitment, deadline).await?;
+                let kept = self.opening(memory, assigned, duty, commitment, deadline).await?;
+                // An answer that is opened is only to be served from now on.
+                if kept.is_some() && !ahead && duty.purpose == Purpose::Output {
+                    self.note(duty, Stage::Revealed).await?;
+                }
             }
-            Due::Done => {
-                let step = match assigned.node.config.role {
-                    RoleName::Inference => (Stage::Committed, DutyStep::CommitOutput),
-                    RoleName::Evaluator => (Stage::Revealed, DutyStep::RevealScores),
-                };
-                self.note(duty, step.0, step.1).await?;
+            Due::Done => self.note(duty, Stage::Revealed).await?,
+            Due::Declined => {
+                if memory.unrecorded.remove(&duty) {
+                    metrics::duty_done(DutyStep::Decline);
+                    tracing::info!(%duty, "declined");
+                }
             }
-            Due::Missed(step) => {
-                memory.miss(duty, step);
-            }
-            Due::Mismatched => {
-                let text =
-                    format!("{duty}: the chain has a reveal of this node that does not match its commitment");
-                self.trouble(memory, duty, text);
-            }
+            Due::Missed(step) => memory.miss(duty, step),
         }
         Ok(())
+    }
+
+    /// Whether it is to be sent now; else when to look again.
+    fn is_due(&self, memory: &mut Memory, window: &Window) -> bool {
+        let (now, finalized) = (self.ctx.clock.now(), self.ctx.clock.final_time());
+        if window.is_due(now, finalized) {
+            return true;
+        }
+        memory.awaits_final |= !window.closing.is_final(finalized);
+        let next = if now < window.send_at { window.send_at } else { window.at_the_latest };
+        self.wake_at(memory, next);
+        false
+    }
+
+    /// Serves a reveal once nobody can commit any more, and sends it when its turn comes.
+    async fn reveal(
+        &self,
+        memory: &mut Memory,
+        assigned: &Assigned<'_>,
+        duty: Duty,
+        payload: Payload,
+        window: &Window,
+        found: &mut Found,
+    ) {
+        let Payload::Scores { scores, report_hash, salt, .. } = payload else { return };
+        let task = &assigned.view.task;
+        if let Some(adversary) = &self.ctx.adversary {
+            match adversary.reveals(duty.node, task, &scores, self.ctx.clock.now()) {
+                Some(true) => {}
+                Some(false) => return,
+                None => {
+                    memory.wake_by(Instant::now() + FIRST_PAUSE);
+                    return;
+                }
+            }
+        }
+        let reveal = Reveal { task: duty.task, node: duty.node, scores, report_hash, salt };
+        let is_final = window.closing.is_final(self.ctx.clock.final_time());
+        if is_final && !memory.published.contains(&duty) {
+            let stored = match RevealBlob::new(&reveal).encode() {
+                Ok(bytes) => {
+                    self.ctx.store.put_reveal(&self.ctx.slot(&duty), bytes).await.map_err(|e| e.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match stored {
+                Ok(_) => drop(memory.published.insert(duty)),
+                // It is sent all the same.
+                Err(error) => tracing::warn!(%duty, error, "the reveal cannot be served"),
+            }
+        }
+        let others =
+            task.panel.iter().filter(|seat| seat.node != duty.node && seat.state == SeatState::Committed);
+        let others = others.map(|seat| (seat.node, seat.commitment)).collect();
+        let ready = Ready { duty, deadline: window.deadline, item: Item::Reveal { reveal, others } };
+        if self.is_due(memory, window) {
+            found.ready.push(ready);
+        } else if is_final {
+            found.early.push(ready);
+        }
     }
 
     /// The journal's record of what the chain shows. Where there is none, the work is done again, to open the commitment.
@@ -359,11 +474,7 @@ impl Operator {
             self.trouble(memory, duty, text);
             return Ok(None);
         }
-        let step = match assigned.node.config.role {
-            RoleName::Inference => DutyStep::CommitOutput,
-            RoleName::Evaluator => DutyStep::CommitScores,
-        };
-        self.note(duty, Stage::Committed, step).await?;
+        self.note(duty, Stage::Committed).await?;
         self.ensure_stored(memory, &record).await;
         Ok(Some(record))
     }
@@ -374,17 +485,21 @@ impl Operator {
     }
 
     /// The chain shows that a step is done: counts it, once, and writes it down.
-    async fn note(&self, duty: Duty, stage: Stage, step: DutyStep) -> Served {
+    async fn note(&self, duty: Duty, stage: Stage) -> Served {
         let Some(record) = self.record(duty)? else { return Ok(()) };
         if record.state >= stage {
             return Ok(());
         }
-        if stage == Stage::Revealed && record.state < Stage::Committed {
-            metrics::duty_done(DutyStep::CommitScores);
-        }
         self.advance(duty, stage).await?;
-        metrics::duty_done(step);
-        tracing::info!(%duty, step = step.label(), "done");
+        let (commits, opens) = steps(duty);
+        if record.state < Stage::Committed {
+            metrics::duty_done(commits);
+            tracing::info!(%duty, step = commits.label(), "done");
+        }
+        if stage == Stage::Revealed {
+            metrics::duty_done(opens);
+            tracing::info!(%duty, step = opens.label(), "done");
+        }
         Ok(())
     }
 
@@ -420,7 +535,7 @@ impl Operator {
         window: (Millis, Millis),
         expected: Option<Hash>,
     ) {
-        if memory.running.contains(&duty) || memory.given_up.contains(&duty) {
+        if memory.running.contains(&duty) || memory.given_up.contains_key(&duty) {
             return;
         }
         if let Some(retry) = memory.attempts.get(&duty) {
@@ -432,7 +547,8 @@ impl Operator {
         }
         let role = assigned.node.config.role;
         if self.ctx.stop.drain.is_cancelled() {
-            memory.given_up.insert(duty);
+            // Not declined: a worker that starts again in time does it.
+            memory.given_up.insert(duty, None);
             metrics::declined(role, Declined::Draining);
             tracing::warn!(%duty, "not begun: the worker is stopping");
             return;
@@ -471,7 +587,7 @@ impl Operator {
             }
             Ok(Job::Stopped) => {}
             Ok(Job::Declined(reason, text)) => {
-                memory.given_up.insert(duty);
+                memory.given_up.insert(duty, Some(reason.reason()));
                 metrics::declined(role, reason);
                 tracing::warn!(%duty, reason = reason.label(), "given up: {text}");
                 if restoring {
@@ -504,7 +620,7 @@ impl Operator {
         let failures = memory.attempts.get(&duty).map_or(0, |retry| retry.failures) + 1;
         tracing::error!(%duty, failures, "failed: {text}");
         if failures >= MAX_ATTEMPTS {
-            memory.given_up.insert(duty);
+            memory.given_up.insert(duty, Some(Declined::Model.reason()));
             metrics::declined(role, Declined::Model);
             self.trouble(memory, duty, format!("{duty}: given up after {failures} attempts: {text}"));
             return;
@@ -598,16 +714,15 @@ impl Operator {
         match failure {
             // The state or the chain's time was not what was thought: the next block tells.
             Failure::Rejected(
-                error @ (ContractError::WrongPhase
-                | ContractError::TooEarly
-                | ContractError::AlreadyRevealed
-                | ContractError::NotAssigned
+                error @ (ContractError::Task(
+                    Refusal::WrongPhase | Refusal::TooEarly | Refusal::AlreadyRevealed | Refusal::NotAssigned,
+                )
                 | ContractError::NoTask),
             ) => {
                 tracing::debug!(%duty, step = step.label(), %error, "not now");
                 Some(head)
             }
-            Failure::Rejected(ContractError::AlreadyCommitted) => {
+            Failure::Rejected(ContractError::Task(Refusal::AlreadyCommitted)) => {
                 let text = format!(
                     "{duty}: the contract has another commitment of this node; does another process run it?"
                 );
@@ -659,22 +774,20 @@ impl Operator {
                     continue;
                 }
             };
-            let (role, committed) = match duty.purpose {
-                Purpose::Output => (RoleName::Inference, DutyStep::CommitOutput),
-                Purpose::Scores => (RoleName::Evaluator, DutyStep::CommitScores),
+            let role = match duty.purpose {
+                Purpose::Output => RoleName::Inference,
+                Purpose::Scores => RoleName::Evaluator,
             };
             let last =
                 found.as_ref().and_then(|found| due(task, &found.task, node, role, found.task.deadline));
-            let last = last.filter(|(last, _)| *last == duty).map(|(_, due)| due);
+            let last = last.map(|(_, due)| due);
             match last {
                 // The last step may have been seen only in the final state.
-                Some(Due::Done) if role == RoleName::Evaluator => {
-                    self.note(duty, Stage::Revealed, DutyStep::RevealScores).await?;
-                }
-                Some(Due::Done) => self.note(duty, Stage::Committed, DutyStep::CommitOutput).await?,
+                Some(Due::Done) => self.note(duty, Stage::Revealed).await?,
                 Some(Due::Missed(step)) => memory.miss(duty, step),
-                // The record is gone or the panel was released, and this worker had committed to nothing.
-                _ if state.is_none() => memory.miss(duty, committed),
+                Some(Due::Declined) => {}
+                // The record is gone or the seat is another's, and this worker had committed to nothing.
+                _ if state.is_none() => memory.miss(duty, steps(duty).0),
                 _ => {}
             }
             memory.unrecorded.remove(&duty);
@@ -688,16 +801,25 @@ impl Operator {
     }
 }
 
+/// The two steps of a duty: to commit, and to show what was committed to.
+const fn steps(duty: Duty) -> (DutyStep, DutyStep) {
+    match duty.purpose {
+        Purpose::Output => (DutyStep::CommitOutput, DutyStep::OpenOutput),
+        Purpose::Scores => (DutyStep::CommitScores, DutyStep::RevealScores),
+    }
+}
+
 /// How a duty ended whose task is over for its node: `last` is what was due in the end, where the task can still be read and
 /// the node is still in it.
 fn end(state: Stage, last: Option<Due>, phase: Option<Phase>) -> End {
     match (last, phase) {
         (Some(Due::Missed(_)), _) => End::Missed,
-        (_, Some(Phase::Refunded)) => End::Refunded,
+        (Some(Due::Declined), _) => End::Abandoned,
         (Some(Due::Done), Some(Phase::Settled)) => End::Settled,
-        // The task has been collected, or the node's panel was released: what the node itself knows is all there is.
+        (Some(_), Some(Phase::Refunded)) => End::Refunded,
+        // The task has been collected: what the node itself knows is all there is.
         (_, None) if state >= Stage::Committed => End::Settled,
-        (_, Some(_)) if state >= Stage::Revealed => End::Refunded,
+        // Its seat is another's.
         _ => End::Missed,
     }
 }
@@ -716,9 +838,13 @@ mod tests {
         assert_eq!(end(Stage::Committed, missed, Some(Phase::Settled)), End::Missed);
         assert_eq!(end(Stage::Revealed, Some(Due::Done), Some(Phase::Settled)), End::Settled);
         assert_eq!(end(Stage::Revealed, Some(Due::Done), Some(Phase::Refunded)), End::Refunded);
-        // Off a released panel, having revealed: the chain took nothing.
-        assert_eq!(end(Stage::Revealed, None, Some(Phase::Drawing)), End::Refunded);
-        assert_eq!(end(Stage::Committed, None, Some(Phase::Drawing)), End::Missed);
+        // Waited below the quorum: nothing was to be revealed.
+        let waited = Some(Due::Keep { commitment: [1; 32], ahead: false });
+        assert_eq!(end(Stage::Committed, waited, Some(Phase::Refunded)), End::Refunded);
+        // Its seat was given to another.
+        assert_eq!(end(Stage::Sent, None, Some(Phase::Scoring)), End::Missed);
+        assert_eq!(end(Stage::Sent, None, Some(Phase::Refunded)), End::Missed);
+        assert_eq!(end(Stage::Sent, Some(Due::Declined), Some(Phase::Settled)), End::Abandoned);
         // Collected before this worker looked.
         assert_eq!(end(Stage::Revealed, None, None), End::Settled);
         assert_eq!(end(Stage::Prepared, None, None), End::Missed);

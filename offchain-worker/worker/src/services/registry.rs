@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use poq_blobs::endpoint::{self, Audience};
-use poq_chain::types::{KindParams, NodeStatus, NodeView, Role};
+use poq_chain::types::{Kind, NodeStatus, NodeView, Role};
 use poq_chain::{to_account32, View};
+use poq_core::params::MISSES_MAX;
 
 use super::evaluator::rubric_problem;
 use super::operator::{NodeRun, Operator};
@@ -77,8 +78,8 @@ async fn look(ctx: &Ctx, operators: &[Arc<Operator>]) -> poq_chain::error::Resul
                 }
                 Some(found) => {
                     metrics::node(id, &found.node);
-                    let params = params(&view, &found).await?;
-                    check(ctx, operator, run, &found, params.as_ref())
+                    let kind = kind(&view, &found).await?;
+                    check(ctx, operator, run, &found, kind.as_ref())
                 }
             };
             ctx.board.put(About::Node(id), problem);
@@ -87,8 +88,8 @@ async fn look(ctx: &Ctx, operators: &[Arc<Operator>]) -> poq_chain::error::Resul
     Ok(())
 }
 
-async fn params(view: &View, node: &NodeView) -> poq_chain::error::Result<Option<KindParams>> {
-    Ok(view.kind(node.node.kind).await?.map(|kind| kind.params))
+async fn kind(view: &View, node: &NodeView) -> poq_chain::error::Result<Option<Kind>> {
+    Ok(view.kind(node.node.kind).await?.map(|view| view.kind))
 }
 
 /// What keeps the node from being drawn or from doing its duty, if anything.
@@ -97,8 +98,9 @@ fn check(
     operator: &Operator,
     run: &NodeRun,
     found: &NodeView,
-    params: Option<&KindParams>,
+    kind: Option<&Kind>,
 ) -> Option<String> {
+    let params = kind.map(|kind| &kind.params);
     let (id, node) = (run.config.id, &found.node);
     if let Some(address) = &ctx.config.blobs.public_url {
         if run.config.role == RoleName::Inference
@@ -140,13 +142,15 @@ fn check(
         model: &run.config.model,
         registered_model: &found.info.model,
         draining: node.status == NodeStatus::Draining,
-        bonded: node.bonded(),
-        free: node.free,
-        locked: node.locked,
+        misses: node.misses,
+        bonded: node.stake.bonded,
+        free: node.stake.lockable(),
+        locked: node.stake.locked,
         stake_min: params.map_or(0, |params| params.stake_min),
         at_risk: params.map_or(0, |params| match registered {
-            RoleName::Inference => params.inference_at_risk,
-            RoleName::Evaluator => params.evaluator_at_risk,
+            // Of the least slot: a task that pays more puts more at risk.
+            RoleName::Inference => params.inference_at_risk(params.inference_slot_min),
+            RoleName::Evaluator => params.evaluator_at_risk(params.evaluator_slot_min),
         }),
     })
 }
@@ -162,6 +166,7 @@ struct Facts<'a> {
     model: &'a str,
     registered_model: &'a str,
     draining: bool,
+    misses: u8,
     bonded: u128,
     free: u128,
     locked: u128,
@@ -196,8 +201,14 @@ fn describe(facts: &Facts<'_>) -> Option<String> {
         return Some(format!("node {id} cannot score: {problem}"));
     }
     if facts.draining {
+        let why = match facts.misses {
+            misses if misses >= MISSES_MAX => {
+                format!(", for it missed {misses} duties in a row: find out why, then")
+            }
+            _ => ";".to_owned(),
+        };
         return Some(format!(
-            "node {id} is draining and is not drawn; `poq node resume {id}` brings it back"
+            "node {id} is draining and is not drawn{why} `poq node resume {id}` brings it back"
         ));
     }
     if facts.bonded < facts.stake_min {
@@ -233,6 +244,7 @@ mod tests {
             model: "a",
             registered_model: "a",
             draining: false,
+            misses: 0,
             bonded: 10,
             free: 10,
             locked: 0,
@@ -258,6 +270,7 @@ mod tests {
                 "prescribes the rubric 0x0101",
             ),
             (Facts { draining: true, ..facts() }, "poq node resume 7"),
+            (Facts { draining: true, misses: 2, ..facts() }, "missed 2 duties"),
             (Facts { bonded: 9, ..facts() }, "poq node stake 7"),
             (Facts { free: 0, ..facts() }, "poq node stake 7"),
         ];

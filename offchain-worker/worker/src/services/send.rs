@@ -1,10 +1,13 @@
 //! Sends duties: alone, or several of one kind of one operator in one transaction.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use parity_scale_codec::Decode;
-use poq_chain::types::{Commit, Hash, Millis, Reveal};
-use poq_chain::{messages, ContractError, Message, Receipt};
+use futures::future::join_all;
+use poq_chain::types::{
+    Commit, Decline, DeclineReason, Hash, Millis, NodeId, Open, Opened, Refusal, Reveal, TaskId, MAX_BATCH,
+};
+use poq_chain::{messages, ContractError, Message};
 use poq_journal::{Duty, State};
 
 use super::class_label;
@@ -12,7 +15,10 @@ use super::operator::Operator;
 use crate::failpoint::hit;
 use crate::metrics::{self, DutyStep};
 
-/// A duty that is journalled and can be sent.
+/// How long the reveals of others are waited for: they ride along, or go alone.
+const GATHER: Duration = Duration::from_secs(3);
+
+/// A duty that can be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) duty: Duty,
@@ -24,32 +30,55 @@ pub(crate) struct Ready {
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Output(Hash),
+    Decline(DeclineReason),
+    Open(Opened),
     Scores(Hash),
-    Reveal(Reveal),
+    Reveal {
+        reveal: Reveal,
+        /// The others of the panel whose reveals are not on chain yet, with their commitments.
+        others: Vec<(NodeId, Hash)>,
+    },
 }
 
 impl Ready {
     pub(crate) fn step(&self) -> DutyStep {
         match self.item {
             Item::Output(_) => DutyStep::CommitOutput,
+            Item::Decline(_) => DutyStep::Decline,
+            Item::Open(_) => DutyStep::OpenOutput,
             Item::Scores(_) => DutyStep::CommitScores,
-            Item::Reveal(_) => DutyStep::RevealScores,
+            Item::Reveal { .. } => DutyStep::RevealScores,
         }
     }
 
     fn commit(&self) -> Option<Commit> {
+        let Duty { task, node, .. } = self.duty;
         match self.item {
-            Item::Output(commitment) | Item::Scores(commitment) => {
-                Some(Commit { task: self.duty.task, node: self.duty.node, commitment })
-            }
-            Item::Reveal(_) => None,
+            Item::Output(commitment) | Item::Scores(commitment) => Some(Commit { task, node, commitment }),
+            _ => None,
+        }
+    }
+
+    fn decline(&self) -> Option<Decline> {
+        let Duty { task, node, .. } = self.duty;
+        match self.item {
+            Item::Decline(reason) => Some(Decline { task, node, reason }),
+            _ => None,
+        }
+    }
+
+    fn open(&self) -> Option<Open> {
+        let Duty { task, node, .. } = self.duty;
+        match self.item {
+            Item::Open(opened) => Some(Open { task, node, opened }),
+            _ => None,
         }
     }
 
     fn reveal(&self) -> Option<Reveal> {
         match &self.item {
-            Item::Reveal(reveal) => Some(reveal.clone()),
-            Item::Output(_) | Item::Scores(_) => None,
+            Item::Reveal { reveal, .. } => Some(reveal.clone()),
+            _ => None,
         }
     }
 }
@@ -86,94 +115,96 @@ impl Failure {
 /// Sends duties of one step, at most a batch of them. What was accepted shows in the chain's state, which is read again
 /// anyway; what was refused is told per duty.
 pub(crate) async fn send(operator: &Operator, step: DutyStep, ready: Vec<Ready>) -> Vec<Sent> {
-    let duties: Vec<Duty> = ready.iter().map(|ready| ready.duty).collect();
-    let noted = operator
-        .ctx
-        .journal(move |journal| {
-            duties.iter().try_for_each(|duty| journal.advance(duty, State::Sent).map(drop))
-        })
-        .await;
-    if let Err(error) = noted {
-        // Nothing is signed that is not on disk.
-        let failure = Failure::Call { text: error.to_string(), lacks_funds: false };
-        return ready.iter().map(|ready| sent(ready, Some(failure.clone()))).collect();
+    // To decline promises nothing, so that nothing is recorded of it.
+    if step != DutyStep::Decline {
+        let duties: Vec<Duty> = ready.iter().map(|ready| ready.duty).collect();
+        let noted = operator
+            .ctx
+            .journal(move |journal| {
+                duties.iter().try_for_each(|duty| journal.advance(duty, State::Sent).map(drop))
+            })
+            .await;
+        if let Err(error) = noted {
+            // Nothing is signed that is not on disk.
+            let failure = Failure::Call { text: error.to_string(), lacks_funds: false };
+            return ready.iter().map(|ready| sent(ready, Some(failure.clone()))).collect();
+        }
     }
     hit(before(step));
-    let outcome =
-        if ready.len() > 1 { batch(operator, step, ready).await } else { single(operator, ready).await };
+    let others = match step {
+        DutyStep::RevealScores => gather(operator, &ready).await,
+        _ => Vec::new(),
+    };
+    let outcome = batch(operator, step, ready, others).await;
     hit(after(step));
     outcome
 }
 
-async fn single(operator: &Operator, ready: Vec<Ready>) -> Vec<Sent> {
-    let mut outcome = Vec::with_capacity(ready.len());
+/// The reveals of the others on the panels, as far as they serve them: who brings all of a task's settles it.
+async fn gather(operator: &Operator, ready: &[Ready]) -> Vec<Reveal> {
+    let own: BTreeSet<(TaskId, NodeId)> =
+        ready.iter().map(|ready| (ready.duty.task, ready.duty.node)).collect();
+    let mut wanted: BTreeSet<(TaskId, NodeId, Hash)> = BTreeSet::new();
     for ready in ready {
-        let Ready { duty, item, .. } = &ready;
-        let message = match item {
-            Item::Output(commitment) => messages::commit_output(duty.task, duty.node, *commitment),
-            Item::Scores(commitment) => messages::commit_scores(duty.task, duty.node, *commitment),
-            Item::Reveal(reveal) => messages::reveal_scores(reveal.clone()),
-        };
-        let result = call(operator, ready.step(), message, 1).await;
-        outcome.push(sent(&ready, result.err().map(|error| Failure::of(&error))));
+        if let Item::Reveal { others, .. } = &ready.item {
+            wanted.extend(others.iter().map(|(node, commitment)| (ready.duty.task, *node, *commitment)));
+        }
     }
-    outcome
+    wanted.retain(|(task, node, _)| !own.contains(&(*task, *node)));
+    let room = MAX_BATCH.saturating_sub(ready.len());
+    let fetched = wanted.into_iter().take(room).map(|(task, node, commitment)| async move {
+        let fetch = async {
+            let endpoint = operator.endpoint(node).await?;
+            operator.fetcher.fetch_reveal(&endpoint, task, node, &commitment).await
+        };
+        match tokio::time::timeout(GATHER, fetch).await {
+            Ok(Ok(reveal)) => Some(reveal),
+            Ok(Err(error)) => {
+                tracing::debug!(task, node, %error, "its reveal is not served");
+                None
+            }
+            Err(_) => None,
+        }
+    });
+    join_all(fetched).await.into_iter().flatten().collect()
 }
 
-async fn batch(operator: &Operator, step: DutyStep, ready: Vec<Ready>) -> Vec<Sent> {
-    // A batch succeeds as a whole whatever becomes of its items: the dry run tells which would be refused, and those are
-    // left out, so that nobody pays for them.
-    let dry = match operator.submitter.dry_run(&message(step, &ready)).await {
-        Ok(dry) => dry.value,
-        Err(error) => {
-            metrics::call_failed(step.label(), class_label(&error));
-            let failure = Failure::of(&error);
-            return ready.iter().map(|ready| sent(ready, Some(failure.clone()))).collect();
-        }
-    };
-    let (mut good, mut outcome) = (Vec::new(), Vec::new());
-    for (place, ready) in ready.into_iter().enumerate() {
-        match dry.get(place).copied().flatten() {
-            None => good.push(ready),
-            Some(error) => {
-                metrics::call_failed(step.label(), "rejected");
-                outcome.push(sent(&ready, Some(Failure::Rejected(error))));
+async fn batch(operator: &Operator, step: DutyStep, ready: Vec<Ready>, others: Vec<Reveal>) -> Vec<Sent> {
+    let (mut good, mut others, mut outcome) = (ready, others, Vec::new());
+    if good.len().saturating_add(others.len()) > 1 {
+        // A batch succeeds as a whole whatever becomes of its items: the dry run tells which would be refused, and those are
+        // left out, so that nobody pays for them.
+        match operator.submitter.dry_run(&message(step, &good, &others)).await {
+            Ok(dry) => {
+                let mut told = dry.value.into_iter();
+                let mut kept = Vec::with_capacity(good.len());
+                for ready in good {
+                    match told.next().flatten() {
+                        Some(error) if !is_early(error) => {
+                            metrics::call_failed(step.label(), "rejected");
+                            outcome.push(sent(&ready, Some(Failure::Rejected(error))));
+                        }
+                        _ => kept.push(ready),
+                    }
+                }
+                good = kept;
+                others.retain(|_| told.next().flatten().is_none());
+            }
+            // The submitter waits for the block that it is too early for.
+            Err(error) if error.rejection().is_some_and(is_early) => {}
+            Err(error) => {
+                metrics::call_failed(step.label(), class_label(&error));
+                let failure = Failure::of(&error);
+                return good.iter().map(|ready| sent(ready, Some(failure.clone()))).collect();
             }
         }
     }
-    if good.len() > 1 {
-        let result = call(operator, step, message(step, &good), good.len()).await;
-        let failure = result.err().map(|error| Failure::of(&error));
-        outcome.extend(good.iter().map(|ready| sent(ready, failure.clone())));
-    } else {
-        outcome.extend(single(operator, good).await);
+    if good.is_empty() {
+        return outcome;
     }
-    outcome
-}
-
-fn message(step: DutyStep, ready: &[Ready]) -> Message<Vec<Option<ContractError>>> {
-    match step {
-        DutyStep::CommitOutput => messages::commit_outputs(ready.iter().filter_map(Ready::commit).collect()),
-        DutyStep::CommitScores => {
-            messages::commit_scores_batch(ready.iter().filter_map(Ready::commit).collect())
-        }
-        DutyStep::RevealScores => {
-            messages::reveal_scores_batch(ready.iter().filter_map(Ready::reveal).collect())
-        }
-    }
-}
-
-async fn call<T>(
-    operator: &Operator,
-    step: DutyStep,
-    message: Message<T>,
-    items: usize,
-) -> Result<Receipt<T>, poq_chain::Error>
-where
-    T: Decode + Clone,
-{
+    let items = good.len().saturating_add(others.len());
     let begun = Instant::now();
-    let result = operator.submitter.send(message).await;
+    let result = operator.submitter.send(message(step, &good, &others)).await;
     match &result {
         Ok(receipt) => {
             metrics::call_succeeded(step.label(), items, begun.elapsed());
@@ -181,7 +212,26 @@ where
         }
         Err(error) => metrics::call_failed(step.label(), class_label(error)),
     }
-    result
+    let failure = result.err().map(|error| Failure::of(&error));
+    outcome.extend(good.iter().map(|ready| sent(ready, failure.clone())));
+    outcome
+}
+
+fn is_early(error: ContractError) -> bool {
+    matches!(error, ContractError::Task(Refusal::TooEarly | Refusal::WrongPhase))
+}
+
+fn message(step: DutyStep, ready: &[Ready], others: &[Reveal]) -> Message<Vec<Option<ContractError>>> {
+    match step {
+        DutyStep::CommitOutput => messages::commit_outputs(ready.iter().filter_map(Ready::commit).collect()),
+        DutyStep::Decline => messages::decline(ready.iter().filter_map(Ready::decline).collect()),
+        DutyStep::OpenOutput => messages::open_outputs(ready.iter().filter_map(Ready::open).collect()),
+        DutyStep::CommitScores => messages::commit_scores(ready.iter().filter_map(Ready::commit).collect()),
+        DutyStep::RevealScores => {
+            let own = ready.iter().filter_map(Ready::reveal);
+            messages::reveal_scores(own.chain(others.iter().cloned()).collect())
+        }
+    }
 }
 
 fn sent(ready: &Ready, failure: Option<Failure>) -> Sent {
@@ -190,7 +240,8 @@ fn sent(ready: &Ready, failure: Option<Failure>) -> Sent {
 
 fn before(step: DutyStep) -> &'static str {
     match step {
-        DutyStep::CommitOutput => "output_before_commit",
+        DutyStep::CommitOutput | DutyStep::Decline => "output_before_commit",
+        DutyStep::OpenOutput => "open_before",
         DutyStep::CommitScores => "scores_before_commit",
         DutyStep::RevealScores => "reveal_before",
     }
@@ -198,7 +249,8 @@ fn before(step: DutyStep) -> &'static str {
 
 fn after(step: DutyStep) -> &'static str {
     match step {
-        DutyStep::CommitOutput => "output_after_commit",
+        DutyStep::CommitOutput | DutyStep::Decline => "output_after_commit",
+        DutyStep::OpenOutput => "open_after",
         DutyStep::CommitScores => "scores_after_commit",
         DutyStep::RevealScores => "reveal_after",
     }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use poq_chain::types::{KindParams, Phase, SeatState, TrustRule};
-use poq_chain::PoqEvent;
+use poq_chain::types::{Ending, KindParams, NodeStatus, OutputState, Phase, SeatState, TrustRule};
+use poq_chain::{messages, PoqEvent};
 use poq_core::Ratio;
 use poq_sandbox::SandboxConfig;
 use poq_simulator::live::{Book, Recorded};
 use poq_worker::config::AdversaryConfig;
 use poq_worker::{Worker, WorkerHandle};
 
-use crate::support::{Net, Node, Scripts, PATIENCE, UNIT};
+use crate::support::{Net, Node, Scripts, PATIENCE};
 
 fn params() -> KindParams {
-    KindParams { panel_min: 5, panel_max: 5, outputs_max: 2, ..KindParams::without_auditors() }
+    KindParams { panel_min: 5, panel_max: 5, outputs_max: 3, ..KindParams::without_auditors() }
 }
 
 /// Two inference nodes and four evaluators that are honest, and one evaluator that is not (or, with `answering`, two dishonest
@@ -49,15 +49,14 @@ impl Lab {
         Lab { net, honest, dishonest, workers, _scripts: scripts }
     }
 
-    /// Asks, and lets time pass where only dishonest nodes are waited for.
-    async fn round(&self, question: &str) {
-        let id = self.net.ask(question, 2, 5).await;
+    /// Asks, and lets time pass where only dishonest nodes are waited for. How it ended.
+    async fn round(&self, question: &str, outputs: u8) -> Ending {
+        let id = self.net.ask(question, outputs, 5).await;
         let begun = std::time::Instant::now();
         loop {
             let task = self.net.task(id).await.task;
             if task.phase.is_final() {
-                assert_eq!(task.phase, Phase::Settled);
-                return;
+                return task.ending;
             }
             let honest = |node: u32| self.honest.iter().any(|honest| honest.id == node);
             let answered =
@@ -65,6 +64,9 @@ impl Lab {
             let seats = || task.panel.iter().filter(|seat| honest(seat.node));
             let done = match task.phase {
                 Phase::Inferring => answered && task.outputs.iter().any(|slot| !honest(slot.node)),
+                Phase::Drawing => {
+                    task.outputs.iter().any(|slot| slot.state == OutputState::Committed && !honest(slot.node))
+                }
                 Phase::Scoring => seats().all(|seat| seat.state == SeatState::Committed),
                 Phase::Revealing => seats().all(|seat| seat.state == SeatState::Revealed),
                 _ => false,
@@ -79,6 +81,16 @@ impl Lab {
         }
     }
 
+    /// Two duties missed in a row take a node out of the draws; its owner puts it back.
+    async fn resume(&self) {
+        for node in &self.dishonest {
+            if self.net.node(node.id).await.node.status == NodeStatus::Draining {
+                let owner = self.net.client.submitter(node.owner.clone());
+                owner.send(messages::resume(node.id)).await.unwrap();
+            }
+        }
+    }
+
     /// Plays the run through the simulator's books and compares every number; returns what an honest and a dishonest node got
     /// per task on average, less what they lost.
     async fn compare(self, role_is_evaluator: bool) -> (i128, i128) {
@@ -86,23 +98,21 @@ impl Lab {
         let mut settled = 0;
         for emitted in self.net.emitted().await {
             match &emitted.event {
-                PoqEvent::TaskSettled(event) => {
-                    let recorded = Recorded::of(
-                        event.task,
-                        emitted.block.timestamp_ms,
-                        &event.input,
-                        &event.output_nodes,
-                        &event.panel_nodes,
-                    );
+                PoqEvent::TaskClosed(event) => {
+                    let recorded = Recorded {
+                        task: event.task,
+                        at: emitted.block.timestamp_ms,
+                        seed: &event.seed,
+                        input: &event.input,
+                        output_nodes: &event.output_nodes,
+                        panel_nodes: &event.panel_nodes,
+                    };
                     let settlement = book.settle(&recorded).unwrap();
                     assert_eq!(settlement, event.settlement, "task {}", event.task);
                     settled += 1;
                 }
-                PoqEvent::TaskRefunded(event) => {
-                    event.penalties.iter().for_each(|penalty| book.penalise(penalty.node, penalty.amount));
-                }
-                PoqEvent::PanelReleased(event) => {
-                    event.penalties.iter().for_each(|penalty| book.penalise(penalty.node, penalty.amount));
+                PoqEvent::PanelDrawn(event) => {
+                    event.vacated.iter().for_each(|penalty| book.penalise(penalty.node, penalty.amount));
                 }
                 _ => {}
             }
@@ -124,8 +134,8 @@ impl Lab {
                 }
             }
         }
-        let treasury = self.net.client.view().await.unwrap().liabilities().await.unwrap().treasury;
-        assert_eq!(treasury, book.treasury());
+        let owed = self.net.client.view().await.unwrap().liabilities().await.unwrap();
+        assert_eq!((owed.treasury, owed.burned), (book.treasury(), book.burned()));
         for worker in self.workers {
             worker.shutdown();
             worker.wait().await.unwrap();
@@ -139,7 +149,9 @@ impl Lab {
 async fn lab(attack: &str, rounds: usize) -> (i128, i128) {
     let lab = Lab::start(attack, false).await;
     for round in 0..rounds {
-        lab.round(&format!("Question {round} under {attack}?")).await;
+        let ending = lab.round(&format!("Question {round} under {attack}?"), 2).await;
+        assert_eq!(ending, Ending::Consensus);
+        lab.resume().await;
     }
     lab.compare(true).await
 }
@@ -159,9 +171,12 @@ async fn constant_scorers_earn_less_than_honest_evaluators() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_never_reveal_lose_their_stake_at_risk() {
-    let (honest, dishonest) = lab("never-reveal", 3).await;
+    let (honest, dishonest) = lab("never-reveal", 2).await;
     assert!(honest > 0);
-    assert_eq!(dishonest, -(UNIT as i128), "all that is at risk, every time");
+    let (params, fee) = (params(), 10 * poq_core::params::UNIT);
+    let slot = params.split(fee, 2, 5).unwrap().evaluator_slot;
+    let lost = params.unrevealed_penalty.of(params.evaluator_at_risk(slot));
+    assert_eq!(dishonest, -(lost as i128), "all that is at risk, every time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,10 +189,35 @@ async fn those_who_reveal_only_what_looks_good_do_not_gain() {
 async fn slow_inference_nodes_are_paid_less() {
     let lab = Lab::start("slow-delivery=45", true).await;
     for round in 0..4 {
-        lab.round(&format!("How slow is number {round}?")).await;
+        lab.round(&format!("How slow is number {round}?"), 2).await;
     }
     let (honest, dishonest) = lab.compare(false).await;
     assert!(dishonest < honest, "{dishonest} against {honest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_say_that_there_is_no_input_are_slashed_by_those_who_have_it() {
+    let (honest, dishonest) = lab("claim-no-input", 2).await;
+    assert!(honest > 0 && dishonest < 0, "{dishonest} against {honest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_withholds_its_opening_ends_the_task_and_pays_for_it() {
+    let lab = Lab::start("withhold-opening", true).await;
+    let ending = lab.round("Who opens?", 3).await;
+    assert_eq!(ending, Ending::Unopened);
+    // Whoever opened has its whole slot.
+    let (honest, dishonest) = lab.compare(false).await;
+    assert!(honest > 0 && dishonest < 0, "{dishonest} against {honest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_declines_what_others_deliver_is_slashed() {
+    let lab = Lab::start("decline", true).await;
+    let ending = lab.round("Who delivers?", 3).await;
+    assert_eq!(ending, Ending::Consensus);
+    let (honest, dishonest) = lab.compare(false).await;
+    assert!(honest > 0 && dishonest < 0, "{dishonest} against {honest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,7 @@ async fn child() {
     config.blobs.listen = Some(([127, 0, 0, 1], orders.port).into());
     config.blobs.allow_private = Some(true);
     config.keeper.max_delay = Duration::ZERO;
+    config.keeper.margin_percent = 0;
     let mut deps = Deps::default();
     for node in orders.nodes {
         deps.keys.insert(node.id, keys(&node.operator));
@@ -127,24 +128,57 @@ async fn death_while_answering_costs_nothing() {
     death_at(&failpoint::ALL[..6]).await;
 }
 
+/// The points of opening: the requester is away until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn death_while_opening_costs_nothing() {
+    let net = Net::start().await;
+    let nodes = net.scripted(2, 3, "//operator").await;
+    let server = net.chain.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let orders = orders(&net, server.url(), &nodes);
+    for point in &failpoint::ALL[6..8] {
+        let log = net.dir.path().join(format!("{point}.log"));
+        let id = net.request_only(net.prompt(&format!("What happens at {point}?")).await, 2, 3).await;
+        let child = spawn(&orders, &log, Some(point));
+        net.until(id, "answered", |task| task.task.clock().delivered == 2).await;
+        net.chain.advance_ms(31_000).unwrap();
+        aborted(child, point, &log).await;
+        let mut child = spawn(&orders, &log, None);
+        net.until(id, "opened", |task| task.task.clock().opened == 2).await;
+        net.see_through(id, true);
+        let task = net.settled(id).await;
+        Counts::of(&net.events().await, id).assert_once(&task);
+        child.kill().await.unwrap();
+    }
+    for node in &nodes {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "node {}", node.id);
+    }
+}
+
 /// The points from there to the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn death_while_scoring_costs_nothing() {
-    death_at(&failpoint::ALL[6..]).await;
+    death_at(&failpoint::ALL[8..]).await;
 }
 
 async fn death_at(points: &[&str]) {
     let net = Net::start().await;
-    // More evaluators than seats: their trust moves apart over the tasks, and a draw of all of them would take many blocks.
     let nodes = net.scripted(2, 6, "//operator").await;
     let server = net.chain.serve_ws("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let orders = orders(&net, server.url(), &nodes);
     for point in points.iter().copied() {
         let log = net.dir.path().join(format!("{point}.log"));
-        let id = net.ask(&format!("What happens at {point}?"), 2, 3).await;
-        aborted(spawn(&orders, &log, Some(point)), point, &log).await;
-        let mut child = spawn(&orders, &log, None);
-        let task = net.settled(id).await;
+        let id = net.request_only(net.prompt(&format!("What happens at {point}?")).await, 2, 3).await;
+        // Nobody relays reveals: they are sent by those who have to.
+        net.see_through(id, false);
+        let life = async {
+            aborted(spawn(&orders, &log, Some(point)), point, &log).await;
+            let child = spawn(&orders, &log, None);
+            (net.settled(id).await, child)
+        };
+        let (task, mut child) = tokio::select! {
+            life = life => life,
+            () = net.let_reveal(id) => unreachable!("it goes on for ever"),
+        };
         Counts::of(&net.events().await, id).assert_once(&task);
         for node in &nodes {
             let view = net.node(node.id).await.node;
@@ -192,12 +226,13 @@ async fn a_lost_disk_costs_nothing_while_the_key_is_there() {
     config.keeper.enabled = false;
     let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
     worker.ready(PATIENCE).await.unwrap();
-    let id = net.ask("What was lost?", 1, 3).await;
+    let id = net.request_only(net.prompt("What was lost?").await, 1, 3).await;
     net.until(id, "answered", |task| task.task.clock().delivered == 1).await;
     worker.stop_now();
     worker.wait().await.unwrap();
 
     let worker = net.work("second", &nodes, &scripts).await;
+    net.see_through(id, true);
     let task = net.settled(id).await;
     Counts::of(&net.events().await, id).assert_once(&task);
     assert!(net.node(nodes[0].id).await.node.claimable > 0);

@@ -1,17 +1,18 @@
 //! Bad input, bad neighbours, bad luck: what a worker does then, and what it never does.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use poq_blobs::{BlobServer, BlobStore, ServerConfig, Slot};
-use poq_chain::types::{Phase, Purpose, Role, Score, SeatState, TaskInput};
-use poq_chain::{commit, messages};
+use poq_blobs::{BlobStore, Slot};
+use poq_chain::types::{
+    Ending, Hash, Open, Opened, OutputState, Phase, Purpose, Ratio, Role, Score, SeatState, Source, TaskId,
+};
+use poq_chain::{commit, messages, PoqEvent};
 use poq_journal::{Duty, Journal, Payload};
 use poq_worker::{Models, Readiness, Worker};
 
 use crate::support::{
-    free_port, scripted_digest, Counts, Everybody, Net, Node, Scripts, GENERATOR, PATIENCE, SCORERS,
+    free_port, prompt, scripted_digest, serve, Counts, Net, Node, Scripts, GENERATOR, PATIENCE, SCORERS,
 };
 
 async fn metrics(address: SocketAddr) -> String {
@@ -48,49 +49,127 @@ async fn a_model_of_the_wrong_role_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_that_is_not_what_the_task_says_is_not_answered() {
+async fn an_input_that_cannot_be_had_is_declined_when_patience_ends() {
     let net = Net::start().await;
-    let nodes = net.scripted(1, 3, "//operator").await;
+    let nodes = net.scripted(2, 3, "//operator").await;
     let scripts = Scripts::new();
     let worker = net.work("worker", &nodes, &scripts).await;
 
-    let honest = net.prompt("What is the capital of France?").await;
-    // The address serves other bytes than those with this hash.
-    let other = format!("{}/v1/blobs/{}", honest.url, hex::encode(honest.hash));
-    let id = net.request(TaskInput { hash: [9; 32], url: other }, 1, 3).await;
+    // Nobody serves there.
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let id = net.request(Source::Url { hash: [9; 32], url }, 2, 3).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(net.task(id).await.task.clock().delivered, 0);
+    assert_eq!(net.task(id).await.task.clock().declined, 0, "it may be starting");
+    // The margin before the deadline is for telling.
+    net.chain.advance_ms(109_000).unwrap();
+    let task = net.until(id, "ended", |task| task.task.phase.is_final()).await;
+    assert_eq!(task.task.ending, Ending::Undelivered);
+    assert!(task.task.outputs.iter().all(|slot| slot.state == OutputState::Declined), "{task:#?}");
     assert_eq!(scripts.calls.load(std::sync::atomic::Ordering::SeqCst), 0);
-    net.chain.advance_ms(121_000).unwrap();
-    net.until(id, "refunded", |task| task.task.phase == Phase::Refunded).await;
+    for node in &nodes {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "all agree: node {}", node.id);
+    }
+    let declined: Vec<_> = net
+        .events()
+        .await
+        .into_iter()
+        .filter_map(|event| match event {
+            PoqEvent::Declined(event) => Some(event.items),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert!(declined.iter().all(|item| format!("{:?}", item.reason) == "InputUnavailable"), "{declined:?}");
 
     // The worker goes on with the next one.
-    let id = net.ask("And now?", 1, 3).await;
+    let id = net.ask("And now?", 2, 3).await;
     net.settled(id).await;
     stop(worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_input_that_is_no_prompt_is_not_answered() {
+async fn an_input_that_is_not_what_the_task_says_or_no_prompt_is_declined_at_once() {
     let net = Net::start().await;
     let nodes = net.scripted(1, 3, "//operator").await;
     let scripts = Scripts::new();
     let worker = net.work("worker", &nodes, &scripts).await;
-    let hash = net.inputs.put(&b"not json"[..]).await.unwrap();
-    let id = net.request(TaskInput { hash: hash.0, url: net.inputs_url.clone() }, 1, 3).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(net.task(id).await.task.clock().delivered, 0);
+    let Source::Url { hash, url } = net.prompt("What is the capital of France?").await else { panic!() };
+    // The address serves other bytes than those with this hash.
+    let other = Source::Url { hash: [9; 32], url: format!("{url}/v1/blobs/{}", hex::encode(hash)) };
+    let text = net.inputs.put(&b"not json"[..]).await.unwrap();
+    let text = Source::Url { hash: text.0, url };
+    for input in [other, text, Source::Inline(b"not json".to_vec())] {
+        let id = net.request(input, 1, 3).await;
+        let task = net.until(id, "ended", |task| task.task.phase.is_final()).await;
+        assert_eq!(task.task.outputs[0].state, OutputState::Declined, "{task:#?}");
+    }
+    assert_eq!(scripts.calls.load(std::sync::atomic::Ordering::SeqCst), 0);
     stop(worker).await;
 }
 
-/// An inference node that commits to one thing and serves another.
+/// The requester serves its input to those who answer, and is gone when it is to be scored: they serve it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_panel_gets_the_input_from_those_who_answered() {
+    let net = Net::start().await;
+    let answering = net.scripted(1, 0, "//answering").await;
+    let scoring = net.scripted(0, 3, "//scoring").await;
+    let scripts = Scripts::new();
+    let first = net.work("answering", &answering, &scripts).await;
+    let question = prompt("Where does it come from?");
+    let hash = net.inputs.put(question.clone()).await.unwrap();
+    let id = net.request(Source::Url { hash: hash.0, url: net.inputs_url.clone() }, 1, 3).await;
+    net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
+    // Gone.
+    net.inputs.sweep(Duration::ZERO, &Default::default()).await.unwrap();
+    assert!(net.inputs.get(&hash).await.is_err());
+    let second = net.work("scoring", &scoring, &scripts).await;
+    let task = net.settled(id).await;
+    assert!(task.task.panel.iter().all(|seat| seat.scores[0].quality().is_some()), "{task:#?}");
+    stop(first).await;
+    stop(second).await;
+}
+
+/// The same where nobody has it: that is said, and costs the requester.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_nobody_has_any_more_is_told_by_the_panel() {
+    let net = Net::start().await;
+    let (liar, _) = liar(&net).await;
+    let evaluators = net.scripted(0, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let worker = net.work("worker", &evaluators, &scripts).await;
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let id = net.request(Source::Url { hash: [9; 32], url }, 1, 3).await;
+    commit_and_open(&net, &liar, id, commit::blake2(b"Paris")).await;
+    net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    net.chain.advance_ms(95_000).unwrap();
+    let task = net.until(id, "ended", |task| task.task.phase.is_final()).await;
+    assert_eq!(task.task.ending, Ending::InputUnavailable);
+    assert!(task.task.panel.iter().all(|seat| seat.scores == vec![Score::NO_INPUT]), "{task:#?}");
+    for node in &evaluators {
+        assert_eq!(net.node(node.id).await.node.slashed, 0, "node {}", node.id);
+    }
+    stop(worker).await;
+}
+
+/// An inference node that does by hand what it does.
 async fn liar(net: &Net) -> (Node, u16) {
     let port = free_port();
     (net.register(Role::Inference, GENERATOR, scripted_digest(GENERATOR), "//liar", port).await, port)
 }
 
+/// Commits to an output of this hash and opens the commitment on chain.
+async fn commit_and_open(net: &Net, node: &Node, id: TaskId, hash: Hash) {
+    let salt = node.operator.salt(&net.network, id, node.id, Purpose::Output);
+    let submitter = net.client.submitter(node.operator.clone());
+    let commitment = net.network.output(id, node.id, &hash, &salt);
+    submitter.send(messages::commit_output(id, node.id, commitment)).await.unwrap();
+    let opened = Opened { hash, salt };
+    submitter.send(messages::open_output(Open { task: id, node: node.id, opened })).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_output_that_does_not_open_its_commitment_is_unavailable() {
+async fn an_output_that_is_not_what_was_committed_to_is_unavailable() {
     let net = Net::start().await;
     let (liar, port) = liar(&net).await;
     let evaluators = net.scripted(0, 3, "//operator").await;
@@ -98,18 +177,11 @@ async fn an_output_that_does_not_open_its_commitment_is_unavailable() {
     let worker = net.work("worker", &evaluators, &scripts).await;
 
     let id = net.ask("What is true?", 1, 3).await;
-    let salt = liar.operator.salt(&net.contract, id, liar.id, Purpose::Output);
-    let committed = commit::output(&net.contract, id, liar.id, &commit::blake2(b"Paris"), &salt);
     let store = BlobStore::memory();
-    let slot = Slot { contract: net.contract.0, task: id, node: liar.id };
-    store.put_output(&slot, &b"London"[..], salt).await.unwrap();
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let server = BlobServer::bind(ServerConfig::new(net.contract.0, listen), store, Arc::new(Everybody))
-        .await
-        .unwrap();
-    tokio::spawn(server.serve(std::future::pending()));
-    let submitter = net.client.submitter(liar.operator.clone());
-    submitter.send(messages::commit_output(id, liar.id, committed)).await.unwrap();
+    let slot = Slot { network: net.network.hash, task: id, node: liar.id };
+    store.put_output(&slot, &b"London"[..], [1; 32]).await.unwrap();
+    serve(&net.network, store, port).await;
+    commit_and_open(&net, &liar, id, commit::blake2(b"Paris")).await;
 
     let task = net.settled(id).await;
     assert!(task.task.panel.iter().all(|seat| seat.scores == vec![Score::UNAVAILABLE]), "{task:#?}");
@@ -129,8 +201,7 @@ async fn an_output_that_nobody_serves_is_waited_for_and_then_unavailable() {
     let worker = net.work("worker", &evaluators, &scripts).await;
 
     let id = net.ask("Where is it?", 1, 3).await;
-    let submitter = net.client.submitter(liar.operator.clone());
-    submitter.send(messages::commit_output(id, liar.id, [5; 32])).await.unwrap();
+    commit_and_open(&net, &liar, id, [5; 32]).await;
     net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Patience lasts three quarters of the window of 120 s.
@@ -142,7 +213,7 @@ async fn an_output_that_nobody_serves_is_waited_for_and_then_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_past_its_deadline_is_left_alone() {
+async fn a_task_for_which_it_is_too_late_is_declined() {
     let net = Net::start().await;
     let nodes = net.scripted(1, 3, "//operator").await;
     let id = net.ask("Too late?", 1, 3).await;
@@ -152,23 +223,45 @@ async fn a_task_past_its_deadline_is_left_alone() {
     config.metrics.listen = Some(([127, 0, 0, 1], 0).into());
     let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
     worker.ready(PATIENCE).await.unwrap();
-    // One second is left, less than the margin: no model is bothered.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One second is left, less than the margin: no model is bothered, and that is told.
+    let task = net.until(id, "refunded", |task| task.task.phase == Phase::Refunded).await;
+    assert_eq!(task.task.outputs[0].state, OutputState::Declined);
     assert_eq!(scripts.calls.load(std::sync::atomic::Ordering::SeqCst), 0);
-    net.chain.advance_ms(2_000).unwrap();
-    net.until(id, "refunded", |task| task.task.phase == Phase::Refunded).await;
-    // The worker looks when it hears of the block, so a little later than this test. A miss is told even where a keeper was so
-    // quick that the operator never saw the task open past its deadline.
+    // The worker looks when it hears of the block, so a little later than this test.
     let begun = Instant::now();
     loop {
         let text = metrics(worker.metrics_addr().unwrap()).await;
         let declined = text.contains("poq_tasks_declined_total{role=\"inference\",reason=\"too_late\"} 1");
-        if declined && text.contains("poq_duties_missed_total{role=\"inference\",step=\"commit_output\"} 1") {
+        if declined && text.contains("poq_duties_missed_total{role=\"inference\",step=\"commit_output\"} 0") {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "{text}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_in_a_language_that_the_rubric_does_not_know_is_declined() {
+    let net = Net::start().await;
+    let nodes = net.scripted(1, 3, "//operator").await;
+    let scripts = Scripts::new();
+    let mut config = net.config("worker", &nodes);
+    config.metrics.listen = Some(([127, 0, 0, 1], 0).into());
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
+    worker.ready(PATIENCE).await.unwrap();
+    let id = net.ask("谁在擒杀中领先全队？", 1, 3).await;
+    let begun = Instant::now();
+    // Scores that mean nothing are no scores: the three evaluators say so and commit to none.
+    loop {
+        let text = metrics(worker.metrics_addr().unwrap()).await;
+        if text.contains("poq_tasks_declined_total{role=\"evaluator\",reason=\"prompt\"} 3") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{text}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(net.task(id).await.task.clock().committed, 0);
     stop(worker).await;
 }
 
@@ -180,14 +273,14 @@ async fn what_the_journal_has_is_what_is_committed_and_revealed() {
     // From an earlier life: other scores than the model would give today.
     let identity = poq_worker::identity(&net.client).await.unwrap();
     let path = net.dir.path().join("worker/journal.redb");
-    let earlier = Score::of(poq_worker::quantise(0.123));
+    let earlier = Score::of(Ratio::from_f64(0.123));
     {
         let journal = Journal::open(&path, identity).unwrap();
         for node in &nodes[1..] {
-            let duty = Duty::scores(id, node.id, false);
-            let salt = node.operator.salt(&net.contract, id, node.id, Purpose::Scores);
+            let duty = Duty::scores(id, node.id);
+            let salt = node.operator.salt(&net.network, id, node.id, Purpose::Scores);
             let payload = Payload::scores(vec![earlier], None, salt);
-            let commitment = poq_journal::commitment_of(&net.contract.0, &duty, &payload).unwrap();
+            let commitment = poq_journal::commitment_of(&net.network.hash, &duty, &payload).unwrap();
             journal.check_and_insert(duty, commitment, payload).unwrap();
         }
     }
@@ -210,7 +303,7 @@ async fn a_commitment_of_somebody_else_is_never_revealed_and_is_told() {
     net.until(id, "scoring", |task| task.task.phase == Phase::Scoring).await;
     let submitter = net.client.submitter(nodes[1].operator.clone());
     for node in &nodes[1..] {
-        submitter.send(messages::commit_scores(id, node.id, [7; 32])).await.unwrap();
+        submitter.send(messages::commit_score(id, node.id, [7; 32])).await.unwrap();
     }
     let scoring = Worker::start(
         {
@@ -376,10 +469,11 @@ async fn a_deregistered_nodes_gauges_are_gone() {
     assert!(before.contains(&series(leaves)) && before.contains(&series(stays)), "{before}");
 
     let owner = net.client.submitter(leaves.owner.clone());
-    let free = net.node(leaves.id).await.node.free;
+    let free = net.node(leaves.id).await.node.stake.bonded;
     owner.send(messages::unstake(leaves.id, free)).await.unwrap();
     let global = net.client.view().await.unwrap().global_params().await.unwrap();
-    net.chain.advance_ms(global.unbonding_ms + 1_000).unwrap();
+    // What is on its way out ends on a grid of quarters of the unbonding time.
+    net.chain.advance_ms(2 * global.unbonding_ms).unwrap();
     owner.send(messages::withdraw_unbonded(leaves.id)).await.unwrap();
     owner.send(messages::deregister(leaves.id)).await.unwrap();
 

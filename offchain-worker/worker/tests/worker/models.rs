@@ -55,7 +55,7 @@ async fn real_models_answer_score_and_are_paid() {
     assert!(quality.ppb() > 100_000_000, "{quality}");
     for node in &nodes {
         let view = net.node(node.id).await.node;
-        assert_eq!(view.settled, 1, "{view:?}");
+        assert_eq!(view.record.tasks, 1, "{view:?}");
     }
     worker.shutdown();
     worker.wait().await.unwrap();

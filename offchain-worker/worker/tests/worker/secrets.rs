@@ -26,6 +26,8 @@ impl Desk {
             }
         }
         let home = self.folder.path();
+        // There is no terminal to ask on.
+        command.env("POQ_YES", "1");
         command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
         // There is no terminal to ask on.
         command.env("POQ_YES", "1");
@@ -89,7 +91,7 @@ async fn nothing_that_poq_writes_says_logs_or_serves_holds_a_nodes_key() {
     let url = format!("ws://{SECRET}:{SECRET}@{}/v3/{SECRET}?apikey={SECRET}", server.address());
     let desk = Desk { folder: tempfile::tempdir().unwrap(), url };
     desk.file("alice.key", "//Alice");
-    let (url, artifact) = (desk.url.as_str(), repository().join("contracts/artifacts/poq.contract"));
+    let (url, artifact) = (desk.url.as_str(), repository().join("contracts/artifacts/poq.wasm"));
     let artifact = artifact.display().to_string();
 
     let deploy =
@@ -180,7 +182,7 @@ async fn commands_wait_for_a_node_that_refuses_each_third_call() {
     let desk = Desk { folder: tempfile::tempdir().unwrap(), url: server.url() };
     desk.file("alice.key", "//Alice");
     node.refuse_every(3, -32_999, "RPC rate limit exceeded");
-    let artifact = repository().join("contracts/artifacts/poq.contract").display().to_string();
+    let artifact = repository().join("contracts/artifacts/poq.wasm").display().to_string();
     desk.works(&["deploy", "--url", &desk.url, "--key-file", "alice.key", "--artifact", &artifact]).await;
     let register = [
         "node",
@@ -196,7 +198,7 @@ async fn commands_wait_for_a_node_that_refuses_each_third_call() {
         "--endpoint",
         "http://127.0.0.1:1",
         "--stake",
-        "20",
+        "100",
     ];
     desk.works(&register).await;
     assert!(desk.works(&["node", "list"]).await.contains("all-minilm-l6-v2"));

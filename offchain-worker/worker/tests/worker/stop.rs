@@ -25,11 +25,11 @@ async fn a_shutdown_finishes_the_answer_that_is_being_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_waits_for_the_reveal_of_what_was_committed() {
     let net = Net::start().await;
-    let nodes = net.scripted(1, 3, "//operator").await;
+    let nodes = net.scripted(1, 2, "//operator").await;
     let scripts = Scripts::new();
     // Two of three evaluators here; the third is late.
-    let (late, early) = nodes.split_last().unwrap();
-    let worker = net.work("worker", early, &scripts).await;
+    let late = net.scripted(0, 1, "//late").await;
+    let worker = net.work("worker", &nodes, &scripts).await;
     let id = net.ask("Who is late?", 1, 3).await;
     net.until(id, "scored by two", |task| task.task.clock().committed == 2).await;
     worker.shutdown();
@@ -37,12 +37,7 @@ async fn a_shutdown_waits_for_the_reveal_of_what_was_committed() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!waiting.is_finished(), "reveals were still to come");
 
-    let mut config = net.config("late", std::slice::from_ref(late));
-    config.blobs.listen = None;
-    let other =
-        poq_worker::Worker::start(config, net.deps(std::slice::from_ref(late), scripts.models()).await)
-            .await
-            .unwrap();
+    let other = net.work("late", &late, &scripts).await;
     tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     let task = net.settled(id).await;
     Counts::of(&net.events().await, id).assert_once(&task);

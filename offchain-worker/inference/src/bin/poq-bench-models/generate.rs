@@ -1,9 +1,9 @@
 //! Language models beside llama.cpp.
 
 use crate::{median, ratio, Common};
-use candle_core::Device;
 use poq_inference::{
-    data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role,
+    data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, LoadOptions, ModelStore, Prompt,
+    Role,
 };
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -103,7 +103,7 @@ fn beginning(model: &CandleGenerator, text: &str, limit: usize) -> Result<Vec<u3
 fn measure(options: &Options, store: &ModelStore, name: &str, text: &str) -> Result<Value, Error> {
     let common = &options.common;
     let verified = store.verify(name)?;
-    let mut model = CandleGenerator::load(&verified, &Device::Cpu)?;
+    let mut model = CandleGenerator::load(&verified, &LoadOptions::on(common.device))?;
     let prompt = beginning(&model, text, options.prompt_tokens)?;
     let count = options.tokens as usize;
 

@@ -5,11 +5,12 @@
 //! too, only the ratio of neighbouring measurements means something.
 
 mod generate;
+mod gpu;
 mod peer;
 mod score;
 
 use clap::{Args, Parser, Subcommand};
-use poq_inference::{configure_threads, default_models_dir, Error, Manifest, ModelStore};
+use poq_inference::{configure_threads, default_models_dir, DeviceSpec, Error, Manifest, ModelStore};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Measures the speed of models, beside the programs that people would otherwise use.
@@ -26,6 +27,8 @@ enum Command {
     Generate(generate::Options),
     /// Texts and pairs per second of evaluators, beside ONNX Runtime and sentence-transformers.
     Score(score::Options),
+    /// Whether a card computes what the processor does, and how fast, beside PyTorch.
+    GpuCheck(gpu::Options),
 }
 
 /// What both benchmarks are told.
@@ -45,6 +48,10 @@ struct Common {
     /// Threads that each side computes with; the number of cores unless given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+
+    /// Where our side computes: cpu, cuda:N, metal.
+    #[arg(long, default_value = "cpu", env = "POQ_DEVICE", value_name = "DEVICE")]
+    device: DeviceSpec,
 
     /// How often each side is measured; medians are reported.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -110,15 +117,17 @@ fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let common = match &cli.command {
-        Command::Generate(options) => &options.common,
-        Command::Score(options) => &options.common,
+    let threads = match &cli.command {
+        Command::Generate(options) => options.common.threads(),
+        Command::Score(options) => options.common.threads(),
+        Command::GpuCheck(options) => options.threads(),
     };
     // First of all: it sets an environment variable, and no other thread runs yet.
-    configure_threads(common.threads());
+    configure_threads(threads);
     let result = match &cli.command {
         Command::Generate(options) => generate::run(options),
         Command::Score(options) => score::run(options),
+        Command::GpuCheck(options) => gpu::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,8 +2,8 @@
 
 use crate::{median, peer::Peer, ratio, Common};
 use poq_inference::{
-    data_dir, encode::cosine, load_cross_encoder, load_encoder, load_qa, manifest::Pooling, CrossEncoder,
-    Encoder, Error, LoadOptions, ModelStore, QaItem, Role,
+    data_dir, encode::cosine, load_cross_encoder, load_encoder, load_qa, CrossEncoder, DeviceSpec, Encoder,
+    Error, LoadOptions, ModelStore, QaItem, Role,
 };
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -33,8 +33,8 @@ enum Model {
 }
 
 impl Model {
-    fn load(store: &ModelStore, name: &str) -> Result<Self, Error> {
-        let options = LoadOptions::default();
+    fn load(store: &ModelStore, name: &str, device: DeviceSpec) -> Result<Self, Error> {
+        let options = LoadOptions::on(device);
         Ok(match store.manifest().get(name)?.role {
             Role::CrossEncoder => Self::Cross(load_cross_encoder(store, name, &options)?),
             _ => Self::Bi(load_encoder(store, name, &options)?),
@@ -151,7 +151,7 @@ fn measure(common: &Common, store: &ModelStore, name: &str, items: &[QaItem]) ->
     if entry.role == Role::Generator {
         return Err(Error::InvalidRequest(format!("{name} is no evaluator")));
     }
-    let mut model = Model::load(store, name)?;
+    let mut model = Model::load(store, name, common.device)?;
     let inputs = model.inputs(items);
     let singles = inputs.singles();
 
@@ -162,7 +162,7 @@ fn measure(common: &Common, store: &ModelStore, name: &str, items: &[QaItem]) ->
             "do": "load",
             "folder": store.model_dir(name),
             "role": entry.role.as_str(),
-            "pooling": match entry.pooling { Pooling::Mean => "mean", Pooling::Cls => "cls" },
+            "pooling": entry.pooling.as_str(),
             "max_tokens": entry.context_tokens,
             "threads": common.threads(),
         }))?;

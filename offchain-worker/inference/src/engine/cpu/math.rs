@@ -110,7 +110,7 @@ fn erf(x: f32) -> f32 {
 
 /// x · Φ(x)
 #[inline(always)]
-fn gelu_erf(x: f32) -> f32 {
+pub(crate) fn gelu_erf(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 

@@ -82,6 +82,21 @@ impl Ground {
         }
     }
 
+    /// Moves this chain's clock on where it is one in this process: days need not be lived through. Whether it has.
+    pub(super) fn advance_to(&self, timestamp_ms: u64) -> anyhow::Result<bool> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Ground::Embedded(node) => {
+                node.advance_to_ms(timestamp_ms).context("the clock of the chain in this process")?;
+                Ok(true)
+            }
+            Ground::Spawned { .. } | Ground::Url(_) => {
+                tracing::debug!(timestamp_ms, "a chain of its own keeps its own time");
+                Ok(false)
+            }
+        }
+    }
+
     /// Whether the money on it belongs to somebody who will want it back.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self, Ground::Url(_))

@@ -5,7 +5,7 @@ use poq_core::KindParams;
 use poq_simulator::live::{Book, Purse, Recorded};
 use std::collections::BTreeMap;
 
-use poq_chain::types::{NodeId, TaskId};
+use poq_chain::types::{NodeId, Penalty, TaskId};
 
 /// The simulator's account of the run beside the chain's.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Comparison {
     simulated: BTreeMap<NodeId, Purse>,
     /// What each node got by the chain's events.
     recorded: BTreeMap<NodeId, Purse>,
-    /// Tasks of which any number of the settlement differs.
+    /// Tasks of which any number of the end, or of the audit, differs.
     pub(super) differing: Vec<TaskId>,
 }
 
@@ -28,29 +28,42 @@ impl Comparison {
         let mut comparison = Comparison::default();
         for (block, event) in events {
             match event {
-                PoqEvent::TaskSettled(event) => {
-                    let settlement = book.settle(&Recorded::of(
-                        event.task,
-                        block.timestamp_ms,
-                        &event.input,
-                        &event.output_nodes,
-                        &event.panel_nodes,
-                    ))?;
+                PoqEvent::TaskClosed(event) => {
+                    let settlement = book.settle(&Recorded {
+                        task: event.task,
+                        at: block.timestamp_ms,
+                        seed: &event.seed,
+                        input: &event.input,
+                        output_nodes: &event.output_nodes,
+                        panel_nodes: &event.panel_nodes,
+                    })?;
                     if settlement != event.settlement {
                         comparison.differing.push(event.task);
                     }
                     let outputs = event.settlement.outputs.iter().map(|o| (o.payout, o.slashed));
                     let panel = event.settlement.panel.iter().map(|e| (e.payout, e.slashed));
                     let nodes = event.output_nodes.iter().chain(&event.panel_nodes);
-                    for (node, (payout, slashed)) in nodes.zip(outputs.chain(panel)) {
+                    // A vacant seat's node is 0.
+                    for (node, (payout, slashed)) in
+                        nodes.zip(outputs.chain(panel)).filter(|(node, _)| **node != 0)
+                    {
                         let purse = comparison.recorded.entry(*node).or_default();
                         purse.settled += 1;
                         purse.earned += payout;
                         purse.slashed += slashed;
                     }
                 }
-                PoqEvent::TaskRefunded(event) => comparison.penalise(&mut book, &event.penalties),
-                PoqEvent::PanelReleased(event) => comparison.penalise(&mut book, &event.penalties),
+                PoqEvent::TaskAudited(event)
+                    if book.audit(&event.input, &event.panel_nodes) != event.audit =>
+                {
+                    comparison.differing.push(event.task);
+                }
+                PoqEvent::PanelDrawn(event) => {
+                    for Penalty { node, amount } in &event.vacated {
+                        book.penalise(*node, *amount);
+                        comparison.recorded.entry(*node).or_default().slashed += amount;
+                    }
+                }
                 _ => {}
             }
         }
@@ -58,19 +71,12 @@ impl Comparison {
         Ok(comparison)
     }
 
-    fn penalise(&mut self, book: &mut Book, penalties: &[poq_chain::types::Penalty]) {
-        for penalty in penalties {
-            book.penalise(penalty.node, penalty.amount);
-            self.recorded.entry(penalty.node).or_default().slashed += penalty.amount;
-        }
-    }
-
     /// What a node got by the simulator's books.
     pub(super) fn simulated(&self, node: NodeId) -> Purse {
         self.simulated.get(&node).copied().unwrap_or_default()
     }
 
-    /// Whether every number of every settlement, and every purse, is the same.
+    /// Whether every number of every end, and every purse, is the same.
     pub(super) fn agrees(&self) -> bool {
         self.differing.is_empty() && self.simulated == self.recorded
     }

@@ -4,12 +4,12 @@
 //! - **chain**: what all accounts and the contract hold (storage deposits included) before and after differ by the
 //!   transaction fees, as the chain's own events tell them;
 //! - **contract**: what went in (stakes and task fees) is what came out (claims, refunds, withdrawn stakes, withdrawn
-//!   treasury) and what the contract still owes, and its balance has grown by just that;
+//!   treasury, withdrawn credit) and what the contract still owes, what is burned among it, and its balance has grown by just that;
 //! - **payees**: accounts that do nothing but be paid hold what the contract says they were paid.
 
 use anyhow::Context;
-use poq_chain::events::{Claimed, Collected, StakeWithdrawn, Staked, TaskRequested, TreasuryWithdrawn};
-use poq_chain::types::{NodeId, Solvency};
+use poq_chain::events::{Burned, Claimed, Collected, StakeWithdrawn, Staked, TreasuryWithdrawn, Withdrawn};
+use poq_chain::types::{Liabilities, NodeId, Solvency};
 use poq_chain::{to_account32, AccountId32, At, Block, Client, PoqEvent};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,6 +43,10 @@ pub(super) struct Flows {
     pub(super) unstaked: u128,
     /// Treasury out.
     pub(super) treasury: u128,
+    /// Credit out: keepers' fees.
+    pub(super) credit: u128,
+    /// Burned money out, to an account that nobody has.
+    pub(super) gone: u128,
 }
 
 impl Flows {
@@ -53,7 +57,7 @@ impl Flows {
 
     /// All that came out.
     fn outward(&self) -> u128 {
-        self.claims + self.refunds + self.unstaked + self.treasury
+        self.claims + self.refunds + self.unstaked + self.treasury + self.credit + self.gone
     }
 }
 
@@ -103,12 +107,17 @@ impl Ledger {
         Ok(())
     }
 
+    /// One more account, which came to be with what those before it paid.
+    pub(super) fn add(&mut self, account: AccountId32, name: String) {
+        self.accounts.insert(account.0, name);
+    }
+
     /// What a node has been paid so far.
     pub(super) fn claimed(&self, node: NodeId) -> u128 {
         self.claimed.get(&node).copied().unwrap_or(0)
     }
 
-    /// How tasks and panels ended so far, in the chain's order.
+    /// How tasks ended, references were opened and panels drawn so far, in the chain's order.
     pub(super) fn endings(&self) -> &[(Block, PoqEvent)] {
         &self.endings
     }
@@ -134,7 +143,7 @@ impl Ledger {
             if let Some((client, _)) = &self.contract {
                 for emitted in client.events_at(At::Number(number)).await.with_context(what)? {
                     self.note(&emitted.event);
-                    if let PoqEvent::TaskSettled(_) | PoqEvent::TaskRefunded(_) | PoqEvent::PanelReleased(_) =
+                    if let PoqEvent::TaskClosed(_) | PoqEvent::TaskAudited(_) | PoqEvent::PanelDrawn(_) =
                         emitted.event
                     {
                         self.endings.push((emitted.block, emitted.event));
@@ -150,10 +159,12 @@ impl Ledger {
         let flows = &mut self.flows;
         match event {
             PoqEvent::Staked(Staked { amount, .. }) => flows.stakes += amount,
-            PoqEvent::TaskRequested(TaskRequested { fee, .. }) => flows.fees += fee,
+            PoqEvent::TaskRequested(event) => flows.fees += event.fee,
             PoqEvent::StakeWithdrawn(StakeWithdrawn { amount, .. }) => flows.unstaked += amount,
             PoqEvent::Collected(Collected { amount, .. }) => flows.refunds += amount,
             PoqEvent::TreasuryWithdrawn(TreasuryWithdrawn { amount, .. }) => flows.treasury += amount,
+            PoqEvent::Withdrawn(Withdrawn { amount, .. }) => flows.credit += amount,
+            PoqEvent::Burned(Burned { amount }) => flows.gone += amount,
             PoqEvent::Claimed(Claimed { node, to, amount }) => {
                 flows.claims += amount;
                 *self.claimed.entry(*node).or_default() += amount;
@@ -185,13 +196,14 @@ impl Ledger {
         let owed = solvency.liabilities.total();
         let contract_error = difference(self.flows.inward(), self.flows.outward() + owed)?;
         let balance_error = difference(surplus(&solvency)?, surplus_before)?;
-        let chain_error = difference(self.before, after + self.transaction_fees)?;
+        let chain_error = difference(self.before, after + self.transaction_fees + self.flows.gone)?;
         Ok(Money {
             accounts: self.accounts.len() + 1,
             before: self.before,
             after,
             transaction_fees: self.transaction_fees,
             owed,
+            liabilities: solvency.liabilities,
             deposited: self.flows.inward(),
             balances: self.flows.outward() + owed,
             flows: self.flows,
@@ -246,11 +258,13 @@ pub(super) struct Money {
     pub(super) flows: Flows,
     /// What the contract still owes.
     pub(super) owed: u128,
+    /// The same by name.
+    pub(super) liabilities: Liabilities,
     /// What went into the contract.
     pub(super) deposited: u128,
     /// What came out of it and what it owes.
     pub(super) balances: u128,
-    /// before − after − transaction fees.
+    /// before − after − transaction fees − what was burned and sent away.
     pub(super) chain_error: i128,
     /// deposited − balances.
     pub(super) contract_error: i128,

@@ -4,37 +4,42 @@ mod cast;
 mod chain;
 mod lab;
 mod ledger;
+mod pool;
 mod progress;
 mod questions;
 mod report;
 
 use crate::cli::args::duration;
 use crate::cli::connect::{load_keys, Session};
-use crate::cli::deploy::artifact;
+use crate::cli::deploy::{artifact, find_artifact, POOL_ARTIFACT};
 use crate::cli::exit::{Difference, TimedOut};
 use crate::cli::host::Host;
-use crate::cli::output::write_out;
+use crate::cli::output::{time, write_out};
 use crate::cli::signal::stopped;
-use crate::cli::task::{phase_name, Fetcher};
+use crate::cli::task::{progress_text, Answer};
 use anyhow::{anyhow, bail, ensure, Context};
 use cast::{Actor, Cast, Player, KIND};
 use chain::Ground;
 use clap::Args;
 use futures::future::try_join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use lab::Comparison;
 use ledger::Ledger;
+use pool::Pool;
 use poq_blobs::PromptBlob;
-use poq_chain::deploy::{deploy, Artifact};
+use poq_chain::deploy::{deploy, Artifact, Setup};
 use poq_chain::explain::explain;
 use poq_chain::signer::Keys;
 use poq_chain::types::{
-    GlobalParams, NodeId, Phase, Registration, Role, TaskId, TaskInput, TaskView, MAX_BATCH,
+    Change, Ending, GlobalParams, Millis, NodeId, Registration, Request, Role, Source, TaskId, MAX_BATCH,
 };
-use poq_chain::{messages, to_ink, AccountId32, At, Client, ContractError, Outcome};
+use poq_chain::{messages, to_ink, AccountId32, At, Client, ContractError, Submitter};
+use poq_core::params::DAY;
 use poq_inference::data::TaskKind;
 use poq_inference::quality::Rubric;
 use poq_inference::{Manifest, ModelStore, QaItem};
 use poq_worker::config::{AdversaryConfig, NodeConfig, RoleName};
+use poq_worker::requester::{Progress as Step, Requester, RequesterOptions, Seen};
 use poq_worker::{Deps, Worker, WorkerConfig, WorkerHandle};
 use progress::Progress;
 use rand::RngCore;
@@ -48,8 +53,10 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 4;
 /// The most tokens of an answer. The questions ask for a name, a number or half a sentence.
 const MAX_TOKENS: usize = 32;
-/// Unbonding in the demonstration: so that stakes can be seen to come back. A real network waits at least an hour.
-const UNBONDING: Duration = Duration::from_secs(1);
+/// How long an epoch is. Nodes that register in the first one are drawn at once, and what begins in it ends in it.
+const EPOCH: Duration = Duration::from_millis(DAY);
+/// With less of an epoch left than this the next one is waited for: half of the nodes would be drawn an epoch after the others.
+const SETTLE_IN: Duration = Duration::from_secs(60);
 /// How long a worker may take until it can work: it reads its model from disk and checks its hash.
 const START: Duration = Duration::from_secs(600);
 /// How long a worker that is asked to stop may take.
@@ -68,9 +75,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, env = "POQ_NODE", hide_env_values = true, value_name = "FILE")]
     pub(crate) node_bin: Option<PathBuf>,
     /// The file with the key of the account that pays for everything; on a development chain it is //Alice, which has money
-    /// there. What is left goes back to it.
+    /// there. What is left goes back to it, save the stakes: they are on their way out for days, and their owners' keys stay in
+    /// --work-dir.
     // Not from the environment: what another command signs with must not pay for a demonstration by accident.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE", requires = "url", requires = "work_dir")]
     pub(crate) key_file: Option<PathBuf>,
     /// The file with the keystore's password.
     #[arg(long, value_name = "FILE", requires = "key_file")]
@@ -81,7 +89,7 @@ pub(crate) struct DemoArgs {
     /// Decides which questions are asked.
     #[arg(long, env = "POQ_DEMO_SEED", hide_env_values = true, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, …), and
+    /// Makes some of the nodes dishonest, as `poq simulate` spells it (boosting, noise=0.3, never-reveal, slow-delivery=30, withhold-opening, claim-no-input, …), and
     /// shows what cheating came to. Two evaluators are added where evaluators are attacked, and five score each task.
     #[arg(long, value_name = "ATTACK")]
     pub(crate) attack: Option<poq_simulator::Attack>,
@@ -91,6 +99,9 @@ pub(crate) struct DemoArgs {
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
+    /// The built pool contract; found beside the other one, or as `poq pool create` finds it.
+    #[arg(long, env = "POQ_POOL_ARTIFACT", hide_env_values = true, value_name = "FILE")]
+    pub(crate) pool_artifact: Option<PathBuf>,
     /// The folder of the models that scripts/install-models.sh has installed.
     #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
@@ -171,12 +182,17 @@ impl WorkDir {
 /// What was installed beforehand, all of it looked at before anything is started.
 struct Prepared {
     artifact: Artifact,
+    pool: Artifact,
     questions: Vec<QaItem>,
     models_dir: PathBuf,
 }
 
 fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     let artifact = artifact(args.artifact.as_deref())?;
+    // Both are built into one folder.
+    let beside = args.artifact.as_ref().map(|file| file.with_file_name("pool.contract"));
+    let pool = args.pool_artifact.clone().or(beside.filter(|file| file.is_file()));
+    let pool = find_artifact(pool.as_deref(), POOL_ARTIFACT, "--pool-artifact")?;
     let models_dir = args.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), &models_dir);
     for model in cast::models() {
@@ -184,7 +200,7 @@ fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     }
     let data = args.data.clone().unwrap_or_else(|| poq_inference::data_dir(&models_dir).join("qa.jsonl"));
     let questions = questions::choose(&data, args.questions.into(), args.seed)?;
-    Ok(Prepared { artifact, questions, models_dir })
+    Ok(Prepared { artifact, pool, questions, models_dir })
 }
 
 async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -216,22 +232,27 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     let transfer_fee = fund(&session, &funder, &cast).await?;
 
     progress.stage("deploying the contract");
-    let global = GlobalParams { unbonding_ms: UNBONDING.as_millis() as u64, ..GlobalParams::default() };
+    let setup = Setup { epoch_ms: EPOCH.as_millis() as Millis, global: global_params() };
     let mut salt = [0u8; 16];
     rand::rng().fill_bytes(&mut salt);
     let deployed =
-        deploy(&client.submitter(cast.deployer.keys.clone()), &prepared.artifact, global, &salt).await?;
+        deploy(&client.submitter(cast.deployer.keys.clone()), &prepared.artifact, &setup, &salt).await?;
     let client = client.with_contract(deployed.address);
     let session = Session::new(client.clone());
     ledger.contract(client.clone()).await?;
     ledger.follow(deployed.block.number).await?;
     let mut params = cast::kind_params(unit, panel);
     params.rubric_hash = Rubric::builtin(TaskKind::Qa).hash()?.0;
-    client.submitter(cast.deployer.keys.clone()).send(messages::set_kind(KIND, params.clone())).await?;
+    let change = Change::Kind(KIND, params.clone());
+    client.submitter(cast.deployer.keys.clone()).send(messages::propose(change)).await?;
     progress.line(&format!("contract: {}", session.address(&deployed.address)));
 
     progress.stage("registering nodes");
+    settle_in(&client, progress).await;
     register(&client, &mut cast).await?;
+    let pool = found(&client, &mut cast, &prepared.pool).await?;
+    ledger.add(pool.address, "pool".into());
+    progress.line(&format!("pool: {}", session.address(&pool.address)));
     for player in &cast.players {
         progress.line(&format!(
             "node {}: {}{} running {}, stake {}, price {}",
@@ -250,21 +271,28 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     progress.line(&format!("{} workers run", workers.len()));
     let host = Host::start(client.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
 
+    let submitter = client.submitter(cast.requester.keys.clone());
+    let asker = Asker {
+        requester: Requester::new(submitter.clone(), RequesterOptions::default()).await?,
+        submitter,
+        progress,
+        cast: &cast,
+        host: &host,
+        unit,
+        panel,
+    };
     let mut round = Round {
         session: &session,
         progress,
         cast: &cast,
-        host: &host,
         ledger: &mut ledger,
         workers: &workers,
-        unit,
-        panel,
         tally: Tally::default(),
         tasks: Vec::new(),
         complaints: BTreeMap::new(),
     };
     let asked = Instant::now();
-    round.ask_all(&prepared.questions).await?;
+    round.ask_all(&asker, &prepared.questions).await?;
     let Round { tally, tasks, .. } = round;
     progress.line(&format!("{} tasks in {:.1} s", tasks.len(), asked.elapsed().as_secs_f64()));
 
@@ -273,9 +301,24 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     host.stop().await;
     progress.stage("claiming rewards and collecting refunds");
     claim_all(&client, &cast, &tasks).await?;
+    pool.harvest(&client, &cast.holder).await?;
+    let mut fruits = pool.fruits(&client).await?;
     let slashed = slashed(&client, &cast).await?;
     progress.stage("taking the stakes out");
-    leave(&client, &cast, &funder).await?;
+    fruits.paid = leave(&client, &cast, &pool, &ground).await?;
+    if fruits.paid.is_none() {
+        progress.line("the stakes are on their way out of the contract: that takes days on a chain that keeps its own time");
+        if let Some(folder) = &args.work_dir {
+            for player in cast.players.iter().filter(|player| !player.is_pooled()) {
+                let file = folder.join("keys").join(player.owner.file.file_name().unwrap_or_default());
+                progress.line(&format!("    poq node withdraw {} --key-file {}", player.id, file.display()));
+            }
+            let file = folder.join("keys").join(cast.holder.file.file_name().unwrap_or_default());
+            let address = session.address(&pool.address);
+            progress.line(&format!("    poq pool advance {address} --key-file {}", file.display()));
+            progress.line(&format!("    poq pool exit {address} --all --key-file {}", file.display()));
+        }
+    }
 
     progress.stage("checking the money");
     ledger.follow(client.best().await?.number).await?;
@@ -284,7 +327,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         .players
         .iter()
         .map(|player| NodeRow {
-            account: session.address(&player.owner.account()),
+            account: session.address(&if player.is_pooled() { pool.address } else { player.owner.account() }),
             role: player.role,
             model: player.model.into(),
             dishonest: player.dishonest,
@@ -294,14 +337,16 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
             claimed: ledger.claimed(player.id),
         })
         .collect();
-    let payees: Vec<AccountId32> = cast.players.iter().map(|player| player.payee.account()).collect();
+    let payees: Vec<AccountId32> =
+        cast.players.iter().filter_map(|player| player.payee.as_ref().map(Actor::account)).collect();
+    fruits.error = pool.error(&client).await?;
     let money = ledger.close(&client, &payees).await?;
     if ground.is_foreign() {
         progress.stage("giving back what is left");
         give_back(&session, &cast, &funder, transfer_fee).await;
     }
 
-    let report = Report { nodes, tasks, money, attack: args.attack, comparison };
+    let report = Report { nodes, tasks, money, pool: fruits, attack: args.attack, comparison };
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", report.json());
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -310,6 +355,11 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     write_out(&report.text(&session.unit))?;
     write_out(&format!("\nThe whole run took {:.1} s.", progress.elapsed().as_secs_f64()))?;
     verdict(&report)
+}
+
+/// What is not the kind's: the shipped values, with an unbonding period that suits the long epochs.
+fn global_params() -> GlobalParams {
+    GlobalParams { unbonding_ms: 3 * DAY, params_delay_ms: 6 * DAY, ..GlobalParams::default() }
 }
 
 /// What makes the run a failure, with its own exit status.
@@ -330,9 +380,14 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
         let text = format!("the money check is off by {} smallest units", report.money.difference());
         return Err(Difference(text).into());
     }
+    if report.pool.error != 0 {
+        let text = format!("the pool's books are off by {} smallest units", report.pool.error);
+        return Err(Difference(text).into());
+    }
     let unsettled: Vec<_> =
-        report.tasks.iter().filter(|task| task.phase != "settled").map(|task| task.id).collect();
-    ensure!(unsettled.is_empty(), "tasks {unsettled:?} were not settled");
+        report.tasks.iter().filter(|task| task.ending != Ending::Consensus).map(|task| task.id).collect();
+    // Some attacks keep tasks from being settled: what that comes to is what is shown.
+    ensure!(report.attack.is_some() || unsettled.is_empty(), "tasks {unsettled:?} were not settled");
     Ok(())
 }
 
@@ -373,9 +428,20 @@ async fn fund(session: &Session, funder: &Actor, cast: &Cast) -> anyhow::Result<
     Ok(fee)
 }
 
+/// Waits for the next epoch where this one is almost over.
+async fn settle_in(client: &Client, progress: &Progress) {
+    let epoch = EPOCH.as_millis() as Millis;
+    let left = Duration::from_millis(epoch - client.upcoming().timestamp_ms % epoch);
+    if left < SETTLE_IN {
+        progress.line(&format!("the epoch is over in {} s: waiting for the next one", left.as_secs()));
+        tokio::time::sleep(left).await;
+    }
+}
+
 async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
     let manifest = Manifest::builtin();
-    let registering = cast.players.iter_mut().map(|player| {
+    let registering = cast.players.iter_mut().filter(|player| !player.is_pooled()).map(|player| {
+        let payee = player.payee.as_ref().map(Actor::account);
         let digest = manifest.get(player.model).map(|entry| entry.digest().0);
         let submitter = client.submitter(player.owner.keys.clone());
         async move {
@@ -383,10 +449,10 @@ async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
                 role: player.role,
                 kind: KIND,
                 operator: to_ink(&player.operator.account()),
-                payee: to_ink(&player.payee.account()),
+                payee: to_ink(&payee.unwrap_or_else(|| player.owner.account())),
                 model: player.model.into(),
                 model_digest: digest?,
-                endpoint: format!("http://127.0.0.1:{}", player.port),
+                endpoint: player.endpoint(),
                 price: player.price,
             };
             player.id = submitter.send(messages::register(registration, player.stake)).await?.value;
@@ -395,6 +461,14 @@ async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
     });
     try_join_all(registering).await?;
     Ok(())
+}
+
+/// Makes the pool of the node that belongs to one.
+async fn found(client: &Client, cast: &mut Cast, artifact: &Artifact) -> anyhow::Result<Pool> {
+    let holder = cast.holder.clone();
+    let player = cast.players.iter_mut().find(|player| player.is_pooled()).context("no node has a pool")?;
+    let digest = Manifest::builtin().get(player.model)?.digest().0;
+    Pool::found(client, player, &holder, artifact, digest).await
 }
 
 /// A worker with its name.
@@ -451,6 +525,8 @@ async fn start_workers(
     let mut keeper = config("keeper", &cast.keeper.file);
     keeper.keeper.enabled = true;
     keeper.keeper.max_delay = Duration::ZERO;
+    // It acts whether that pays or not.
+    keeper.keeper.margin_percent = 0;
     configs.push(("keeper".into(), keeper));
 
     try_join_all(configs.into_iter().map(|(name, config)| async move {
@@ -491,81 +567,49 @@ async fn stop(workers: Vec<Running>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An open task.
-struct Open {
-    question: usize,
-    phase: Option<Phase>,
-}
-
-/// The requester's part.
-struct Round<'a> {
-    session: &'a Session,
+/// The requester: asks, and sees its tasks through.
+struct Asker<'a> {
+    requester: Requester,
+    submitter: Submitter,
     progress: &'a Progress,
     cast: &'a Cast,
     host: &'a Host,
-    ledger: &'a mut Ledger,
-    workers: &'a [Running],
     unit: u128,
     panel: u8,
-    tally: Tally,
-    tasks: Vec<TaskRow>,
-    complaints: BTreeMap<String, Vec<String>>,
 }
 
-impl Round<'_> {
-    /// Asks every question and follows its task to the end.
-    async fn ask_all(&mut self, questions: &[QaItem]) -> anyhow::Result<()> {
-        let mut blocks = self.session.client.best_watch();
-        let mut open: BTreeMap<TaskId, Open> = BTreeMap::new();
-        let mut next = 0;
-        self.progress.tasks(questions.len() as u64);
-        self.progress.stage("asking, answering and scoring");
-        while next < questions.len() || !open.is_empty() {
-            while open.len() < WINDOW && next < questions.len() {
-                let task = self.request(&questions[next], cast::outputs(next)).await?;
-                open.insert(task, Open { question: next, phase: None });
-                next += 1;
-            }
-            let view = self.session.client.view().await?;
-            let mut done = Vec::new();
-            for (id, state) in &mut open {
-                let task = view.task(*id).await?.with_context(|| format!("task {id} is gone"))?;
-                if state.phase != Some(task.task.phase) {
-                    state.phase = Some(task.task.phase);
-                    self.tell(&task);
-                }
-                if task.task.phase.is_final() {
-                    done.push(task);
-                }
-            }
-            for task in done {
-                if let Some(state) = open.remove(&task.id) {
-                    self.finish(&task, &questions[state.question]).await?;
-                }
-            }
-            self.listen_to_workers().await?;
-            self.ledger.follow(self.session.client.finalized().await?.number).await?;
-            // A chain without transactions makes no blocks: look again anyway.
-            let _ = tokio::time::timeout(Duration::from_secs(1), blocks.changed()).await;
-        }
-        self.tasks.sort_by_key(|task| task.id);
-        Ok(())
+impl Asker<'_> {
+    /// Asks a question and follows its task to the end.
+    async fn ask(&self, question: usize, item: &QaItem) -> anyhow::Result<(usize, Seen)> {
+        let task = self.request(item, cast::outputs(question)).await?;
+        let seen = self.requester.see_through(&[task], |task, step| self.tell(task, &step)).await?;
+        let seen = seen.into_iter().next().with_context(|| format!("task {task} was not seen through"))?;
+        Ok((question, seen))
     }
 
     async fn request(&self, item: &QaItem, outputs: u8) -> anyhow::Result<TaskId> {
         let blob = PromptBlob::new(item.context.as_str(), item.question.as_str());
         let hash = self.host.put(blob.encode().context("the question")?).await?;
-        let mut reference = [0u8; 32];
-        rand::rng().fill_bytes(&mut reference);
-        let fee = cast::fee(self.unit, outputs, self.panel);
-        let submitter = self.session.client.submitter(self.cast.requester.keys.clone());
+        let request = Request {
+            kind: KIND,
+            fee: cast::fee(self.unit, outputs, self.panel),
+            nodes: Vec::new(),
+            outputs,
+            panel: self.panel,
+            input: Source::Url { hash, url: self.host.url().to_owned() },
+            // Random bytes, and what follows from them.
+            reference_commitment: [0; 32],
+            secret_hash: [0; 32],
+            early: false,
+        };
         let mut tries = 0;
         loop {
-            let input = TaskInput { hash, url: self.host.url().to_owned() };
-            let message = messages::request_task(KIND, outputs, self.panel, input, reference, fee);
-            match submitter.send(message).await {
-                Ok(receipt) => return Ok(receipt.value),
-                // A draw that missed; another block draws anew.
+            match self.submitter.send(messages::request_task(self.requester.sealed(request.clone()))).await {
+                Ok(receipt) => {
+                    self.tell_assigned(receipt.value).await?;
+                    return Ok(receipt.value);
+                }
+                // All nodes that fit have their hands full.
                 Err(error) if error.rejection() == Some(ContractError::TooFewNodes) && tries < 20 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -575,28 +619,77 @@ impl Round<'_> {
         }
     }
 
-    fn tell(&self, view: &TaskView) {
-        let task = &view.task;
-        let models = |nodes: Vec<u32>| {
-            let model = |id: &u32| {
-                let player = self.cast.players.iter().find(|player| player.id == *id);
-                player.map_or_else(|| format!("node {id}"), |player| player.model.to_owned())
-            };
-            nodes.iter().filter(|id| **id != 0).map(model).collect::<Vec<_>>().join(", ")
+    fn models<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
+        let model = |id: &NodeId| {
+            let player = self.cast.players.iter().find(|player| player.id == *id);
+            player.map_or_else(|| format!("node {id}"), |player| player.model.to_owned())
         };
-        let detail = match task.phase {
-            Phase::Inferring => format!(": {}", models(task.outputs.iter().map(|slot| slot.node).collect())),
-            Phase::Scoring => format!(": {}", models(task.panel.iter().map(|seat| seat.node).collect())),
-            Phase::Settled | Phase::Refunded => {
-                format!(", {} back to the requester", self.session.unit.show(task.refund))
-            }
-            Phase::Drawing | Phase::Revealing | Phase::Auditing => String::new(),
-        };
-        self.progress.line(&format!("task {}: {}{detail}", view.id, phase_name(task.phase)));
+        nodes.into_iter().filter(|id| **id != 0).map(model).collect::<Vec<_>>().join(", ")
     }
 
-    /// Explains a final task and shows its answers.
-    async fn finish(&mut self, view: &TaskView, item: &QaItem) -> anyhow::Result<()> {
+    async fn tell_assigned(&self, task: TaskId) -> anyhow::Result<()> {
+        let view = self.submitter.client().view().await?.task(task).await?;
+        let nodes: Vec<NodeId> =
+            view.iter().flat_map(|view| &view.task.outputs).map(|slot| slot.node).collect();
+        self.progress.line(&format!("task {task}: asked of {}", self.models(&nodes)));
+        Ok(())
+    }
+
+    fn tell(&self, task: TaskId, step: &Step) {
+        let text = match step {
+            // Told with its quality when the task is over.
+            Step::Output { .. } => return,
+            Step::Drawn { panel } => format!("scored by {}", self.models(panel)),
+            step => progress_text(step),
+        };
+        self.progress.line(&format!("task {task}: {text}"));
+    }
+}
+
+/// What comes of the questions.
+struct Round<'a> {
+    session: &'a Session,
+    progress: &'a Progress,
+    cast: &'a Cast,
+    ledger: &'a mut Ledger,
+    workers: &'a [Running],
+    tally: Tally,
+    tasks: Vec<TaskRow>,
+    complaints: BTreeMap<String, Vec<String>>,
+}
+
+impl Round<'_> {
+    /// Asks every question and follows its task to the end.
+    async fn ask_all(&mut self, asker: &Asker<'_>, questions: &[QaItem]) -> anyhow::Result<()> {
+        self.progress.tasks(questions.len() as u64);
+        self.progress.stage("asking, answering and scoring");
+        let mut waiting = questions.iter().enumerate();
+        let mut open = FuturesUnordered::new();
+        loop {
+            while open.len() < WINDOW {
+                let Some((question, item)) = waiting.next() else { break };
+                open.push(asker.ask(question, item));
+            }
+            if open.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some(done) = open.next() => {
+                    let (question, seen) = done?;
+                    self.finish(&seen, &questions[question]).await?;
+                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            self.listen_to_workers().await?;
+            self.ledger.follow(self.session.client.finalized().await?.number).await?;
+        }
+        self.tasks.sort_by_key(|task| task.id);
+        Ok(())
+    }
+
+    /// Explains a task that is over and shows its answers.
+    async fn finish(&mut self, seen: &Seen, item: &QaItem) -> anyhow::Result<()> {
+        let view = seen.view.as_ref().with_context(|| format!("task {} is gone", seen.task))?;
         let task = &view.task;
         let client = &self.session.client;
         let explained = explain(client, view.id).await;
@@ -612,19 +705,24 @@ impl Round<'_> {
                 false
             }
         };
-        let mut quality = None;
-        if let Outcome::Settled(event) = client.final_event(view.id).await?.outcome {
-            self.tally.add(&event);
-            quality = report::mean_ratio(event.settlement.outputs.iter().filter_map(|output| output.quality));
-        }
-        self.progress.line(&format!("task {}: {}", view.id, shorten(&item.question, 100)));
-        let fetcher = Fetcher::new(self.session, &self.cast.requester.keys)?;
-        for answer in fetcher.answers(view).await? {
+        let event = client.final_event(view.id).await?.event;
+        self.tally.add(&event);
+        let quality = report::mean_ratio(event.settlement.outputs.iter().filter_map(|output| output.quality));
+        self.progress.line(&format!(
+            "task {}: {}; {} back to the requester",
+            view.id,
+            shorten(&item.question, 100),
+            self.session.unit.show(task.refund)
+        ));
+        let mut answers = 0;
+        for (slot, output) in task.outputs.iter().zip(&seen.outputs) {
+            answers += usize::from(slot.committed_at > 0);
+            let answer = Answer::new(slot, output.clone().ok_or_else(|| "not to be had".into()));
             let player = self.cast.players.iter().find(|player| player.id == answer.node);
             let model = player.map_or("?", |player| player.model);
             let text = match &answer.result {
                 Ok(text) => format!("\"{}\"", shorten(text, 100)),
-                Err(error) => format!("not to be had: {error}"),
+                Err(error) => error.clone(),
             };
             let quality = answer.quality.map_or_else(|| "-".into(), |quality| format!("{quality:.3}"));
             self.progress.line(&format!("    {quality}  {model}: {text}"));
@@ -632,12 +730,12 @@ impl Round<'_> {
         self.tasks.push(TaskRow {
             id: view.id,
             kind: task.kind,
-            phase: phase_name(task.phase),
+            ending: task.ending,
             quality,
             fee: task.fee,
             refund: task.refund,
             explain_ok,
-            answers: task.outputs.iter().filter(|slot| slot.committed_at > 0).count(),
+            answers,
             question: item.question.clone(),
         });
         self.progress.task_done();
@@ -666,10 +764,10 @@ impl Round<'_> {
     }
 }
 
-/// Owners claim for their payees, the requester collects its refunds, the contract's owner takes the treasury.
+/// Owners claim for their payees, the requester collects its refunds, keepers take their fees, the contract's owner the treasury.
 async fn claim_all(client: &Client, cast: &Cast, tasks: &[TaskRow]) -> anyhow::Result<()> {
     let view = client.view().await?;
-    let claims = cast.players.iter().map(|player| {
+    let claims = cast.players.iter().filter(|player| !player.is_pooled()).map(|player| {
         let view = &view;
         async move {
             let node = view.node(player.id).await?;
@@ -685,7 +783,13 @@ async fn claim_all(client: &Client, cast: &Cast, tasks: &[TaskRow]) -> anyhow::R
     for batch in ids.chunks(MAX_BATCH) {
         requester.send(messages::collect(batch.to_vec())).await?;
     }
-    let treasury = client.view().await?.liabilities().await?.treasury;
+    let view = client.view().await?;
+    for actor in cast.actors() {
+        if view.balances(&actor.account()).await?.credit > 0 {
+            client.submitter(actor.keys.clone()).send(messages::withdraw()).await?;
+        }
+    }
+    let treasury = view.liabilities().await?.treasury;
     if treasury > 0 {
         let owner = client.submitter(cast.deployer.keys.clone());
         owner.send(messages::withdraw_treasury(&cast.deployer.account(), treasury)).await?;
@@ -704,35 +808,51 @@ async fn slashed(client: &Client, cast: &Cast) -> anyhow::Result<BTreeMap<NodeId
     Ok(slashed)
 }
 
-/// Every node takes its stake out and deregisters: what it put in can be had back.
-async fn leave(client: &Client, cast: &Cast, funder: &Actor) -> anyhow::Result<()> {
+/// Every node takes its stake out, the pool is closed; where the chain's clock can be moved on, they also withdraw it and deregister, and
+/// the pool pays: what it paid to its manager and its holder then.
+async fn leave(
+    client: &Client,
+    cast: &Cast,
+    pool: &Pool,
+    ground: &Ground,
+) -> anyhow::Result<Option<(u128, u128)>> {
     let view = client.view().await?;
     let unstaking = cast.players.iter().map(|player| {
         let view = &view;
         async move {
-            let free = view.node(player.id).await?.map_or(0, |view| view.node.free);
-            if free > 0 {
-                client.submitter(player.owner.keys.clone()).send(messages::unstake(player.id, free)).await?;
+            if player.is_pooled() {
+                pool.close(client, player).await?;
+                return anyhow::Ok(0);
             }
-            anyhow::Ok(())
+            let bonded = view.node(player.id).await?.map_or(0, |view| view.node.stake.bonded);
+            if bonded == 0 {
+                return Ok(0);
+            }
+            let owner = client.submitter(player.owner.keys.clone());
+            Ok(owner.send(messages::unstake(player.id, bonded)).await?.value)
         }
     });
-    try_join_all(unstaking).await?;
-
-    // A node that seals a block only when a transaction arrives stands still in time: a transaction moves it on.
-    let until = client.best().await?.timestamp_ms + UNBONDING.as_millis() as u64;
-    while client.best().await?.timestamp_ms <= until {
-        tokio::time::sleep(UNBONDING).await;
-        client.submitter(funder.keys.clone()).transfer(&funder.account(), 1).await?;
+    let until = try_join_all(unstaking).await?.into_iter().max().unwrap_or(0);
+    tracing::debug!(until = time(until), "the stakes are on their way out");
+    if !ground.advance_to(until)? {
+        return Ok(None);
     }
-    let leaving = cast.players.iter().map(|player| async move {
+    let leaving = cast.players.iter().filter(|player| !player.is_pooled()).map(|player| async move {
         let owner = client.submitter(player.owner.keys.clone());
         owner.send(messages::withdraw_unbonded(player.id)).await?;
         owner.send(messages::deregister(player.id)).await?;
         anyhow::Ok(())
     });
     try_join_all(leaving).await?;
-    Ok(())
+    let pooled = cast.players.iter().find(|player| player.is_pooled()).context("no node has a pool")?;
+    // Its era, its exit time, and once more where a tranche's grid makes that longer.
+    for _ in 0..4 {
+        match pool.wind_up(client, pooled).await? {
+            None => return pool.pay_out(client, pooled, &cast.holder).await.map(Some),
+            Some(until) => ensure!(ground.advance_to(until)?, "the chain's clock cannot be moved any more"),
+        };
+    }
+    bail!("the pool could not be closed")
 }
 
 /// Sends back to the funder what is left. What cannot be sent back is told, and is no failure of the demonstration.

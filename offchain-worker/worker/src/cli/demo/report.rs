@@ -2,10 +2,12 @@
 
 use super::lab::Comparison;
 use super::ledger::Money;
+use super::pool::Fruits;
 use crate::cli::amount::Unit;
 use crate::cli::output::{pairs, table};
-use poq_chain::events::TaskSettled;
-use poq_chain::types::{NodeId, Ratio, Role};
+use crate::cli::task::ending_text;
+use poq_chain::events::TaskClosed;
+use poq_chain::types::{Ending, NodeId, Ratio, Role};
 use poq_simulator::live::Purse;
 use poq_simulator::Attack;
 use serde_json::{json, Value};
@@ -25,22 +27,29 @@ pub(super) struct NodeTally {
 pub(super) struct Tally(BTreeMap<NodeId, NodeTally>);
 
 impl Tally {
-    /// Adds a settled task: per inference node quality and cost of its output, per evaluator merit and cost.
-    pub(super) fn add(&mut self, event: &TaskSettled) {
+    /// Adds a task that is over: what everybody got; where there is a consensus, per inference node quality and cost of its output,
+    /// per evaluator merit and cost.
+    pub(super) fn add(&mut self, event: &TaskClosed) {
         let settlement = &event.settlement;
+        let scored = settlement.ending == Ending::Consensus;
         for (node, output) in event.output_nodes.iter().zip(&settlement.outputs) {
             let tally = self.0.entry(*node).or_default();
             tally.tasks += 1;
-            tally.qualities.extend(output.quality);
-            tally.costs.push(output.cost);
             tally.reward += output.payout;
+            if scored {
+                tally.qualities.extend(output.quality);
+                tally.costs.push(output.cost);
+            }
         }
-        for (node, evaluator) in event.panel_nodes.iter().zip(&settlement.panel) {
+        let seats = event.panel_nodes.iter().zip(&settlement.panel).filter(|(node, _)| **node != 0);
+        for (node, evaluator) in seats {
             let tally = self.0.entry(*node).or_default();
             tally.tasks += 1;
-            tally.qualities.push(evaluator.merit);
-            tally.costs.push(evaluator.cost);
             tally.reward += evaluator.payout;
+            if scored {
+                tally.qualities.push(evaluator.merit);
+                tally.costs.push(evaluator.cost);
+            }
         }
     }
 
@@ -76,8 +85,8 @@ pub(super) struct TaskRow {
     pub(super) id: u64,
     /// Its kind.
     pub(super) kind: u16,
-    /// Where it ended.
-    pub(super) phase: &'static str,
+    /// How it ended.
+    pub(super) ending: Ending,
     /// The mean consensus of its outputs that have one.
     pub(super) quality: Option<Ratio>,
     /// What was paid for it.
@@ -100,6 +109,8 @@ pub(super) struct Report {
     pub(super) tasks: Vec<TaskRow>,
     /// The money check.
     pub(super) money: Money,
+    /// What came of the pool.
+    pub(super) pool: Fruits,
     /// What the dishonest nodes did.
     pub(super) attack: Option<Attack>,
     /// The simulator's account of the run.
@@ -115,7 +126,7 @@ pub(super) fn mean_ratio(values: impl Iterator<Item = Ratio>) -> Option<Ratio> {
 
 fn mean(values: &[Ratio]) -> Option<f64> {
     let count = u32::try_from(values.len()).ok().filter(|count| *count > 0)?;
-    Some(values.iter().map(|ratio| f64::from(ratio.ppb())).sum::<f64>() / 1e9 / f64::from(count))
+    Some(values.iter().map(|ratio| ratio.to_f64()).sum::<f64>() / f64::from(count))
 }
 
 fn decimals(value: Option<f64>) -> String {
@@ -152,8 +163,8 @@ impl Report {
                 json!({
                     "id": task.id,
                     "kind": task.kind,
-                    "phase": task.phase,
-                    "quality": task.quality.map(|quality| f64::from(quality.ppb()) / 1e9),
+                    "ending": task.ending,
+                    "quality": task.quality.map(Ratio::to_f64),
                     "fee": task.fee.to_string(),
                     "refund": task.refund.to_string(),
                     "explain_ok": task.explain_ok,
@@ -165,8 +176,19 @@ impl Report {
             "tasks": tasks,
             "money": {
                 "deposited": self.money.deposited.to_string(),
+                "burned": self.money.liabilities.burned.to_string(),
                 "balances": self.money.balances.to_string(),
                 "difference": self.money.difference().to_string(),
+            },
+            "pool": {
+                "bond": self.pool.bond.to_string(),
+                "deposited": self.pool.deposited.to_string(),
+                "commission": self.pool.commission.to_string(),
+                "bond_income": self.pool.managers.to_string(),
+                "shares_income": self.pool.holders.to_string(),
+                "paid_to_manager": self.pool.paid.map(|(manager, _)| manager.to_string()),
+                "paid_to_holder": self.pool.paid.map(|(_, holder)| holder.to_string()),
+                "difference": self.pool.error.to_string(),
             },
             "attack": self.attack.map(|attack| attack.to_string()),
             "simulator_agrees": self.comparison.agrees(),
@@ -176,15 +198,15 @@ impl Report {
     /// For people.
     pub(super) fn text(&self, unit: &Unit) -> String {
         let mut tasks = table(
-            ["task", "answers", "phase", "quality", "fee", "refund", "explained", "question"],
+            ["task", "answers", "outcome", "quality", "fee", "refund", "explained", "question"],
             &[0, 1, 3, 4, 5],
         );
         for task in &self.tasks {
             tasks.add_row([
                 task.id.to_string(),
                 task.answers.to_string(),
-                task.phase.into(),
-                decimals(task.quality.map(|quality| f64::from(quality.ppb()) / 1e9)),
+                ending_text(task.ending).into(),
+                decimals(task.quality.map(Ratio::to_f64)),
                 unit.short(task.fee, 6),
                 unit.short(task.refund, 6),
                 if task.explain_ok { "yes" } else { "NO" }.into(),
@@ -219,9 +241,10 @@ impl Report {
             ]);
         }
         format!(
-            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}\n\n{}",
+            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}\n\n{}\n\n{}",
             unit.symbol,
             self.simulator_text(unit),
+            pairs(&self.pool.lines(unit)),
             self.money_text(unit)
         )
     }
@@ -273,7 +296,10 @@ impl Report {
             ("  refunds collected", unit.show(flows.refunds)),
             ("  stakes withdrawn", unit.show(flows.unstaked)),
             ("  treasury withdrawn", unit.show(flows.treasury)),
-            ("  still owed", unit.show(money.owed)),
+            ("  keepers' fees withdrawn", unit.show(flows.credit)),
+            ("  burned: nobody's", unit.show(money.liabilities.burned + flows.gone)),
+            ("  stakes still on their way out", unit.show(money.liabilities.stakes)),
+            ("  owed besides", unit.show(money.owed - money.liabilities.burned - money.liabilities.stakes)),
             ("difference", even(money.contract_error)),
             ("contract's balance, less what it owes, changed by", even(money.balance_error)),
             ("payees hold what they were paid, but for", even(money.payee_error)),

@@ -1,10 +1,14 @@
-//! Who can be drawn for a task now, at which fee: the contract's own conditions, looked at from outside before anything is paid.
+//! Who can be drawn for a task now, or take one that names it, at which fee: the contract's own conditions, looked at from outside
+//! before anything is paid.
 
 use crate::cli::amount::Unit;
 use crate::cli::exit::{Coded, Exit};
 use crate::cli::node::role_name;
-use poq_chain::types::{Balance, KindId, KindParams, NodeStatus, NodeView, Role, MAX_OPEN};
+use poq_chain::types::{
+    Balance, Epoch, KindId, KindParams, NodeId, NodeStatus, NodeView, Ratio, Role, MAX_OPEN,
+};
 use poq_chain::{to_ink, AccountId32, InkAccountId};
+use poq_core::params::FeeSplit;
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
 
@@ -15,11 +19,13 @@ enum Filter {
     Draining,
     /// Its stake is below the kind's minimum.
     Stake,
+    /// It is drawn from the next epoch on.
+    New,
     /// It has as many open tasks as it may have.
     Open,
-    /// Too much of its stake is locked already.
+    /// Too much of its stake is at risk already.
     Locked,
-    /// The requester owns, operates or is paid by it.
+    /// The requester owns it.
     Own,
     /// It asks more than the slot.
     Price,
@@ -28,9 +34,10 @@ enum Filter {
 }
 
 impl Filter {
-    const ALL: [Filter; 7] = [
+    const ALL: [Filter; 8] = [
         Filter::Draining,
         Filter::Stake,
+        Filter::New,
         Filter::Open,
         Filter::Locked,
         Filter::Own,
@@ -42,8 +49,9 @@ impl Filter {
         match self {
             Filter::Draining => "draining",
             Filter::Stake => "stake",
+            Filter::New => "next_epoch",
             Filter::Open => "open_tasks",
-            Filter::Locked => "locked_stake",
+            Filter::Locked => "stake_at_risk",
             Filter::Own => "own_nodes",
             Filter::Price => "price",
             Filter::Owner => "same_owner",
@@ -59,12 +67,10 @@ pub(super) struct Supply {
     filtered: BTreeMap<Filter, usize>,
     /// How many can sit beside each other: one per owner.
     fit: usize,
-    /// The slot that was offered.
-    slot: Option<Balance>,
+    /// The slot that is offered.
+    slot: Balance,
     /// The lowest price among those that only the price keeps out.
     cheapest: Option<Balance>,
-    /// How many different models those have who fit.
-    models: usize,
 }
 
 /// The nodes of a kind, as a requester finds them.
@@ -73,40 +79,64 @@ pub(super) struct Market<'a> {
     pub(super) params: &'a KindParams,
     pub(super) nodes: Vec<NodeView>,
     pub(super) requester: AccountId32,
+    /// The present epoch.
+    pub(super) epoch: Epoch,
+    /// The inference nodes that the request names; none where they are drawn.
+    pub(super) named: Vec<NodeId>,
 }
 
 impl Market<'_> {
-    /// Why a node is not drawn, whatever the fee.
-    fn filter(&self, view: &NodeView) -> Option<Filter> {
+    /// Why a node is not drawn, or cannot take a task that names it, whatever the fee. `settled` says whether the pool has anybody
+    /// in this epoch: where it has not, whoever joins the next one is drawn already.
+    fn filter(&self, view: &NodeView, settled: bool, at_risk: Balance) -> Option<Filter> {
         let node = &view.node;
-        let me: InkAccountId = to_ink(&self.requester);
-        let at_risk = match node.role {
-            Role::Inference => self.params.inference_at_risk,
-            Role::Evaluator => self.params.evaluator_at_risk,
-        };
-        if node.status != NodeStatus::Active {
+        let weighs = |weight: Option<&Ratio>| weight.is_some_and(|weight| *weight > Ratio::ZERO);
+        let next = weighs(Some(node.standing.weight.latest()));
+        let now = weighs(node.standing.weight.at(self.epoch));
+        // Whoever is to be in the draws can be named at once.
+        let waits = settled && (node.role == Role::Evaluator || self.named.is_empty());
+        if node.status != NodeStatus::Active && !next {
             Some(Filter::Draining)
-        } else if node.bonded() < self.params.stake_min {
+        } else if !next {
             Some(Filter::Stake)
+        } else if waits && !now {
+            Some(Filter::New)
         } else if node.open_count() >= MAX_OPEN {
             Some(Filter::Open)
-        } else if node.free < at_risk {
+        } else if !node.can_take(at_risk) {
             Some(Filter::Locked)
-        } else if [node.owner, node.operator, node.payee].contains(&me) {
+        } else if node.owner == to_ink(&self.requester) {
             Some(Filter::Own)
         } else {
             None
         }
     }
 
-    fn of_role(&self, role: Role) -> impl Iterator<Item = &NodeView> {
-        self.nodes.iter().filter(move |view| view.node.role == role && view.node.kind == self.kind)
+    /// Whether a role's pool has anybody in this epoch.
+    fn is_settled(&self, role: Role) -> bool {
+        let now = |view: &NodeView| view.node.standing.weight.at(self.epoch).copied().unwrap_or_default();
+        self.of_role(role).any(|view| now(view) > Ratio::ZERO)
     }
 
-    /// The lowest price of each owner whose node can be drawn, in rising order.
+    fn of_role(&self, role: Role) -> impl Iterator<Item = &NodeView> {
+        let asked = move |view: &&NodeView| {
+            role == Role::Evaluator || self.named.is_empty() || self.named.contains(&view.id)
+        };
+        self.nodes
+            .iter()
+            .filter(move |view| view.node.role == role && view.node.kind == self.kind)
+            .filter(asked)
+    }
+
+    /// The lowest price of each owner whose node can be drawn for a slot of that price, in rising order.
     fn prices(&self) -> Vec<Balance> {
+        let settled = self.is_settled(Role::Inference);
+        let can = |view: &&NodeView| {
+            let slot = view.node.price.max(self.params.inference_slot_min);
+            self.filter(view, settled, self.params.inference_at_risk(slot)).is_none()
+        };
         let mut cheapest: BTreeMap<[u8; 32], Balance> = BTreeMap::new();
-        for view in self.of_role(Role::Inference).filter(|view| self.filter(view).is_none()) {
+        for view in self.of_role(Role::Inference).filter(can) {
             let owner: [u8; 32] = *view.node.owner.as_ref();
             let price = cheapest.entry(owner).or_insert(view.node.price);
             *price = view.node.price.min(*price);
@@ -125,7 +155,7 @@ impl Market<'_> {
             .get(enough..)
             .unwrap_or_default()
             .iter()
-            .filter_map(|price| fee_for(self.params, outputs, panel, *price))
+            .filter_map(|price| self.params.fee_for(outputs, panel, *price))
             .collect();
         fees.dedup();
         if fees.is_empty() {
@@ -134,25 +164,21 @@ impl Market<'_> {
         fees
     }
 
-    /// What can be drawn of a role now. `slot` is what the fee offers each inference node.
-    pub(super) fn supply(&self, role: Role, wanted: u8, slot: Option<Balance>) -> Supply {
-        let mut supply = Supply {
-            role,
-            wanted,
-            registered: 0,
-            filtered: BTreeMap::new(),
-            fit: 0,
-            slot,
-            cheapest: None,
-            models: 0,
+    /// What can be drawn of a role now, at a fee that is split so.
+    pub(super) fn supply(&self, role: Role, wanted: u8, split: &FeeSplit) -> Supply {
+        let (slot, at_risk) = match role {
+            Role::Inference => (split.inference_slot, self.params.inference_at_risk(split.inference_slot)),
+            Role::Evaluator => (split.evaluator_slot, self.params.evaluator_at_risk(split.evaluator_slot)),
         };
+        let mut supply =
+            Supply { role, wanted, registered: 0, filtered: BTreeMap::new(), fit: 0, slot, cheapest: None };
+        let settled = self.is_settled(role);
         let mut owners: Vec<InkAccountId> = Vec::new();
-        let mut models: Vec<[u8; 32]> = Vec::new();
         for view in self.of_role(role) {
             supply.registered = supply.registered.saturating_add(1);
             let price = view.node.price;
-            let dear = role == Role::Inference && slot.is_some_and(|slot| price > slot);
-            let filter = match self.filter(view) {
+            let dear = role == Role::Inference && price > slot;
+            let filter = match self.filter(view, settled, at_risk) {
                 None if dear => {
                     supply.cheapest = Some(supply.cheapest.map_or(price, |least| least.min(price)));
                     Some(Filter::Price)
@@ -165,16 +191,10 @@ impl Market<'_> {
                     let count = supply.filtered.entry(filter).or_default();
                     *count = count.saturating_add(1);
                 }
-                None => {
-                    owners.push(view.node.owner);
-                    if !models.contains(&view.node.model_digest) {
-                        models.push(view.node.model_digest);
-                    }
-                }
+                None => owners.push(view.node.owner),
             }
         }
         supply.fit = owners.len();
-        supply.models = models.len();
         supply
     }
 
@@ -185,7 +205,7 @@ impl Market<'_> {
         });
         let head = match (outputs.enough() && panel.enough(), drawn) {
             (true, true) => {
-                "too few independent nodes were drawn, though enough fit: try again in a later block, which draws anew"
+                "too few independent nodes were drawn, though enough fit: try again, which draws anew"
             }
             _ => "too few independent nodes can be drawn now",
         };
@@ -211,7 +231,7 @@ impl Supply {
             return None;
         }
         let price = *market.prices().get(usize::from(self.wanted).saturating_sub(1))?;
-        fee_for(market.params, self.wanted, panel, price)
+        market.params.fee_for(self.wanted, panel, price)
     }
 
     /// In words, with what each condition is.
@@ -222,25 +242,17 @@ impl Supply {
             parts.push(match filter {
                 Filter::Draining => format!("{count} draining"),
                 Filter::Stake => format!("{count} with less stake than {}", unit.show(params.stake_min)),
+                Filter::New => format!("{count} from the next epoch on"),
                 Filter::Open => format!("{count} with {MAX_OPEN} open tasks"),
-                Filter::Locked => format!("{count} with too much of the stake locked"),
-                Filter::Own => format!("{count} your own (owner, operator or payee)"),
+                Filter::Locked => format!("{count} with too much of the stake at risk"),
+                Filter::Own => format!("{count} your own"),
                 Filter::Price => format!(
                     "{count} asking more than the slot of {} (from {})",
-                    self.slot.map_or_else(|| "nothing".into(), |slot| unit.show(slot)),
+                    unit.show(self.slot),
                     self.cheapest.map_or_else(|| "nothing".into(), |price| unit.show(price)),
                 ),
                 Filter::Owner => format!("{count} of an owner who fits with another node"),
             });
-        }
-        if self.role == Role::Evaluator && self.models > 0 {
-            let most = (self.wanted / 2).max(1);
-            let models = self.models;
-            parts.push(format!(
-                "{models} model{}: while others are to be had at most {most} of {} from one, which keeps nobody out",
-                if models == 1 { "" } else { "s" },
-                self.wanted
-            ));
         }
         let parts = if parts.is_empty() { String::new() } else { format!("; {}", parts.join("; ")) };
         format!(
@@ -262,38 +274,16 @@ impl Supply {
             "registered": self.registered,
             "can_be_drawn": self.fit,
             "filtered": filtered,
-            "models": self.models,
-            "slot": self.slot.map(|slot| slot.to_string()),
+            "slot": self.slot.to_string(),
         })
     }
-}
-
-/// The least fee whose slots are accepted and offer each inference node at least `price`.
-fn fee_for(params: &KindParams, outputs: u8, panel: u8, price: Balance) -> Option<Balance> {
-    let mut low = params.fee_min(outputs, panel)?;
-    let fits =
-        |fee: Balance| params.split(fee, outputs, panel).is_some_and(|split| split.inference_slot >= price);
-    let mut high = u128::MAX;
-    if !fits(high) {
-        return None;
-    }
-    // The slot does not fall when the fee rises: halve.
-    while low < high {
-        let middle = low.midpoint(high);
-        if fits(middle) {
-            high = middle;
-        } else {
-            low = middle.saturating_add(1);
-        }
-    }
-    Some(low)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use poq_chain::types::{Node, NodeInfo, Place, Ratio};
+    use poq_chain::types::{Node, NodeInfo, Place, Record, Stake, Standing, Ver};
 
     const UNIT: u128 = 1_000_000_000_000;
 
@@ -309,17 +299,16 @@ mod tests {
                 status: NodeStatus::Active,
                 model_digest: [owner; 32],
                 price,
-                free: 20 * UNIT,
-                locked: 0,
-                unbonding: 0,
-                unbonds_at: 0,
+                stake: Stake { bonded: 200 * UNIT, ..Stake::default() },
                 claimable: 0,
                 withdrawn: 0,
                 slashed: 0,
-                settled: 0,
+                record: Record::default(),
                 trust: Ratio::ONE,
                 gain_average: 0,
-                place: Place { class: 0, index: 0 },
+                due: 0,
+                misses: 0,
+                standing: Standing { weight: Ver::new(Ratio::ONE), place: Place { class: 0, index: 0 } },
                 open: [0; MAX_OPEN],
             },
             info: NodeInfo { model: "m".into(), endpoint: "http://h:1".into(), registered_at: 0 },
@@ -327,7 +316,12 @@ mod tests {
     }
 
     fn market(params: &KindParams, nodes: Vec<NodeView>) -> Market<'_> {
-        Market { kind: 1, params, nodes, requester: AccountId32([99; 32]) }
+        Market { kind: 1, params, nodes, requester: AccountId32([99; 32]), epoch: 7, named: Vec::new() }
+    }
+
+    /// A fee whose inference slot is this.
+    fn slot(inference_slot: u128) -> FeeSplit {
+        FeeSplit { protocol_fee: 0, keepers: 0, inference_slot, evaluator_slot: UNIT }
     }
 
     #[test]
@@ -354,40 +348,59 @@ mod tests {
     fn every_condition_is_counted_once() {
         let params = KindParams::default();
         let mut nodes: Vec<NodeView> =
-            (1..=9).map(|owner| node(u32::from(owner), Role::Inference, owner, 0)).collect();
+            (1..=10).map(|owner| node(u32::from(owner), Role::Inference, owner, 0)).collect();
         nodes[0].node.status = NodeStatus::Draining;
-        nodes[1].node.free = 9 * UNIT;
+        nodes[0].node.standing = Standing::default();
+        nodes[1].node.standing = Standing::default();
         nodes[2].node.open = [7; MAX_OPEN];
-        nodes[3].node.free = 0;
-        nodes[3].node.locked = 20 * UNIT;
-        nodes[4].node.payee = [99; 32].into();
+        nodes[3].node.stake.locked = 200 * UNIT;
+        nodes[4].node.owner = [99; 32].into();
+        // Whom anybody can name as its payee is not one's own.
+        nodes[5].node.payee = [99; 32].into();
         nodes[5].node.price = UNIT;
         nodes[6].node.owner = [8; 32].into();
-        nodes.push(node(10, Role::Evaluator, 10, 0));
-        let mut other = node(11, Role::Inference, 11, 0);
+        nodes[9].node.standing.weight = Ver::default();
+        nodes[9].node.standing.weight.set(7, Ratio::ONE);
+        nodes.push(node(11, Role::Evaluator, 10, 0));
+        let mut other = node(12, Role::Inference, 11, 0);
         other.node.kind = 2;
         nodes.push(other);
-        let market = market(&params, nodes);
-        let supply = market.supply(Role::Inference, 4, Some(UNIT / 100));
-        assert_eq!((supply.registered, supply.fit, supply.enough()), (9, 2, false));
+        let mut market = market(&params, nodes);
+        let supply = market.supply(Role::Inference, 4, &slot(UNIT / 100));
+        assert_eq!((supply.registered, supply.fit, supply.enough()), (10, 2, false));
         for filter in Filter::ALL {
             assert_eq!(supply.filtered.get(&filter), Some(&1), "{filter:?}");
         }
-        let panel = market.supply(Role::Evaluator, 3, None);
+        let panel = market.supply(Role::Evaluator, 3, &slot(0));
         assert_eq!((panel.registered, panel.fit), (1, 1));
         let error = market.too_few(&supply, &panel, &Unit::default(), false);
         for says in [
-            "4 wanted, 9 registered, 2 can be drawn",
+            "4 wanted, 10 registered, 2 can be drawn",
             "1 draining",
-            "less stake than 10 UNIT",
+            "less stake than 200 UNIT",
+            "1 from the next epoch on",
             "16 open tasks",
             "1 your own",
             "more than the slot of 0.01 UNIT (from 1 UNIT)",
             "3 wanted, 1 registered, 1 can be drawn",
-            "at most 1 of 3 from one",
         ] {
             assert!(error.text.contains(says), "{says}: {}", error.text);
         }
+        // Named, nobody has to wait for the next epoch, and nobody else counts.
+        market.named = vec![10, 6];
+        let supply = market.supply(Role::Inference, 2, &slot(UNIT));
+        assert_eq!((supply.registered, supply.fit), (2, 2));
+    }
+
+    /// The first nodes of a kind are drawn in the epoch that they register in.
+    #[test]
+    fn a_new_pool_is_drawn_from_at_once() {
+        let params = KindParams::default();
+        let mut new = node(1, Role::Inference, 1, 0);
+        new.node.standing.weight = Ver::default();
+        new.node.standing.weight.set(7, Ratio::ONE);
+        let market = market(&params, vec![new]);
+        assert!(market.supply(Role::Inference, 1, &slot(0)).enough());
     }
 
     #[test]
@@ -395,8 +408,8 @@ mod tests {
         let params = KindParams::default();
         let nodes = vec![node(1, Role::Inference, 1, UNIT / 2)];
         let market = market(&params, nodes);
-        let supply = market.supply(Role::Inference, 1, Some(UNIT / 100));
-        let panel = market.supply(Role::Evaluator, 3, None);
+        let supply = market.supply(Role::Inference, 1, &slot(UNIT / 100));
+        let panel = market.supply(Role::Evaluator, 3, &slot(0));
         let fee = market.fees(1, 3)[0];
         let text = market.too_few(&supply, &panel, &Unit::default(), false).text;
         assert!(text.contains(&format!("--fee {}", Unit::default().number(fee))), "{text}");

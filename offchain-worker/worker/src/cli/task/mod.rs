@@ -4,33 +4,37 @@ mod follow;
 mod market;
 mod request;
 
-pub(crate) use follow::Fetcher;
+pub(crate) use follow::{progress_text, Answer, Fetcher};
 
-use crate::cli::advance::step_name;
+use crate::cli::advance::step_text;
 use crate::cli::args::{duration, ReadArgs, SendArgs, Signer, Who};
 use crate::cli::connect::{load_keys, Session};
 use crate::cli::exit::Refused;
 use crate::cli::output::{pairs, table, time};
 use clap::{Args, Subcommand};
-use follow::{follow, show_answers, Answer};
+use follow::{see_through, show_answers, watch, Followed};
+use poq_chain::cost::Cost;
 use poq_chain::json::ToJson;
-use poq_chain::types::{Phase, Score, SeatState, TaskId, TaskView, MAX_BATCH};
-use poq_chain::{messages, to_account32};
+use poq_chain::types::{Ending, OutputState, Phase, Score, SeatState, TaskId, TaskView, MAX_BATCH};
+use poq_chain::{messages, to_account32, Deposit};
 use serde_json::{json, Value};
 use std::time::Duration;
 
 /// `poq task …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TaskCommand {
-    /// Requests a task: pays the fee into escrow and offers the input to the nodes that are drawn.
+    /// Requests a task: pays the fee into escrow, offers the input to the nodes that answer and score, and sees the task through:
+    /// draws the panel, fetches the answers, passes the scores on.
     Request(Box<request::RequestArgs>),
     /// Shows a task.
     Show(TaskShowArgs),
     /// Lists tasks that have not been collected.
     List(TaskListArgs),
-    /// Waits until a task is settled or refunded, and prints its scores as they are revealed.
+    /// Sees requested tasks through to their end with the requester's key, as `request` does: whoever stopped there goes on here.
+    Follow(TaskFollowArgs),
+    /// Waits until a task is over, and prints its scores as they are revealed. Only watches: its requester draws the panel.
     Wait(TaskWaitArgs),
-    /// Fetches a task's answers from the nodes that gave them, checks them against their commitments and prints them.
+    /// Fetches a task's answers from the nodes that gave them, checks them against their hashes on chain and prints them.
     Answers(AnswersArgs),
     /// Takes the refunds of final tasks and frees their storage. What a task paid can still be explained afterwards.
     Collect(CollectArgs),
@@ -59,6 +63,18 @@ pub(crate) struct TaskListArgs {
     limit: usize,
     #[command(flatten)]
     read: ReadArgs,
+}
+
+/// `poq task follow`.
+#[derive(Args, Debug)]
+pub(crate) struct TaskFollowArgs {
+    /// The tasks' numbers; where none is given, every task of the key's account that is not over.
+    tasks: Vec<TaskId>,
+    /// How long to wait at the most.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    send: SendArgs,
 }
 
 /// `poq task wait`.
@@ -104,6 +120,7 @@ pub(crate) async fn run(command: TaskCommand) -> anyhow::Result<()> {
         TaskCommand::Request(args) => request::request(*args).await,
         TaskCommand::Show(args) => show(args).await,
         TaskCommand::List(args) => list(args).await,
+        TaskCommand::Follow(args) => follow(args).await,
         TaskCommand::Wait(args) => wait(args).await,
         TaskCommand::Answers(args) => answers(args).await,
         TaskCommand::Collect(args) => collect(args).await,
@@ -117,9 +134,21 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
         Phase::Drawing => "drawing",
         Phase::Scoring => "scoring",
         Phase::Revealing => "revealing",
-        Phase::Auditing => "auditing",
         Phase::Settled => "settled",
         Phase::Refunded => "refunded",
+    }
+}
+
+/// How a task ended, in words.
+pub(crate) fn ending_text(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Consensus => "settled by the panel's scores",
+        Ending::Undelivered => "refunded: nobody delivered",
+        Ending::Unopened => "refunded: a committed answer was not opened in time",
+        Ending::NoSecret => "refunded: the requester did not draw the panel in time",
+        Ending::NoPanel => "refunded: too few evaluators could be drawn",
+        Ending::BelowQuorum => "refunded: too few evaluators committed or revealed",
+        Ending::InputUnavailable => "refunded: most of the panel could not get the input",
     }
 }
 
@@ -143,7 +172,7 @@ async fn answers(args: AnswersArgs) -> anyhow::Result<()> {
     let keys = load_keys(&args.signer.key_file, args.signer.password_file.as_deref())?;
     let session = args.read.contract().await?;
     let view = task_of(&session, args.task).await?;
-    let answers = Fetcher::new(&session, &keys)?.answers(&view).await?;
+    let answers = Fetcher::new(&session, &keys).await?.answers(&view).await?;
     args.read
         .printer()
         .print(|| Value::Array(answers.iter().map(Answer::json).collect()), || show_answers(&answers))?;
@@ -157,8 +186,9 @@ async fn show(args: TaskShowArgs) -> anyhow::Result<()> {
     args.read.printer().print(|| view.to_json(), || describe(&session, &view))
 }
 
-fn score(score: Score) -> String {
-    score.quality().map_or_else(|| "-".into(), |quality| quality.to_string())
+/// A score in words; its own form is a quality, `unavailable` or `no input`.
+pub(crate) fn score(score: Score) -> String {
+    format!("{score:?}")
 }
 
 fn when(millis: u64) -> String {
@@ -172,42 +202,63 @@ fn when(millis: u64) -> String {
 fn describe(session: &Session, view: &TaskView) -> String {
     let task = &view.task;
     let unit = &session.unit;
+    let input = match task.input.inline {
+        true => format!("0x{}, in the request itself", hex::encode(task.input.hash)),
+        false => format!("0x{} at {}", hex::encode(task.input.hash), task.input.url),
+    };
     let mut lines = vec![
         ("task", view.id.to_string()),
         ("phase", phase_name(task.phase).into()),
-        ("next step", step_name(&view.step).into()),
-        ("kind", format!("{}, parameters' version {}", task.kind, task.version)),
+        ("next step", step_text(&view.step)),
+        ("kind", format!("{}, parameters' version {}", task.kind, task.terms.version)),
         ("requester", session.address(&to_account32(&task.requester))),
         ("fee", unit.show(task.fee)),
-        ("input", format!("0x{} at {}", hex::encode(task.input.hash), task.input.url)),
+        ("input", input),
+        (
+            "answers",
+            if task.early { "served from the draw on: early" } else { "served once the panel has committed" }
+                .into(),
+        ),
         ("requested", time(task.requested_at)),
     ];
     if task.phase.is_final() {
+        lines.push(("ended", format!("{}, {}", time(task.deadline), ending_text(task.ending))));
         lines.push(("refund", unit.show(task.refund)));
+        lines.push(("keepers got", unit.show(task.keepers)));
+        lines.push(("reference", if task.audited { "opened" } else { "not opened" }.into()));
         lines.push(("final in block", task.final_block.to_string()));
     } else {
         lines.push(("deadline", time(task.deadline)));
     }
-    let mut outputs = table(["inference node", "price", "committed", "quality"], &[0, 1, 3]);
+    let mut outputs = table(["inference node", "state", "price", "committed", "quality"], &[0, 2, 4]);
     for slot in &task.outputs {
+        let state = match slot.state {
+            OutputState::Assigned => "assigned",
+            OutputState::Declined => "declined",
+            OutputState::Committed => "committed",
+            OutputState::Opened => "opened",
+        };
         outputs.add_row([
             slot.node.to_string(),
+            state.into(),
             unit.number(slot.price),
             when(slot.committed_at),
-            score(slot.quality),
+            slot.quality.quality().map_or_else(|| "-".into(), |quality| quality.to_string()),
         ]);
     }
     let mut panel = table(["evaluator", "state", "committed", "scores"], &[0]);
     for seat in &task.panel {
         let state = match (seat.node, seat.state) {
-            (0, _) => "not drawn yet",
+            (0, _) => "vacant",
             (_, SeatState::Drawn) => "drawn",
             (_, SeatState::Committed) => "committed",
             (_, SeatState::Revealed) => "revealed",
-            (_, SeatState::Mismatched) => "revealed something else",
         };
         let node = if seat.node == 0 { "-".into() } else { seat.node.to_string() };
-        let scores = seat.scores.iter().map(|s| score(*s)).collect::<Vec<_>>().join(", ");
+        let scores = match seat.state {
+            SeatState::Revealed => seat.scores.iter().map(|s| score(*s)).collect::<Vec<_>>().join(", "),
+            SeatState::Drawn | SeatState::Committed => "-".into(),
+        };
         panel.add_row([node, state.into(), when(seat.committed_at), scores]);
     }
     format!("{}\n\n{outputs}\n{panel}", pairs(&lines))
@@ -232,10 +283,10 @@ async fn list(args: TaskListArgs) -> anyhow::Result<()> {
                     view.id.to_string(),
                     view.task.kind.to_string(),
                     phase_name(view.task.phase).into(),
-                    step_name(&view.step).into(),
+                    step_text(&view.step),
                     session.unit.number(view.task.fee),
                     format!("{} of {}", clock.delivered, clock.outputs),
-                    format!("{} of {} revealed", clock.revealed, clock.panel),
+                    format!("{} of {} revealed", clock.revealed, view.task.panel.len()),
                     session.address(&to_account32(&view.task.requester)),
                 ]);
             }
@@ -246,8 +297,77 @@ async fn list(args: TaskListArgs) -> anyhow::Result<()> {
 
 async fn wait(args: TaskWaitArgs) -> anyhow::Result<()> {
     let session = args.read.contract().await?;
-    let (view, _) = follow(&session, None, args.task, args.timeout, !args.read.output.json).await?;
+    let view = watch(&session, args.task, args.timeout, !args.read.output.json).await?;
     args.read.printer().print(|| view.to_json(), || describe(&session, &view))
+}
+
+/// What seeing a task through costs: known only when it is due.
+fn later_costs() -> Cost {
+    Cost { value: 0, fee: None, deposit: Deposit::Charge(0) }
+}
+
+async fn follow(args: TaskFollowArgs) -> anyhow::Result<()> {
+    let desk = args.send.contract().await?;
+    let session = &desk.session;
+    let view = session.client.view().await?;
+    let tasks = if args.tasks.is_empty() {
+        let mut open = Vec::new();
+        for id in view.balances(&desk.account()).await?.tasks {
+            open.extend(view.task(id).await?.filter(|view| !view.task.phase.is_final()).map(|view| view.id));
+        }
+        open
+    } else {
+        args.tasks
+    };
+    for id in &tasks {
+        let found = task_of(session, *id).await?;
+        let requester = to_account32(&found.task.requester);
+        if requester != desk.account() {
+            let text = format!(
+                "task {id} was requested by {}: only that account's key can draw its panel (`poq task wait {id}` watches it)",
+                session.address(&requester)
+            );
+            return Err(Refused(text).into());
+        }
+    }
+    if tasks.is_empty() {
+        return desk.printer.print(|| json!({ "tasks": [] }), || "no task of this account is open".into());
+    }
+    let mut order = desk.order(format!("see {} through", names("task", &tasks)));
+    order.effect("sends", "the panel's draw, and the reveals in one batch, when they are due");
+    order.add_cost(Ok(later_costs())).await?;
+    if !order.agreed().await? {
+        return Ok(());
+    }
+    let aloud = !args.send.output.json;
+    let followed = see_through(desk.submitter.clone(), &tasks, args.timeout, aloud).await?;
+    desk.printer.print(
+        || {
+            let tasks: Vec<Value> = followed.iter().map(followed_json).collect();
+            json!({ "tasks": tasks })
+        },
+        || followed.iter().map(|followed| followed_text(session, followed)).collect::<Vec<_>>().join("\n\n"),
+    )
+}
+
+fn followed_json(followed: &Followed) -> Value {
+    json!({
+        "task": followed.task,
+        "outcome": followed.view.as_ref().map(ToJson::to_json),
+        "answers": followed.answers_json(),
+    })
+}
+
+/// Where a task has ended, and which answers are missing; those that are there have been told.
+fn followed_text(session: &Session, followed: &Followed) -> String {
+    let Some(view) = &followed.view else {
+        return format!("task {} is over, and has been collected", followed.task);
+    };
+    let lost = followed.answers.iter().filter_map(|answer| {
+        let error = answer.result.as_ref().err()?;
+        Some(format!("\nanswer of node {}: not to be had: {error}", answer.node))
+    });
+    format!("{}{}", describe(session, view), lost.collect::<String>())
 }
 
 async fn collect(args: CollectArgs) -> anyhow::Result<()> {

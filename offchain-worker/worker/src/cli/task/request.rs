@@ -1,8 +1,8 @@
 //! `poq task request`: what a task costs, who can be drawn for it, and the request itself.
 
-use super::follow::{follow, Answer};
+use super::follow::see_through;
 use super::market::Market;
-use super::{describe, names, task_of};
+use super::{followed_text, later_costs, names, task_of};
 use crate::cli::amount::Amount;
 use crate::cli::args::{duration, SendArgs, Who};
 use crate::cli::audit::{read_reference, Ticket};
@@ -16,12 +16,14 @@ use bytes::Bytes;
 use clap::Args;
 use poq_blobs::{BlobStore, PromptBlob, StoreLimits};
 use poq_chain::json::ToJson;
-use poq_chain::types::{Balance, Hash, KindParams, Role, TaskId, TaskInput};
+use poq_chain::types::{
+    epoch_of, Balance, Hash, KindParams, NodeId, Request, Role, Source, TaskId, MAX_INLINE,
+};
 use poq_chain::{commit, messages, AccountId32, ContractError, Message};
 use poq_inference::quality::{Query, Rubric, RubricHash};
 use poq_worker::endpoint::{check_listen, Checked};
-use rand::RngCore;
-use serde_json::{json, Value};
+use poq_worker::requester::{random_commitment, Requester, RequesterOptions};
+use serde_json::json;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,9 +43,16 @@ pub(crate) struct RequestArgs {
     /// The number of the task kind.
     #[arg(long, env = "POQ_KIND", hide_env_values = true, value_name = "N", default_value_t = 1)]
     pub(crate) kind: u16,
-    /// How many inference nodes are to answer.
+    /// How many inference nodes are to answer; they are drawn.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) outputs: u8,
+    /// The inference nodes that are to answer, by their numbers, instead of drawn ones (`poq node list --role inference`).
+    #[arg(long = "node", value_name = "NODE", num_args = 1.., conflicts_with = "outputs")]
+    pub(crate) nodes: Vec<NodeId>,
+    /// Has the answers served as soon as the panel is drawn, not only once it has committed to its scores. Then a share of each
+    /// answer's slot does not come back, whatever the answer turns out to be worth.
+    #[arg(long)]
+    pub(crate) early: bool,
     /// How many evaluators are to score; the kind's smallest panel where it is not given.
     #[arg(long, short = 'k', value_name = "K", value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) panel: Option<u8>,
@@ -65,11 +74,12 @@ pub(crate) struct RequestArgs {
     pub(crate) ticket: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) hosting: HostingArgs,
-    /// Waits until the task is final, and prints each answer as soon as it may be had, then the scores, then the settlement.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long to wait at the most.
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    /// Returns once the task is requested. Its panel must still be drawn with this key, and in time, or everything is paid for
+    /// nothing: `poq task follow` goes on from here.
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) detach: bool,
+    /// How long to see the task through at the most.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration, conflicts_with = "detach")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) send: SendArgs,
@@ -87,7 +97,7 @@ pub(crate) struct InputArgs {
     pub(crate) file: Option<PathBuf>,
 }
 
-/// Where the drawn nodes fetch a task's input; one of it.
+/// Where the nodes get a task's input from; one of it.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Hosting the input")]
 #[group(required = true, multiple = true)]
@@ -104,10 +114,13 @@ pub(crate) struct HostingArgs {
         requires = "blob_url"
     )]
     pub(crate) blob_dir: Option<String>,
-    /// Serves the input from this process at this address for as long as it waits (implies --wait). The nodes must be able
-    /// to reach it; where they see it under another address, give that with --blob-url.
+    /// Serves the input from this process at this address for as long as it sees the task through. The nodes must be able to
+    /// reach it; where they see it under another address, give that with --blob-url.
     #[arg(long, env = "POQ_BLOB_LISTEN", hide_env_values = true, value_name = "IP:PORT", value_parser = check_listen)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Puts the input into the request itself: public for everybody, for good, and short (2048 bytes with what is around it).
+    #[arg(long, conflicts_with_all = ["blob_url", "blob_dir", "listen"])]
+    pub(crate) inline: bool,
 }
 
 /// The input as its bytes: what was asked for on the command line, or the file's, checked.
@@ -128,18 +141,35 @@ fn input_bytes(args: &RequestArgs) -> anyhow::Result<Bytes> {
     Ok(blob.encode().map_err(|e| Usage(e.to_string()))?)
 }
 
-/// An input that the drawn nodes can fetch.
+/// An input that the nodes can have.
 struct Hosted {
-    input: TaskInput,
+    input: Source,
+    /// Where it is, in words.
+    place: String,
     /// Why only this machine can fetch it, where that is allowed.
     warning: Option<String>,
     /// The server in this process that has it.
     server: Option<Host>,
 }
 
-/// Puts the input where the drawn nodes can fetch it, and says where that is.
+/// Puts the input where the nodes can have it, and says where that is.
 async fn host(session: &Session, hosting: &HostingArgs, bytes: Bytes) -> anyhow::Result<Hosted> {
     let hash = commit::blake2(&bytes);
+    let at = |url: String, warning, server| {
+        let place = format!("0x{} at {url}", hex::encode(hash));
+        Hosted { input: Source::Url { hash, url }, place, warning, server }
+    };
+    if hosting.inline {
+        if bytes.len() > MAX_INLINE {
+            let text = format!(
+                "the input has {} bytes, and a request carries {MAX_INLINE} at the most: serve it, with --listen or --blob-url",
+                bytes.len()
+            );
+            return Err(Usage(text).into());
+        }
+        let place = format!("0x{}, in the request: public for good", hex::encode(hash));
+        return Ok(Hosted { input: Source::Inline(bytes.to_vec()), place, warning: None, server: None });
+    }
     if let Some(listen) = hosting.listen {
         let server = Host::start(session.client.clone(), listen).await?;
         server.put(bytes).await?;
@@ -148,77 +178,72 @@ async fn host(session: &Session, hosting: &HostingArgs, bytes: Bytes) -> anyhow:
             None => ("--listen (give the address that others see with --blob-url)", server.url().to_owned()),
         };
         let Checked { endpoint, warning } = session.endpoint(flag, &url)?;
-        return Ok(Hosted {
-            input: TaskInput { hash, url: endpoint.to_string() },
-            warning,
-            server: Some(server),
-        });
+        return Ok(at(endpoint.to_string(), warning, Some(server)));
     }
     let Some(url) = hosting.blob_url.clone() else {
-        return Err(Usage("say where the input can be fetched: --listen, or --blob-url".into()).into());
+        let text =
+            "say where the input can be had: --listen, --blob-url, or --inline where anybody may read it";
+        return Err(Usage(text.into()).into());
     };
     let Checked { endpoint, warning } = session.endpoint("--blob-url", &url)?;
     if let Some(store) = &hosting.blob_dir {
         let store = BlobStore::open(store, StoreLimits::default()).context("--blob-dir")?;
         store.put(bytes).await.context("--blob-dir")?;
     }
-    Ok(Hosted { input: TaskInput { hash, url: endpoint.to_string() }, warning, server: None })
+    Ok(at(endpoint.to_string(), warning, None))
 }
 
-/// What is asked for, apart from the fee.
-struct Asked<'a> {
-    args: &'a RequestArgs,
-    panel: u8,
-    input: TaskInput,
-    reference_commitment: [u8; 32],
-}
-
-impl Asked<'_> {
-    fn message(&self, fee: Balance) -> Message<TaskId> {
-        let Asked { args, panel, input, reference_commitment } = self;
-        messages::request_task(args.kind, args.outputs, *panel, input.clone(), *reference_commitment, fee)
-    }
-}
-
-/// The fee that was given, or the least at which the draw, run without sending it, finds enough nodes.
-async fn fee(desk: &Desk, asked: &Asked<'_>, params: &KindParams) -> anyhow::Result<Balance> {
-    let Asked { args, panel, .. } = asked;
+/// The fee that was given, or the least at which the request, run without sending it, finds enough nodes.
+async fn fee(
+    desk: &Desk,
+    args: &RequestArgs,
+    request: &Request,
+    params: &KindParams,
+) -> anyhow::Result<Balance> {
+    let (outputs, panel) = (request.outputs, request.panel);
     let session = &desk.session;
     let view = session.client.view().await?;
-    let market =
-        Market { kind: args.kind, params, nodes: view.all_nodes().await?, requester: desk.account() };
+    let epoch_ms = session.client.network().await?.epoch_ms;
+    let market = Market {
+        kind: args.kind,
+        params,
+        nodes: view.all_nodes().await?,
+        requester: desk.account(),
+        epoch: epoch_of(session.client.upcoming().timestamp_ms, epoch_ms),
+        named: args.nodes.clone(),
+    };
     let given = args.fee.as_ref().map(|fee| session.raw(fee)).transpose()?;
-    let fees = given.map_or_else(|| market.fees(args.outputs, *panel), |fee| vec![fee]);
+    let fees = given.map_or_else(|| market.fees(outputs, panel), |fee| vec![fee]);
     let least =
         *fees.first().ok_or_else(|| Refused(format!("kind {} quotes no fee for that many", args.kind)))?;
-    let slot = |fee| params.split(fee, args.outputs, *panel).map(|split| split.inference_slot);
-    if slot(least).is_none() {
-        let needed = params.fee_min(args.outputs, *panel).unwrap_or(u128::MAX);
+    let Some(split) = params.split(least, outputs, panel) else {
+        let needed = params.fee_min(outputs, panel).unwrap_or(u128::MAX);
         return Err(anyhow::Error::from(poq_chain::Error::Rejected {
-            message: "request_task",
-            error: ContractError::FeeTooSmall,
+            message: "request_tasks",
+            error: ContractError::BadFee,
         })
         .context(format!(
-            "the fee is {}, and the least for {} and {panel} evaluators is {}",
+            "the fee is {}; for {} and {panel} evaluators it is at least {} and at most {}",
             session.unit.show(least),
-            super::count(args.outputs.into(), "answer"),
-            session.unit.show(needed)
+            super::count(outputs.into(), "answer"),
+            session.unit.show(needed),
+            session.unit.show(params.fee_max)
         )));
-    }
-    let outputs = market.supply(Role::Inference, args.outputs, slot(least));
-    let seats = market.supply(Role::Evaluator, *panel, None);
-    let enough = outputs.enough() && seats.enough();
+    };
+    let answering = market.supply(Role::Inference, outputs, &split);
+    let seats = market.supply(Role::Evaluator, panel, &split);
+    let enough = answering.enough() && seats.enough();
     if !enough && !view.paused().await? {
-        return Err(market.too_few(&outputs, &seats, &session.unit, false).into());
+        return Err(market.too_few(&answering, &seats, &session.unit, false).into());
     }
     for fee in fees.iter().copied().take(TRIES) {
-        match desk.submitter.dry_run(&asked.message(fee)).await {
+        match desk.submitter.dry_run(&messages::request_task(Request { fee, ..request.clone() })).await {
             Err(error) if error.rejection() == Some(ContractError::TooFewNodes) => {}
             // Whatever else is wrong is told where its cost is counted.
             _ => return Ok(fee),
         }
     }
-    Err(market.too_few(&outputs, &seats, &session.unit, true).into())
+    Err(market.too_few(&answering, &seats, &session.unit, true).into())
 }
 
 /// Refuses a prompt in a language that the kind's rubric was not calibrated for: its scores, and so the payment, would mean
@@ -240,76 +265,98 @@ pub(super) async fn request(args: RequestArgs) -> anyhow::Result<()> {
     let kind = view.kind(args.kind).await?.ok_or_else(|| {
         Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
     })?;
-    let params = &kind.params;
+    let params = &kind.kind.params;
     let panel = args.panel.unwrap_or(params.panel_min);
-    if args.outputs > params.outputs_max || !(params.panel_min..=params.panel_max).contains(&panel) {
+    let outputs = match args.nodes.len() {
+        0 => args.outputs,
+        named => u8::try_from(named).unwrap_or(u8::MAX),
+    };
+    if outputs > params.outputs_max || !(params.panel_min..=params.panel_max).contains(&panel) {
         let text = format!(
-            "kind {} takes 1 to {} answers and {} to {} evaluators, not {} and {panel}",
-            args.kind, params.outputs_max, params.panel_min, params.panel_max, args.outputs
+            "kind {} takes 1 to {} answers and {} to {} evaluators, not {outputs} and {panel}",
+            args.kind, params.outputs_max, params.panel_min, params.panel_max
         );
         return Err(Refused(text).into());
     }
     check_language(params.rubric_hash, &bytes)?;
     let auditor: AccountId32 =
         args.auditor.as_ref().map_or_else(|| Ok(desk.account()), |who| desk.who(who))?;
-    let Hosted { input, warning, server } = host(session, &args.hosting, bytes).await?;
-    let mut salt = [0u8; 32];
-    rand::rng().fill_bytes(&mut salt);
+    let network = session.client.network().await?;
+    let requester = Requester::new(desk.submitter.clone(), RequesterOptions::default()).await?;
+    let Hosted { input, place, warning, server } = host(session, &args.hosting, bytes).await?;
+    let salt = random_commitment();
     // Without a reference the commitment is random bytes: nobody can tell the two apart.
-    let reference_commitment = match &reference {
-        Some(reference) => {
-            let contract = session.client.contract()?;
-            commit::reference(&contract, &auditor, &commit::blake2(reference.as_bytes()), &salt)
-        }
-        None => salt,
-    };
-    let asked = Asked { args: &args, panel, input, reference_commitment };
-    let fee = fee(&desk, &asked, params).await?;
+    let reference_commitment = reference
+        .as_ref()
+        .map_or(salt, |reference| network.reference(&auditor, &commit::blake2(reference.as_bytes()), &salt));
+    let request = requester.sealed(Request {
+        kind: args.kind,
+        fee: 0,
+        nodes: args.nodes.clone(),
+        outputs,
+        panel,
+        input,
+        reference_commitment,
+        secret_hash: [0; 32],
+        early: args.early,
+    });
+    let fee = fee(&desk, &args, &request, params).await?;
+    let request = Request { fee, ..request };
 
     let mut order = desk.order(format!(
         "request a task of kind {}: {}, scored by {panel}",
         args.kind,
-        super::count(args.outputs.into(), "answer")
+        super::count(outputs.into(), "answer")
     ));
-    if let Some(split) = params.split(fee, args.outputs, panel) {
+    if let Some(split) = params.split(fee, outputs, panel) {
         order.effect(
             "of the fee",
             format!(
-                "at most {} to each who answers, {} to each who scores, {} to the treasury; what is not earned comes back",
+                "at most {} to each who answers, {} to each who scores, {} to keepers, {} to the treasury and as much burned; what \
+                 answers do not earn comes back",
                 unit.show(split.inference_slot),
                 unit.show(split.evaluator_slot),
-                unit.show(split.protocol_fee)
+                unit.show(split.keepers),
+                unit.show(split.protocol_fee >> 1)
             ),
         );
+        if args.early {
+            let kept = params.delivery_share.of(split.inference_slot);
+            order.effect("early", format!("{} of each answer's slot does not come back", unit.show(kept)));
+        }
     }
-    order.effect("input", format!("0x{} at {}", hex::encode(asked.input.hash), asked.input.url));
+    order.effect("input", place.clone());
     if let Some(warning) = warning {
         order.note(warning);
     }
-    if params.audit_ms > 0 {
-        let wait = humantime::format_duration(Duration::from_millis(params.audit_ms));
+    let draw_by = humantime::format_duration(Duration::from_millis(params.draw_ms >> 1));
+    if args.detach {
         order.note(format!(
-            "after the scores an auditor has {wait} to open a reference before the task is settled; answers are there earlier"
+            "within {draw_by} of the answers this key must draw the panel, or everything is paid for nothing: `poq task follow` does"
         ));
+    } else {
+        order.effect("sends later", "the panel's draw, and the reveals in one batch");
+        order.add_cost(Ok(later_costs())).await?;
     }
-    let Some(receipt) = desk.send(order, asked.message(fee)).await? else { return Ok(()) };
+    let message: Message<TaskId> = messages::request_task(request.clone());
+    let Some(receipt) = desk.send(order, message).await? else { return Ok(()) };
 
     let task = receipt.value;
     let view = task_of(session, task).await?;
-    let nodes: Vec<u32> = view.task.outputs.iter().map(|slot| slot.node).collect();
+    let nodes: Vec<NodeId> = view.task.outputs.iter().map(|slot| slot.node).collect();
     let mut value = json!({
         "task": task,
         "fee_paid": fee.to_string(),
-        "input": { "hash": format!("0x{}", hex::encode(asked.input.hash)), "url": asked.input.url },
+        "input": view.task.input.to_json(),
         "nodes": nodes,
         "deadline": view.task.deadline,
     });
     let mut text =
-        format!("task {task} is requested for {}; it was drawn to {}", unit.show(fee), names("node", &nodes));
+        format!("task {task} is requested for {}; it goes to {}", unit.show(fee), names("node", &nodes));
     if let Some(reference) = reference {
         let path = args.ticket.clone().unwrap_or_else(|| format!("gold-task-{task}.json").into());
         let ticket = Ticket {
-            contract: session.address(&session.client.contract()?),
+            contract: session.address(&network.contract),
             task,
             auditor: session.address(&auditor),
             reference,
@@ -328,34 +375,27 @@ pub(super) async fn request(args: RequestArgs) -> anyhow::Result<()> {
             }
         }
     }
-    if !args.wait && server.is_none() {
-        return desk.done(&receipt, value, text);
+    if args.detach {
+        return desk.done(&receipt, value, format!("{text}\nsee it through: `poq task follow {task}`"));
     }
 
     let aloud = !args.send.output.json;
     if aloud {
         write_out(&text)?;
     }
-    let outcome = follow(session, Some(desk.submitter.keys()), task, args.timeout, aloud).await;
+    let followed = see_through(desk.submitter.clone(), &[task], args.timeout, aloud).await;
     if let Some(server) = server {
         server.stop().await;
     }
-    let (view, answers) = outcome?;
+    let followed = followed?;
     desk.printer.print(
         || {
-            value["outcome"] = view.to_json();
-            value["answers"] = Value::Array(answers.iter().map(Answer::json).collect());
+            for followed in &followed {
+                value["outcome"] = json!(followed.view.as_ref().map(ToJson::to_json));
+                value["answers"] = followed.answers_json();
+            }
             value
         },
-        || {
-            let lost: Vec<String> = answers
-                .iter()
-                .filter_map(|answer| {
-                    let error = answer.result.as_ref().err()?;
-                    Some(format!("\nanswer of node {}: not to be had: {error}", answer.node))
-                })
-                .collect();
-            format!("{}{}", describe(session, &view), lost.concat())
-        },
+        || followed.iter().map(|followed| followed_text(session, followed)).collect::<Vec<_>>().join("\n\n"),
     )
 }
