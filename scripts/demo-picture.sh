@@ -14,7 +14,7 @@ trap 'rm -f "$printed" "$told"' EXIT
 {
     # Of the progress, the questions with their answers and scores; of the result, the nodes and the money.
     echo "…"
-    sed -nE 's/^\[ *[0-9.]+s\] (task [0-9]+: [^a-z].*|    [0-9.-]+  .*)$/\1/p' "$told"
+    sed -nE 's/^\[ *[0-9.]+s\] (task [0-9]+: [^a-z0-9].*|    [0-9.-]+  .*)$/\1/p' "$told"
     echo "…"
     awk '/^┌/ { tables++ } tables > 1' "$printed"
 } | "$CARGO_TARGET_DIR/release/xtask" picture "./scripts/demo.sh${*:+ $*}" >"$POQ_ROOT/docs/demo.svg"

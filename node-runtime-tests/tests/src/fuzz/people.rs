@@ -596,7 +596,12 @@ impl Minds {
                         && opened < global.audits_per_epoch
                 });
                 let plan = right(person_of(&gold.auditor)?, 0, Message::OpenReference(**task_id, opening));
-                // One that owns a node of the task opens nothing; auditors own none here.
+                // One that owns a node of the task opens nothing.
+                let seats = task.panel.iter().map(|seat| seat.node);
+                let mut nodes = task.outputs.iter().map(|slot| slot.node).chain(seats);
+                let owns =
+                    |node: NodeId| view.state.nodes.get(&node).is_some_and(|node| node.owner == gold.auditor);
+                let free = free && !nodes.any(owns);
                 if free {
                     plan
                 } else {

@@ -721,7 +721,8 @@ impl Run<'_> {
             }
             self.right(owner, 0, Message::Deregister(id))?;
         }
-        for _ in 0..8 {
+        // A pool's last stake leaves at the end of an era, and unbonding may have become longer.
+        for _ in 0..24 {
             if self.state.nodes.is_empty() {
                 break;
             }
@@ -743,21 +744,19 @@ impl Run<'_> {
     }
 
     fn audit_no_more(&mut self) -> Result<(), Failure> {
-        let auditors: Vec<(usize, Millis)> = self
-            .state
-            .auditors
-            .iter()
-            .filter_map(|(id, auditor)| Some((person_of(id)?, auditor.unbonds_at)))
-            .collect();
-        for (auditor, unbonds_at) in &auditors {
-            if *unbonds_at == 0 {
-                self.right(*auditor, 0, Message::WithdrawBond())?;
+        // Who was dismissed and appointed anew gets its old bond, and resigns once more.
+        for _ in 0..4 {
+            let now = self.machine.now();
+            let auditors = self.state.auditors.iter();
+            let auditors: Vec<(usize, Millis)> =
+                auditors.filter_map(|(id, auditor)| Some((person_of(id)?, auditor.unbonds_at))).collect();
+            for (auditor, unbonds_at) in auditors {
+                if unbonds_at <= now {
+                    self.right(auditor, 0, Message::WithdrawBond())?;
+                }
             }
-        }
-        let last = self.state.auditors.values().map(|auditor| auditor.unbonds_at).max();
-        self.wait(last.unwrap_or(0))?;
-        for (auditor, _) in auditors {
-            self.right(auditor, 0, Message::WithdrawBond())?;
+            let last = self.state.auditors.values().map(|auditor| auditor.unbonds_at).max();
+            self.wait(last.unwrap_or(0))?;
         }
         Ok(())
     }

@@ -137,16 +137,8 @@ fn record<T: Decode>(what: &str, mut bytes: &[u8]) -> Result<T, Failure> {
 
 /// Whether cells of this mapping keep their size for as long as they are there.
 pub fn is_of_constant_size(map: u32) -> bool {
-    [
-        BOOKS.prefix(),
-        KINDS.prefix(),
-        NODES.prefix(),
-        POOLS.prefix(),
-        MEMBERS.prefix(),
-        TASKS.prefix(),
-        AUDITORS.prefix(),
-    ]
-    .contains(&map)
+    [BOOKS.prefix(), NODES.prefix(), POOLS.prefix(), MEMBERS.prefix(), TASKS.prefix(), AUDITORS.prefix()]
+        .contains(&map)
 }
 
 impl State {
