@@ -462,10 +462,6 @@ mod tests {
             1000
         }
 
-        fn count_tokens(&self, prompt: &Prompt) -> poq_inference::Result<usize> {
-            Ok(prompt.bytes())
-        }
-
         fn generate(&mut self, request: &GenerateRequest) -> poq_inference::Result<Generation> {
             request.validate(1000)?;
             assert_eq!(request.temperature, 0.0);
@@ -476,6 +472,7 @@ mod tests {
                 prompt_ms: 0,
                 decode_ms: 0,
                 finish_reason: FinishReason::Stop,
+                trace: None,
             })
         }
     }
@@ -494,10 +491,6 @@ mod tests {
 
         fn context_tokens(&self) -> usize {
             1000
-        }
-
-        fn count_tokens(&self, prompt: &Prompt) -> poq_inference::Result<usize> {
-            Ok(prompt.bytes())
         }
 
         fn generate(&mut self, request: &GenerateRequest) -> poq_inference::Result<Generation> {
@@ -521,6 +514,7 @@ mod tests {
                 prompt_ms: 0,
                 decode_ms: 0,
                 finish_reason: FinishReason::Stop,
+                trace: None,
             })
         }
     }

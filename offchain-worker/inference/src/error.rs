@@ -206,6 +206,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// A server that runs a model could not be asked, or did not do what it was asked.
+    #[error("the endpoint of `{model}` at {address}: {reason}")]
+    Endpoint {
+        /// The model's name.
+        model: String,
+        /// Where the server is, without anything secret.
+        address: String,
+        /// What failed.
+        reason: String,
+        /// Whether the same may succeed later.
+        passes: bool,
+    },
+
     /// The device asked for is not in this build or not in this machine.
     #[error("device `{device}` cannot be used: {reason}")]
     Device {
@@ -243,7 +256,7 @@ pub enum Error {
 impl Error {
     /// Whether the same request may succeed later, on this model, unchanged.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::Panicked { .. })
+        matches!(self, Self::Overloaded { .. } | Self::Panicked { .. } | Self::Endpoint { passes: true, .. })
     }
 
     /// Whether the request itself is at fault: no model state and no retry would help.

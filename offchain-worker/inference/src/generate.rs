@@ -6,6 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     sync::{
         atomic::{AtomicBool, Ordering},
         Arc,
@@ -90,6 +91,71 @@ impl CancelFlag {
     }
 }
 
+/// Where an answer's text goes while it is made.
+#[derive(Clone)]
+pub struct Sink(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Sink {
+    /// Calls `tell` with every further part of the text; all parts together are the answer's text. It is called on the thread that
+    /// generates and holds that up while it works.
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
+    }
+}
+
+/// Tells a sink what of a growing text is sure to be part of the answer: not the space around it, which is cut off at the end,
+/// and not what may be the beginning of a text that ends it.
+pub(crate) struct Teller<'a> {
+    sink: Option<&'a Sink>,
+    stop: &'a [String],
+    /// Bytes of the answer that were told.
+    told: usize,
+}
+
+impl<'a> Teller<'a> {
+    pub(crate) fn new(request: &'a GenerateRequest) -> Self {
+        Self { sink: request.sink.as_ref(), stop: &request.stop, told: 0 }
+    }
+
+    /// Whether nothing was told yet.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn is_silent(&self) -> bool {
+        self.told == 0
+    }
+
+    /// `text` is all that was generated so far.
+    pub(crate) fn grown(&mut self, text: &str) {
+        if self.sink.is_none() {
+            return;
+        }
+        let text = text.trim_start();
+        let begins = |stop: &String| {
+            let lengths = (1..=stop.len().min(text.len())).filter(|length| stop.is_char_boundary(*length));
+            lengths.filter(|length| text.ends_with(&stop[..*length])).max().unwrap_or(0)
+        };
+        let held = self.stop.iter().map(begins).max().unwrap_or(0);
+        self.tell(text[..text.len() - held].trim_end());
+    }
+
+    /// `text` is the whole answer.
+    pub(crate) fn done(&mut self, text: &str) {
+        self.tell(text);
+    }
+
+    fn tell(&mut self, text: &str) {
+        if let (Some(sink), Some(new)) = (self.sink, text.get(self.told..).filter(|new| !new.is_empty())) {
+            (sink.0)(new);
+            self.told = text.len();
+        }
+    }
+}
+
 /// One request to a language model.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
@@ -109,6 +175,10 @@ pub struct GenerateRequest {
     pub deadline: Option<Instant>,
     /// Ends the generation early.
     pub cancel: CancelFlag,
+    /// Whether to return the answer's tokens and their probabilities.
+    pub trace: bool,
+    /// Where the text goes while it is made.
+    pub sink: Option<Sink>,
 }
 
 impl GenerateRequest {
@@ -123,6 +193,8 @@ impl GenerateRequest {
             stop: Vec::new(),
             deadline: None,
             cancel: CancelFlag::default(),
+            trace: false,
+            sink: None,
         }
     }
 
@@ -204,8 +276,18 @@ pub enum FinishReason {
     Cancelled,
 }
 
+/// The tokens of an answer, as far as whatever runs the model tells them: one that is behind an endpoint may tell their
+/// probabilities only, or nothing.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Trace {
+    /// Their numbers in the model's vocabulary.
+    pub tokens: Vec<u32>,
+    /// The natural logarithm of the probability that the model gave to each, at temperature 1.
+    pub logprobs: Vec<f32>,
+}
+
 /// What a language model answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
     /// The text, without control tokens and without the stop text.
     pub text: String,
@@ -219,6 +301,8 @@ pub struct Generation {
     pub decode_ms: u64,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// Its tokens, where they were asked for.
+    pub trace: Option<Trace>,
 }
 
 /// A language model.
@@ -231,12 +315,6 @@ pub trait Generator: Send {
 
     /// The most tokens of prompt and answer together.
     fn context_tokens(&self) -> usize;
-
-    /// How many tokens a prompt has with its template.
-    ///
-    /// # Errors
-    /// When the prompt is larger than [`MAX_PROMPT_BYTES`] or the model's template refuses it.
-    fn count_tokens(&self, prompt: &Prompt) -> Result<usize>;
 
     /// Answers a request.
     ///
@@ -251,6 +329,28 @@ mod tests {
 
     fn request() -> GenerateRequest {
         GenerateRequest::new(Prompt::Text("x".into()))
+    }
+
+    #[test]
+    fn what_is_told_is_the_answer_and_nothing_that_is_cut_off() {
+        let told = Arc::new(parking_lot::Mutex::new(Vec::<String>::new()));
+        let heard = told.clone();
+        let request = GenerateRequest {
+            stop: vec!["END".into(), "\n\nQ:".into()],
+            sink: Some(Sink::new(move |text| heard.lock().push(text.to_string()))),
+            ..request()
+        };
+        let mut teller = Teller::new(&request);
+        for text in [" ", " a", " a b ", " a b E", " a b Eé", " a b Eé\n", " a b Eé\n\n", " a b Eé\n\nQ"]
+        {
+            teller.grown(text);
+        }
+        assert_eq!(told.lock().concat(), "a b Eé");
+        teller.done("a b Eé");
+        assert_eq!(*told.lock(), ["a", " b", " Eé"]);
+        teller.grown("a b Eé and more");
+        teller.done("a b Eé and more.");
+        assert_eq!(told.lock().concat(), "a b Eé and more.");
     }
 
     #[test]

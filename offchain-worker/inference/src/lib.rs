@@ -3,12 +3,15 @@
 //! - [`manifest`]: which models there are and what their files must hash to; [`store`]: verified files on disk;
 //!   [`install`](mod@install): where files come from.
 //! - [`Generator`], [`Encoder`], [`CrossEncoder`]: what a model can do, whatever runs it; feature `candle` runs them.
+//! - [`endpoint`]: the same of models that a server runs, this project's or anybody's.
 //! - [`quality`]: scores in [0, 1] for the outputs of a task.
 //! - [`ModelThread`]: a model on a thread of its own, asked from async code.
 
 pub mod convert;
 pub mod data;
 pub mod encode;
+#[cfg(feature = "endpoint")]
+pub mod endpoint;
 #[cfg(feature = "candle")]
 pub mod engine;
 mod error;
@@ -28,7 +31,7 @@ pub use engine::{
 };
 pub use error::{Error, Result, INSTALL_SCRIPT};
 pub use generate::{
-    CancelFlag, ChatRole, FinishReason, GenerateRequest, Generation, Generator, Message, Prompt,
+    CancelFlag, ChatRole, FinishReason, GenerateRequest, Generation, Generator, Message, Prompt, Sink, Trace,
 };
 pub use manifest::{Architecture, Manifest, ModelDigest, ModelEntry, Role};
 pub use quality::{BiEncoderScorer, CrossEncoderScorer, QualityScorer, Query};

@@ -8,7 +8,7 @@ use poq_inference::{
     engine::{BatchGenerator, CandleGenerator},
     load_cross_encoder, load_encoder, load_generator, load_qa, load_scorer, ChatRole, DeviceSpec, Error,
     FinishReason, GenerateRequest, Generator, LoadOptions, Message, ModelStore, ModelThread, Precision,
-    Prompt, Query, ThreadOptions,
+    Prompt, Query, Sink, ThreadOptions,
 };
 use std::time::{Duration, Instant};
 
@@ -34,11 +34,21 @@ fn generator(name: &str) -> Box<dyn Generator> {
     need(load_generator(&store(), name, &LoadOptions::default()))
 }
 
-/// On candle's operations, which is how GPUs run a model; greedy and sampled, with a stop text and an end token among them.
+/// On candle's operations, which is how GPUs run a model.
 #[test]
 fn requests_answered_at_once_are_answered_as_each_alone() {
-    let options =
-        LoadOptions { precision: Precision::F32, parallel: Some(3), ..LoadOptions::on(DeviceSpec::Cpu) };
+    answered_at_once(Precision::F32);
+}
+
+/// On our own code: to the last bit of every probability.
+#[test]
+fn requests_answered_at_once_on_a_processor_are_answered_as_each_alone() {
+    answered_at_once(Precision::Auto);
+}
+
+/// Greedy and sampled, with a stop text and an end token among them, and beginnings that they share.
+fn answered_at_once(precision: Precision) {
+    let options = LoadOptions { precision, parallel: Some(3), ..LoadOptions::on(DeviceSpec::Cpu) };
     let model = need(store().verify(SMOLLM));
     let ask = |question: &str| GenerateRequest::question("", question).with_max_tokens(16);
     let requests = [
@@ -46,7 +56,9 @@ fn requests_answered_at_once_are_answered_as_each_alone() {
         ask("What is the capital of France?").with_sampling(3, 0.7),
         GenerateRequest::question(AMAZON, AMAZON_QUESTION).with_max_tokens(16),
         GenerateRequest { stop: vec![" ".into()], ..ask("Who are you?") },
-    ];
+        GenerateRequest::question(AMAZON, "Which is the second?").with_max_tokens(16),
+    ]
+    .map(|request| GenerateRequest { trace: true, ..request });
     let expected: Vec<_> = {
         let mut alone = need(CandleGenerator::load(&model, &options));
         requests.iter().map(|request| need(alone.generate(request))).collect()
@@ -68,6 +80,9 @@ fn requests_answered_at_once_are_answered_as_each_alone() {
             (one.prompt_tokens, one.completion_tokens),
             (other.prompt_tokens, other.completion_tokens)
         );
+        if precision == Precision::Auto {
+            assert_eq!(one.trace, other.trace);
+        }
     }
     let mut cancelled = ask("Count to a thousand.").with_max_tokens(2000);
     cancelled.deadline = Some(Instant::now() + Duration::from_millis(300));
@@ -75,24 +90,39 @@ fn requests_answered_at_once_are_answered_as_each_alone() {
     assert_eq!(answer.finish_reason, FinishReason::Deadline);
     let error = together.share().generate(&ask("x").with_max_tokens(5000)).unwrap_err();
     assert!(error.is_bad_request(), "{error}");
-    // Our own code, which this model is run by where nothing else is said, answers one after the other.
-    assert!(BatchGenerator::load(&model, &LoadOptions::default()).is_err());
 }
 
 #[test]
 fn smollm_is_deterministic_and_bounded() {
-    let mut model = generator(SMOLLM);
+    let mut model = need(CandleGenerator::load(&need(store().verify(SMOLLM)), &LoadOptions::default()));
+    let codec = need(CandleGenerator::load(&need(store().verify(SMOLLM)), &LoadOptions::default()));
+    let count = |prompt: &Prompt| need(codec.tokens(prompt)).len();
     assert_eq!(model.context_tokens(), 4096);
 
     let greedy = GenerateRequest::question("", "Name three colours.").with_max_tokens(24);
     let first = need(model.generate(&greedy));
     assert!(!first.text.is_empty() && first.completion_tokens <= 24, "{first:?}");
-    assert_eq!(first.prompt_tokens, need(model.count_tokens(&greedy.prompt)));
+    assert_eq!(first.prompt_tokens, count(&greedy.prompt));
     // Another request in between leaves no trace.
     let other = need(model.generate(&GenerateRequest::question("", "Who are you?").with_max_tokens(8)));
     assert_eq!(other.finish_reason, FinishReason::Length, "{other:?}");
     let again = need(model.generate(&greedy));
     assert_eq!((&first.text, first.completion_tokens), (&again.text, again.completion_tokens));
+
+    // What is told on the way is the answer, in more than one part.
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let sink = Some(Sink::new(move |text: &str| heard.lock().unwrap().push(text.to_string())));
+    let streamed = need(model.generate(&GenerateRequest { sink, trace: true, ..greedy.clone() }));
+    assert_eq!(streamed.text, first.text);
+    let told = told.lock().unwrap();
+    assert!(told.len() > 3 && told.concat() == first.text, "{told:?}");
+    let trace = streamed.trace.unwrap();
+    assert_eq!(
+        (trace.tokens.len(), trace.logprobs.len()),
+        (first.completion_tokens, first.completion_tokens)
+    );
+    assert!(trace.logprobs.iter().all(|p| (-20.0..=0.0).contains(p)), "{:?}", trace.logprobs);
 
     let sampled = |seed| greedy.clone().with_max_tokens(12).with_sampling(seed, 1.5);
     let one = need(model.generate(&sampled(1))).text;
@@ -128,11 +158,10 @@ fn smollm_is_deterministic_and_bounded() {
     // Text that spells control tokens stays text: as many tokens as it has characters' worth, not one.
     let control = Prompt::Chat(vec![Message::new(ChatRole::User, "<|im_end|>")]);
     let plain = Prompt::Chat(vec![Message::new(ChatRole::User, "x")]);
-    assert!(need(model.count_tokens(&control)) >= need(model.count_tokens(&plain)) + 4);
+    assert!(count(&control) >= count(&plain) + 4);
 
     // Digits are split one by one, and no space is put in front.
-    let digits = |text: &str| need(model.count_tokens(&Prompt::Text(text.into())));
-    assert_eq!(digits("1234567"), 7);
+    assert_eq!(count(&Prompt::Text("1234567".into())), 7);
 }
 
 #[test]

@@ -1,25 +1,27 @@
 //! Several requests at once on one decoder: continuous batching.
 //!
 //! A card reads all weights for every token that it decodes, and reads them once for as many sequences as there are: eight
-//! sequences together take hardly longer than one. So one thread owns the decoder and decodes all sequences under way in
-//! steps; sequences join when they come and leave when they are done. Prompts are seen in pieces between the steps, so that a
-//! long one does not stop the others.
+//! sequences together take hardly longer than one. On a processor it is the same as long as memory is what it waits for. So one
+//! thread owns the decoder and decodes all sequences under way in passes; sequences join when they come and leave when they are
+//! done. Prompts are seen in pieces beside the answers, so that a long one does not stop the others.
+//!
+//! Tokens that a prompt shares with the beginning of one that is under way, or of one that the cache still holds, are not seen
+//! again: their keys and values are copied.
 
-use super::candle_decoder::{likeliest, CandleDecoder, Piece};
-use super::device::free_bytes;
+use super::decoder::{logprob, Piece, Slots};
 use crate::generate::CancelFlag;
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::LogitsProcessor;
 use std::{collections::VecDeque, sync::mpsc, thread::JoinHandle, time::Instant};
 
-/// Tokens of prompts that are seen between two steps of those that are being answered.
-const PROMPT_TOKENS: usize = 2048;
-
 /// Tokens of one prompt that are seen at once: its scores take memory by their number times that of all it has seen.
 const PIECE: usize = 1024;
 
-/// Of a card's free memory, the part that keys and values may take, in percent: the rest is for intermediate results.
-const CACHE_PERCENT: usize = 75;
+/// Fewer shared tokens are not worth a copy.
+const SHARED: usize = 16;
+
+/// Sequences that are kept at most when they are done.
+const KEPT: usize = 8;
 
 /// A prompt to continue.
 pub(crate) struct Job {
@@ -29,17 +31,27 @@ pub(crate) struct Job {
     pub(crate) sampler: Option<LogitsProcessor>,
     /// Whether a token that ends an answer ends this one.
     pub(crate) ends: bool,
+    /// Whether each token's probability is wanted.
+    pub(crate) trace: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) cancel: CancelFlag,
     /// Where its tokens go, the one that ended it included. It closes when there will be no more; when nobody listens any
     /// more, the sequence is dropped.
-    pub(crate) tokens: mpsc::Sender<Result<u32, String>>,
+    pub(crate) tokens: mpsc::Sender<Result<Chosen, String>>,
 }
 
 impl Job {
     fn is_over(&self) -> bool {
         self.cancel.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
+}
+
+/// A token of an answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Chosen {
+    pub(crate) token: u32,
+    /// The logarithm of its probability, where that was wanted.
+    pub(crate) logprob: Option<f32>,
 }
 
 /// The thread that owns a decoder. It ends when this is dropped.
@@ -54,13 +66,12 @@ impl Engine {
         name: &str,
         parallel: usize,
         is_end: impl Fn(u32) -> bool + Send + 'static,
-        decoder: CandleDecoder,
+        decoder: Box<dyn Slots>,
     ) -> std::io::Result<Self> {
         let (jobs, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(format!("batch {name}")).spawn(move || {
-            let (waiting, rows) = Default::default();
-            Batch { decoder, parallel, is_end, waiting, rows, budget: usize::MAX }.run(&receiver);
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(format!("batch {name}"))
+            .spawn(move || Batch::new(decoder, parallel, is_end).run(&receiver))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -86,37 +97,75 @@ impl Drop for Engine {
     }
 }
 
-/// A sequence under way; its number among the rows is its slot.
+/// A sequence under way.
 struct Row {
+    slot: usize,
     job: Job,
-    /// Tokens in the cache.
+    /// Its prompt, and what was chosen.
+    tokens: Vec<u32>,
+    /// How many of these are in the cache.
     seen: usize,
-    /// The last token that was chosen, which the network has not seen.
-    last: u32,
-    answered: usize,
 }
 
 impl Row {
+    fn answered(&self) -> usize {
+        self.tokens.len() - self.job.prompt.len()
+    }
+
     fn is_answering(&self) -> bool {
         self.seen >= self.job.prompt.len()
     }
 }
 
+/// What a sequence that is done has left in the cache.
+struct Kept {
+    slot: usize,
+    tokens: Vec<u32>,
+}
+
+/// Tokens that two sequences begin with.
+fn shared(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 struct Batch<F> {
-    decoder: CandleDecoder,
+    decoder: Box<dyn Slots>,
     parallel: usize,
     is_end: F,
     waiting: VecDeque<Job>,
     rows: Vec<Row>,
+    /// Where the decoder keeps what nobody needs: the one that was done last comes last.
+    kept: Vec<Kept>,
     /// Tokens that there is memory for.
     budget: usize,
+    /// Tokens of prompts that were copied, not seen.
+    #[cfg(test)]
+    copied: usize,
 }
 
 impl<F: Fn(u32) -> bool> Batch<F> {
+    fn new(decoder: Box<dyn Slots>, parallel: usize, is_end: F) -> Self {
+        Self {
+            decoder,
+            parallel: parallel.max(1),
+            is_end,
+            waiting: VecDeque::new(),
+            rows: Vec::new(),
+            kept: Vec::new(),
+            budget: usize::MAX,
+            #[cfg(test)]
+            copied: 0,
+        }
+    }
+
     fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        self.forget();
         loop {
             if self.rows.is_empty() && self.waiting.is_empty() {
-                self.rest();
+                if self.decoder.keeps() == 0 {
+                    // Nothing is under way: others may have the memory.
+                    self.forget();
+                }
                 match jobs.recv() {
                     Ok(job) => self.waiting.push_back(job),
                     Err(_) => return,
@@ -130,157 +179,208 @@ impl<F: Fn(u32) -> bool> Batch<F> {
                 for row in self.rows.drain(..) {
                     let _ = row.job.tokens.send(Err(reason.clone()));
                 }
-                self.rest();
+                self.forget();
             }
         }
     }
 
-    /// Nothing is under way: others may have the memory.
-    fn rest(&mut self) {
+    fn forget(&mut self) {
+        self.kept.clear();
         self.decoder.release();
-        self.budget = free_bytes(self.decoder.device())
-            .map_or(usize::MAX, |free| free / 100 * CACHE_PERCENT / self.decoder.token_bytes().max(1));
+        self.budget = self.decoder.budget();
     }
 
-    /// Sees some of the prompts that wait, then a token of each answer.
+    /// Sees some of the prompts that wait, and a token of each answer.
     fn turn(&mut self) -> candle_core::Result<()> {
         self.waiting.retain(|job| !job.is_over());
-        for slot in (0..self.rows.len()).rev() {
-            if self.rows[slot].job.is_over() {
-                self.remove(slot)?;
+        for row in (0..self.rows.len()).rev() {
+            if self.rows[row].job.is_over() {
+                self.remove(row)?;
             }
         }
-        self.see_prompts()?;
-        if self.rows.iter().any(Row::is_answering) {
-            self.step()?;
-        }
-        Ok(())
-    }
-
-    /// The next pieces of prompts, together: a card multiplies many vectors by a matrix hardly slower than few.
-    fn see_prompts(&mut self) -> candle_core::Result<()> {
-        let mut allowed = PROMPT_TOKENS;
-        // Slots and ends of their pieces, in order of the slots.
-        let mut plan = Vec::new();
-        let mut slot = 0;
-        while allowed > 0 {
-            if slot == self.rows.len() && !self.admit()? {
-                break;
-            }
-            let Some(row) = self.rows.get(slot) else { continue };
-            if !row.is_answering() {
-                let end = row.job.prompt.len().min(row.seen + PIECE.min(allowed));
-                allowed -= end - row.seen;
-                plan.push((slot, end));
-            }
-            slot += 1;
-        }
-        if plan.is_empty() {
+        let answering: Vec<usize> =
+            (0..self.rows.len()).filter(|row| self.rows[*row].is_answering()).collect();
+        let plan = self.plan()?;
+        if plan.is_empty() && answering.is_empty() {
             return Ok(());
         }
-        let piece = |(slot, end): &(usize, usize)| {
-            let Row { job, seen, .. } = &self.rows[*slot];
-            let last = *end == job.prompt.len();
-            Piece { slot: *slot, tokens: &job.prompt[*seen..*end], position: *seen, last }
+        let piece = |row: usize, end: usize| {
+            let Row { slot, job, tokens, seen } = &self.rows[row];
+            let last = end >= job.prompt.len();
+            Piece { slot: *slot, tokens: &tokens[*seen..end], position: *seen, last }
         };
-        let logits = self.decoder.pieces(&plan.iter().map(piece).collect::<Vec<_>>())?;
-        for (slot, end) in &plan {
-            self.rows[*slot].seen = *end;
+        let prompts: Vec<Piece<'_>> = plan.iter().map(|(row, end)| piece(*row, *end)).collect();
+        let answers: Vec<Piece<'_>> =
+            answering.iter().map(|row| piece(*row, self.rows[*row].tokens.len())).collect();
+        let mut seen: Vec<usize> = self.rows.iter().map(|row| row.seen).collect();
+        for (row, end) in &plan {
+            seen[*row] = *end;
         }
-        let Some(logits) = logits else { return Ok(()) };
-        let best = likeliest(&logits)?;
-        let seen: Vec<usize> =
-            plan.iter().map(|(slot, _)| *slot).filter(|slot| self.rows[*slot].is_answering()).collect();
+        let logits = self.decoder.see(&prompts, &answers, &seen)?;
+        for (row, end) in &plan {
+            self.rows[*row].seen = *end;
+        }
+        for row in &answering {
+            self.rows[*row].seen += 1;
+        }
+        let best = logits.likeliest()?;
+        let done = plan.iter().map(|(row, _)| *row).filter(|row| self.rows[*row].is_answering());
+        let mut wanted: Vec<(usize, usize)> = done.chain(answering.iter().copied()).zip(0..).collect();
+        if wanted.len() != best.len() {
+            candle_core::bail!("the network gave logits of {} sequences, not {}", best.len(), wanted.len())
+        }
         // From the last to the first: a sequence that ends is replaced by the last one.
-        for (index, slot) in seen.into_iter().enumerate().rev() {
-            self.choose(slot, best[index], || logits.get(index))?;
+        wanted.sort_unstable_by_key(|(row, _)| std::cmp::Reverse(*row));
+        for (row, index) in wanted {
+            self.choose(row, best[index], || logits.row(index))?;
         }
         Ok(())
     }
 
-    /// Gives the next prompt that waits a slot, if there is one and there is room.
+    /// The rows whose prompts are seen on, and up to where: many vectors are multiplied by a matrix hardly slower than few.
+    fn plan(&mut self) -> candle_core::Result<Vec<(usize, usize)>> {
+        let mut allowed = self.decoder.prompt_tokens();
+        let mut plan = Vec::new();
+        let mut row = 0;
+        while allowed > 0 {
+            if row == self.rows.len() && !self.admit()? {
+                break;
+            }
+            // None where the prompt that waited was refused.
+            let Some(Row { job, seen, .. }) = self.rows.get(row) else { continue };
+            if *seen < job.prompt.len() {
+                let end = job.prompt.len().min(seen + PIECE.min(allowed));
+                allowed -= end - seen;
+                plan.push((row, end));
+            }
+            row += 1;
+        }
+        Ok(plan)
+    }
+
+    /// Makes a row of the next prompt that waits, if there is one and there is room. False when there is nothing to be done for
+    /// now.
     fn admit(&mut self) -> candle_core::Result<bool> {
-        let slots = self.rows.len() + 1;
-        if slots > self.parallel {
+        let count = self.rows.len() + 1;
+        if count > self.parallel {
             return Ok(false);
         }
         let Some(job) = self.waiting.front() else { return Ok(false) };
         let tokens = job.prompt.len() + job.max_tokens;
-        // Room for twice as many, where there is memory: a cache that grows by one slot each time is copied each time.
-        let ample = slots.next_power_of_two().min(self.parallel);
-        let slots = [ample, slots].into_iter().find(|slots| self.decoder.room(*slots, tokens) <= self.budget);
-        match slots {
-            Some(slots) => self.decoder.reserve(slots, tokens)?,
-            None if self.rows.is_empty() => {
-                if let Some(job) = self.waiting.pop_front() {
-                    let reason = format!(
-                        "{tokens} tokens do not fit into the device's memory, which has room for {}",
-                        self.budget
-                    );
-                    let _ = job.tokens.send(Err(reason));
-                }
-                return Ok(!self.waiting.is_empty());
+        // Where it begins as another one does. At least one token is seen, or there are no logits.
+        let known = &job.prompt[..job.prompt.len().saturating_sub(1)];
+        let under_way = self
+            .rows
+            .iter()
+            .map(|row| (shared(known, &row.job.prompt), row))
+            .max_by_key(|(shared, _)| *shared);
+        let kept =
+            self.kept.iter().enumerate().map(|(place, kept)| (shared(known, &kept.tokens), place)).max();
+        let (from_kept, place) = kept.unwrap_or_default();
+        let mut source = (from_kept >= SHARED).then(|| (from_kept, self.kept[place].slot));
+        let mut takes_over = source.is_some() && from_kept * 2 >= self.kept[place].tokens.len();
+        if let Some((from_row, row)) =
+            under_way.filter(|(from_row, _)| *from_row >= SHARED.max(from_kept + 1))
+        {
+            if row.seen < from_row {
+                // It is about to see the same tokens.
+                return Ok(false);
             }
-            None => return Ok(false),
+            (source, takes_over) = (Some((from_row, row.slot)), false);
+        }
+        // Room for twice as many, where there is memory: a cache that grows by one slot each time is copied each time.
+        let ample = count.next_power_of_two().min(self.parallel);
+        let fits = [ample, count].into_iter().find(|slots| self.decoder.room(*slots, tokens) <= self.budget);
+        let Some(ample) = fits else {
+            if !self.rows.is_empty() {
+                return Ok(false);
+            }
+            if let Some(job) = self.waiting.pop_front() {
+                let reason = format!(
+                    "{tokens} tokens do not fit into the device's memory, which has room for {}",
+                    self.budget
+                );
+                let _ = job.tokens.send(Err(reason));
+            }
+            return Ok(!self.waiting.is_empty());
+        };
+        let taken = |slot: &usize| {
+            self.rows.iter().any(|row| row.slot == *slot) || self.kept.iter().any(|kept| kept.slot == *slot)
+        };
+        let slot = match source {
+            // Most of what it holds is of use.
+            Some((_, slot)) if takes_over => slot,
+            _ => (0..).find(|slot| !taken(slot)).unwrap_or(count - 1),
+        };
+        self.decoder.make_room(slot, ample, tokens)?;
+        let seen = match source {
+            Some((shared, _)) if takes_over => {
+                self.kept.remove(place);
+                shared
+            }
+            Some((shared, from)) => {
+                self.decoder.copy_prefix(from, slot, shared)?;
+                shared
+            }
+            None => 0,
+        };
+        #[cfg(test)]
+        {
+            self.copied += seen;
         }
         if let Some(job) = self.waiting.pop_front() {
-            self.rows.push(Row { job, seen: 0, last: 0, answered: 0 });
+            self.rows.push(Row { slot, tokens: job.prompt.clone(), job, seen });
         }
         Ok(true)
-    }
-
-    /// One token of each sequence. One whose prompt is still being seen takes part with what the next piece overwrites.
-    fn step(&mut self) -> candle_core::Result<()> {
-        let tokens: Vec<u32> = self.rows.iter().map(|row| row.last).collect();
-        let positions: Vec<usize> = self.rows.iter().map(|row| row.seen).collect();
-        let logits = self.decoder.step(&tokens, &positions)?;
-        let best = likeliest(&logits)?;
-        // From the last to the first: a sequence that ends is replaced by the last one.
-        for slot in (0..self.rows.len()).rev() {
-            if self.rows[slot].is_answering() {
-                self.rows[slot].seen += 1;
-                self.choose(slot, best[slot], || logits.get(slot))?;
-            }
-        }
-        Ok(())
     }
 
     /// Chooses a sequence's next token, tells it, and removes the sequence if it was the last.
     fn choose(
         &mut self,
-        slot: usize,
+        row: usize,
         best: Option<u32>,
-        logits: impl FnOnce() -> candle_core::Result<Tensor>,
+        logits: impl Fn() -> candle_core::Result<Vec<f32>>,
     ) -> candle_core::Result<()> {
-        let row = &mut self.rows[slot];
-        let token = match (best, &mut row.job.sampler) {
+        let Row { job, tokens, .. } = &mut self.rows[row];
+        let token = match (best, &mut job.sampler) {
             (None, _) => {
-                let _ = row.job.tokens.send(Err(
+                let _ = job.tokens.send(Err(
                     "its logits are not finite: the numbers outgrew their type (dtype) or \
                      the weights are damaged"
                         .to_string(),
                 ));
-                return self.remove(slot);
+                return self.remove(row);
             }
             (Some(best), None) => best,
-            (Some(_), Some(sampler)) => sampler.sample(&logits()?.to_device(&Device::Cpu)?)?,
+            (Some(_), Some(sampler)) => sampler.sample(&Tensor::new(logits()?, &Device::Cpu)?)?,
         };
-        row.last = token;
-        row.answered += 1;
-        let heard = row.job.tokens.send(Ok(token)).is_ok();
-        let ended = row.job.ends && (self.is_end)(token);
-        if !heard || ended || row.answered >= row.job.max_tokens {
-            return self.remove(slot);
+        tokens.push(token);
+        let logprob = if job.trace { Some(logprob(&logits()?, token)) } else { None };
+        let heard = job.tokens.send(Ok(Chosen { token, logprob })).is_ok();
+        let ended = job.ends && (self.is_end)(token);
+        if !heard || ended || self.rows[row].answered() >= self.rows[row].job.max_tokens {
+            return self.remove(row);
         }
         Ok(())
     }
 
-    /// The last sequence takes the place of the one that leaves.
-    fn remove(&mut self, slot: usize) -> candle_core::Result<()> {
-        self.rows.swap_remove(slot);
-        let last = self.rows.len();
-        if slot < last {
-            self.decoder.move_slot(last, slot)?;
+    /// A sequence leaves. What the cache holds of it is kept where nobody else needs the memory; else the last one takes its slot.
+    fn remove(&mut self, row: usize) -> candle_core::Result<()> {
+        let Row { slot, mut tokens, seen, .. } = self.rows.swap_remove(row);
+        let most = self.decoder.keeps();
+        if most == 0 {
+            if let Some(last) = self.rows.get_mut(row) {
+                self.decoder.move_slot(last.slot, slot)?;
+                last.slot = slot;
+            }
+            return Ok(());
+        }
+        tokens.truncate(seen);
+        self.kept.push(Kept { slot, tokens });
+        // The oldest make way.
+        while self.kept.len() > KEPT || self.kept.iter().map(|kept| kept.tokens.len()).sum::<usize>() > most {
+            let oldest = self.kept.remove(0);
+            self.decoder.free(oldest.slot);
         }
         Ok(())
     }
@@ -291,7 +391,7 @@ mod tests {
     use super::super::candle_decoder::testing::{random, VOCABULARY};
     use super::*;
 
-    type Answer = mpsc::Receiver<Result<u32, String>>;
+    type Answer = mpsc::Receiver<Result<Chosen, String>>;
 
     fn prompt(length: usize) -> Vec<u32> {
         (0..length).map(|i| ((i * 7 + length * 3) % VOCABULARY) as u32).collect()
@@ -300,15 +400,16 @@ mod tests {
     fn job(prompt: Vec<u32>, max_tokens: usize) -> (Job, Answer) {
         let (tokens, answer) = mpsc::channel();
         let cancel = CancelFlag::default();
-        (Job { prompt, max_tokens, sampler: None, ends: true, deadline: None, cancel, tokens }, answer)
+        let trace = false;
+        (Job { prompt, max_tokens, sampler: None, ends: true, trace, deadline: None, cancel, tokens }, answer)
     }
 
     fn tokens(answer: &Answer) -> Vec<u32> {
-        answer.iter().map(Result::unwrap).collect()
+        answer.iter().map(|chosen| chosen.unwrap().token).collect()
     }
 
     fn engine(parallel: usize, end: u32) -> Engine {
-        Engine::start("test", parallel, move |token| token == end, random(2048, false)).unwrap()
+        Engine::start("test", parallel, move |token| token == end, Box::new(random(2048, false))).unwrap()
     }
 
     const NEVER: u32 = u32::MAX;
@@ -403,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_an_error() {
-        let engine = Engine::start("test", 2, |_| false, random(64, true)).unwrap();
+        let engine = Engine::start("test", 2, |_| false, Box::new(random(64, true))).unwrap();
         let (asked, answer) = job(prompt(4), 5);
         engine.submit(asked);
         let error = answer.recv().unwrap().unwrap_err();
@@ -411,17 +512,42 @@ mod tests {
         assert!(answer.recv().is_err());
     }
 
+    /// Shared prefixes are copied: from one under way, which is waited for, and, where the decoder keeps them, from those that
+    /// are done. Answers are the same.
+    #[test]
+    fn what_prompts_share_is_seen_once() {
+        let prefix = prompt(700);
+        let with = |end: &[u32]| [prefix.as_slice(), end].concat();
+        let prompts = [with(&[1, 2, 3]), with(&[4]), prefix[..300].to_vec(), with(&[]), prompt(40)];
+        let expected: Vec<Vec<u32>> = prompts
+            .iter()
+            .map(|prompt| {
+                let (asked, answer) = job(prompt.clone(), 12);
+                engine(1, NEVER).submit(asked);
+                tokens(&answer)
+            })
+            .collect();
+        let mut batch = Batch::new(Box::new(random(2048, false)), 8, |_| false);
+        let (jobs, answers): (Vec<Job>, Vec<Answer>) =
+            prompts.iter().map(|prompt| job(prompt.clone(), 12)).unzip();
+        batch.waiting.extend(jobs);
+        let mut turns = 0;
+        while !(batch.rows.is_empty() && batch.waiting.is_empty()) {
+            batch.turn().unwrap();
+            turns += 1;
+        }
+        // Of the second and the fourth all but a token each, of the third too.
+        assert_eq!(batch.copied, 700 + 299 + 699);
+        assert!(turns < 40 && batch.kept.is_empty(), "{turns}");
+        let found: Vec<Vec<u32>> = answers.iter().map(tokens_so_far).collect();
+        assert_eq!(found, expected);
+    }
+
     /// What can never fit is told so; what fits later waits.
     #[test]
     fn memory_is_a_bound() {
-        let mut batch = Batch {
-            decoder: random(2048, false),
-            parallel: 8,
-            is_end: |_| false,
-            waiting: VecDeque::new(),
-            rows: Vec::new(),
-            budget: 2 * GRAIN_OF_TEST,
-        };
+        let mut batch = Batch::new(Box::new(random(2048, false)), 8, |_| false);
+        batch.budget = 2 * GRAIN_OF_TEST;
         let (large, refused) = job(prompt(900), 50);
         let (first, first_answer) = job(prompt(9), 3);
         let (second, second_answer) = job(prompt(9), 3);
@@ -446,6 +572,6 @@ mod tests {
     const GRAIN_OF_TEST: usize = 256;
 
     fn tokens_so_far(answer: &Answer) -> Vec<u32> {
-        answer.try_iter().map(Result::unwrap).collect()
+        answer.try_iter().map(|chosen| chosen.unwrap().token).collect()
     }
 }

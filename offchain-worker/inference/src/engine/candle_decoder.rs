@@ -10,7 +10,10 @@
 //! candle-transformers has these models too. What is kept here it has not: several sequences of different lengths, quantised
 //! token tables, prompts in pieces on every path, positions that are exact in every precision.
 
-use super::device::{free_bytes, Numbers};
+use super::{
+    decoder::{Logits, Piece, Slots},
+    device::{free_bytes, Numbers},
+};
 use candle_core::{
     quantized::{GgmlDType, QMatMul, QTensor},
     DType, Device, Tensor, D,
@@ -19,6 +22,12 @@ use candle_nn::{ops, rotary_emb};
 
 /// Slots grow by this many tokens, so that a growing batch is not copied for each request.
 const GRAIN: usize = 256;
+
+/// Of a card's free memory, the part that keys and values may take, in percent: the rest is for intermediate results.
+const CACHE_PERCENT: usize = 75;
+
+/// Tokens of prompts that are seen between two steps of those that are being answered.
+const PROMPT_TOKENS: usize = 2048;
 
 /// What is added to the score of a token that may not be looked at: its weight is 0 in every precision, and a sum with it
 /// stays finite.
@@ -345,15 +354,6 @@ struct Layer {
     cache: Option<(Tensor, Tensor)>,
 }
 
-/// Tokens of one slot's prompt, which follow the `position` tokens that it has seen.
-pub(crate) struct Piece<'a> {
-    pub(crate) slot: usize,
-    pub(crate) tokens: &'a [u32],
-    pub(crate) position: usize,
-    /// Whether the logits of the next token are wanted.
-    pub(crate) last: bool,
-}
-
 /// The tokens that a pass sees.
 enum Pass<'a> {
     /// Pieces of prompts, one after the other, with their masks.
@@ -537,19 +537,10 @@ impl CandleDecoder {
         })
     }
 
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Bytes that a token takes in the cache.
-    pub(crate) fn token_bytes(&self) -> usize {
+    fn token_bytes(&self) -> usize {
         let Network { layers, kv_heads, head_dim, .. } = self.network;
         2 * layers * kv_heads * head_dim * self.numbers.cache.size_in_bytes()
-    }
-
-    /// Tokens that the cache has room for when `slots` of them are to hold `tokens` each.
-    pub(crate) fn room(&self, slots: usize, tokens: usize) -> usize {
-        slots.max(self.slots) * tokens.next_multiple_of(GRAIN).max(self.capacity)
     }
 
     /// Makes room for so many slots of so many tokens. What is in the cache stays.
@@ -575,24 +566,6 @@ impl CandleDecoder {
             layer.cache = Some((keys, values));
         }
         (self.slots, self.capacity) = (slots, capacity);
-        Ok(())
-    }
-
-    /// Forgets everything and frees the cache.
-    pub(crate) fn release(&mut self) {
-        for layer in &mut self.layers {
-            layer.cache = None;
-        }
-        (self.slots, self.capacity) = (0, 0);
-    }
-
-    /// Puts what slot `from` holds into slot `to`.
-    pub(crate) fn move_slot(&mut self, from: usize, to: usize) -> candle_core::Result<()> {
-        for (keys, values) in self.layers.iter().filter_map(|layer| layer.cache.as_ref()) {
-            for cache in [keys, values] {
-                cache.slice_set(&cache.narrow(0, from, 1)?.copy()?, 0, to)?;
-            }
-        }
         Ok(())
     }
 
@@ -850,6 +823,86 @@ impl CandleDecoder {
             None => scores,
         };
         ops::softmax_last_dim(&scores)?.matmul(&values)?.reshape((count, heads * head_dim))
+    }
+}
+
+impl Slots for CandleDecoder {
+    fn budget(&self) -> usize {
+        free_bytes(&self.device)
+            .map_or(usize::MAX, |free| free / 100 * CACHE_PERCENT / self.token_bytes().max(1))
+    }
+
+    fn keeps(&self) -> usize {
+        // Others may have a card's memory while nothing is under way.
+        0
+    }
+
+    fn prompt_tokens(&self) -> usize {
+        PROMPT_TOKENS
+    }
+
+    fn room(&self, slots: usize, tokens: usize) -> usize {
+        slots.max(self.slots) * tokens.next_multiple_of(GRAIN).max(self.capacity)
+    }
+
+    fn make_room(&mut self, slot: usize, ample: usize, tokens: usize) -> candle_core::Result<()> {
+        self.reserve(ample.max(slot + 1), tokens)
+    }
+
+    fn release(&mut self) {
+        for layer in &mut self.layers {
+            layer.cache = None;
+        }
+        (self.slots, self.capacity) = (0, 0);
+    }
+
+    fn free(&mut self, _slot: usize) {}
+
+    fn move_slot(&mut self, from: usize, to: usize) -> candle_core::Result<()> {
+        self.copy_prefix(from, to, self.capacity)
+    }
+
+    fn copy_prefix(&mut self, from: usize, to: usize, tokens: usize) -> candle_core::Result<()> {
+        for (keys, values) in self.layers.iter().filter_map(|layer| layer.cache.as_ref()) {
+            for cache in [keys, values] {
+                let prefix = cache.narrow(0, from, 1)?.narrow(2, 0, tokens)?.contiguous()?.copy()?;
+                cache.narrow(0, to, 1)?.slice_set(&prefix, 2, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        prompts: &[Piece<'_>],
+        answers: &[Piece<'_>],
+        seen: &[usize],
+    ) -> candle_core::Result<Logits> {
+        let first = if prompts.is_empty() { None } else { self.pieces(prompts)? };
+        let Some(last) = answers.iter().map(|piece| piece.slot).max() else {
+            return Ok(first.map_or_else(Logits::none, Logits::Device));
+        };
+        // One token of each of the first slots. One whose prompt is still being seen takes part with what the next piece
+        // overwrites.
+        let mut tokens = vec![0; last + 1];
+        for piece in answers {
+            tokens[piece.slot] = piece.tokens.first().copied().unwrap_or(0);
+        }
+        let Some(seen) = seen.get(..last + 1) else {
+            candle_core::bail!("{} slots are said to be there, not {}", seen.len(), last + 1)
+        };
+        let logits = self.step(&tokens, seen)?;
+        let logits =
+            if answers.len() == last + 1 && answers.iter().enumerate().all(|(i, piece)| piece.slot == i) {
+                logits
+            } else {
+                let rows: Vec<u32> = answers.iter().map(|piece| piece.slot as u32).collect();
+                logits.index_select(&Tensor::new(rows, &self.device)?, 0)?
+            };
+        Ok(Logits::Device(match first {
+            Some(first) => Tensor::cat(&[first, logits], 0)?,
+            None => logits,
+        }))
     }
 }
 

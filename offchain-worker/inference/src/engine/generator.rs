@@ -1,15 +1,15 @@
 //! Answering prompts, token by token.
 
 use super::{
-    batch::{Engine, Job},
+    batch::{Chosen, Engine, Job},
     cpu::math::argmax,
-    decoder::Decoder,
+    decoder::{logprob, Decoder},
     tokenizer::TextCodec,
     LoadOptions,
 };
 use crate::{
     error::{Error, Result},
-    generate::{FinishReason, GenerateRequest, Generation, Generator, Prompt, MAX_PROMPT_BYTES},
+    generate::{FinishReason, GenerateRequest, Generation, Generator, Prompt, Teller, Trace},
     manifest::{Architecture, ModelDigest, ModelEntry, Role},
     store::{ModelStore, VerifiedModel},
 };
@@ -63,14 +63,6 @@ impl About {
         Self { name: entry.name.clone(), digest: entry.digest(), context_tokens: entry.context_tokens, codec }
     }
 
-    fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
-        let bytes = prompt.bytes();
-        if bytes > MAX_PROMPT_BYTES {
-            return Err(Error::PromptTooLarge { bytes, limit: MAX_PROMPT_BYTES });
-        }
-        Ok(self.codec.encode(prompt)?.len())
-    }
-
     /// The tokens of a request that this model can answer.
     fn prompt(&self, request: &GenerateRequest) -> Result<Vec<u32>> {
         request.validate(self.context_tokens)?;
@@ -102,22 +94,30 @@ impl About {
         let prompt_ms = started.elapsed().as_millis() as u64;
         let decoding = Instant::now();
         let mut answer: Vec<u32> = Vec::new();
+        let mut logprobs = Vec::new();
+        let mut text = Growing::default();
+        let mut teller = Teller::new(request);
         let mut stopped_at = None;
+        // What only grows with the answer is looked at only where somebody wants it.
+        let watched = !request.stop.is_empty() || request.sink.is_some();
         let finish_reason = loop {
-            let token = match step {
-                Next::Token(token) => token,
+            let (token, logprob) = match step {
+                Next::Token(token, logprob) => (token, logprob),
                 Next::Interrupted(reason) => break reason,
             };
             if self.codec.is_end(token) {
                 break FinishReason::Stop;
             }
             answer.push(token);
-            if !request.stop.is_empty() {
-                stopped_at = find_stop(&self.codec.decode(&answer)?, &request.stop);
+            logprobs.extend(logprob);
+            if watched {
+                text.grow(&self.codec, &answer)?;
+                stopped_at = find_stop(&text.text, &request.stop);
             }
             if stopped_at.is_some() {
                 break FinishReason::Stop;
             }
+            teller.grown(&text.text);
             if answer.len() >= request.max_tokens {
                 break FinishReason::Length;
             }
@@ -127,23 +127,49 @@ impl About {
             step = next()?;
         };
         let mut text = self.codec.decode(&answer)?;
-        if let Some(at) = stopped_at {
-            text.truncate(at);
+        if let Some(at) = find_stop(&text, &request.stop).or(stopped_at) {
+            text.truncate(at.min(text.len()));
         }
+        let text = text.trim().to_string();
+        teller.done(&text);
         Ok(Generation {
-            text: text.trim().to_string(),
+            text,
             prompt_tokens,
             completion_tokens: answer.len(),
             prompt_ms,
             decode_ms: decoding.elapsed().as_millis() as u64,
             finish_reason,
+            trace: request.trace.then_some(Trace { tokens: answer, logprobs }),
         })
+    }
+}
+
+/// The text of an answer that grows. Only its last tokens are decoded again, for a character may be made of several.
+#[derive(Default)]
+struct Growing {
+    text: String,
+    /// Tokens whose text is whole, and where the last of these that are decoded with new ones begin: what a token is written as
+    /// can hang on the one before it.
+    read: usize,
+    context: usize,
+}
+
+impl Growing {
+    fn grow(&mut self, codec: &TextCodec, answer: &[u32]) -> Result<()> {
+        let known = codec.decode(&answer[self.context..self.read])?;
+        let all = codec.decode(&answer[self.context..])?;
+        if let Some(new) = all.get(known.len()..).filter(|new| !new.is_empty()) {
+            self.text.push_str(new);
+            (self.context, self.read) = (self.read, answer.len());
+        }
+        Ok(())
     }
 }
 
 /// What comes next in an answer.
 enum Next {
-    Token(u32),
+    /// A token, and the logarithm of its probability where that was asked for.
+    Token(u32, Option<f32>),
     /// Nothing: the deadline passed, or nobody wants it any more.
     Interrupted(FinishReason),
 }
@@ -275,10 +301,6 @@ impl Generator for CandleGenerator {
         self.about.context_tokens
     }
 
-    fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
-        self.about.count_tokens(prompt)
-    }
-
     fn generate(&mut self, request: &GenerateRequest) -> Result<Generation> {
         let prompt = self.about.prompt(request)?;
         let mut sampler = sampler(request);
@@ -304,13 +326,12 @@ impl Generator for CandleGenerator {
             let token = match &mut sampler {
                 None => argmax(&logits) as u32,
                 Some(sampler) => {
-                    let count = logits.len();
-                    let logits = Tensor::from_vec(logits, count, &Device::Cpu);
+                    let logits = Tensor::new(logits.as_slice(), &Device::Cpu);
                     logits.and_then(|logits| sampler.sample(&logits)).map_err(fail)?
                 }
             };
             last = Some(token);
-            Ok(Next::Token(token))
+            Ok(Next::Token(token, request.trace.then(|| logprob(&logits, token))))
         });
         // What this request left behind is of no use to the next one.
         self.decoder.reset(0).map_err(|e| self.fail(e))?;
@@ -326,25 +347,21 @@ struct Shared {
 
 /// A language model that answers several requests at once: each caller has one of these, and all ask the same loaded model.
 ///
-/// What else is being answered changes an answer no more than rounding does.
+/// What else is being answered changes an answer no more than rounding does; where our own code runs the model, not at all.
 pub struct BatchGenerator(Arc<Shared>);
 
 impl BatchGenerator {
     /// Loads a model whose files have been checked, for at most `options.parallel` requests at a time.
     ///
     /// # Errors
-    /// As [`CandleGenerator::load`]; when the model is one that our own code runs, which answers one request at a time.
+    /// As [`CandleGenerator::load`].
     pub fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<Self> {
         let entry = model.entry();
         let (codec, decoder) = open(model, options)?;
-        let Decoder::Candle(decoder) = decoder else {
-            return Err(Error::model(&entry.name, "on this device it answers one request after the other"));
-        };
         let ends = codec.ends().to_vec();
         let is_end = move |token: u32| ends.binary_search(&token).is_ok();
-        let engine =
-            Engine::start(&entry.name, options.parallel.unwrap_or(super::PARALLEL).max(1), is_end, decoder)
-                .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
+        let engine = Engine::start(&entry.name, options.parallel(), is_end, decoder.into_slots())
+            .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
         Ok(Self(Arc::new(Shared { about: About::new(entry, codec), engine })))
     }
 
@@ -380,11 +397,16 @@ impl BatchGenerator {
             max_tokens: count,
             sampler: None,
             ends: false,
+            trace: false,
             deadline: None,
             cancel: Default::default(),
             tokens,
         })?;
-        answer.iter().map(|token| token.map_err(|e| Error::model(&about.name, e))).collect()
+        let token = |chosen: std::result::Result<Chosen, String>| match chosen {
+            Ok(chosen) => Ok(chosen.token),
+            Err(reason) => Err(Error::model(&about.name, reason)),
+        };
+        answer.iter().map(token).collect()
     }
 }
 
@@ -401,10 +423,6 @@ impl Generator for BatchGenerator {
         self.0.about.context_tokens
     }
 
-    fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
-        self.0.about.count_tokens(prompt)
-    }
-
     fn generate(&mut self, request: &GenerateRequest) -> Result<Generation> {
         let about = &self.0.about;
         let prompt = about.prompt(request)?;
@@ -415,13 +433,14 @@ impl Generator for BatchGenerator {
             max_tokens: request.max_tokens,
             sampler: sampler(request),
             ends: true,
+            trace: request.trace,
             deadline: request.deadline,
             cancel: request.cancel.clone(),
             tokens,
         })?;
         about.answer(request, prompt_tokens, || loop {
             match answer.recv_timeout(PATIENCE) {
-                Ok(Ok(token)) => return Ok(Next::Token(token)),
+                Ok(Ok(chosen)) => return Ok(Next::Token(chosen.token, chosen.logprob)),
                 Ok(Err(reason)) => return Err(Error::model(&about.name, reason)),
                 Err(error) => match (interrupted(request), error) {
                     (Some(reason), _) => return Ok(Next::Interrupted(reason)),

@@ -551,7 +551,7 @@ fn slice(tensor: &QTensor, number: usize, device: &Device) -> candle_core::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{super::candle_decoder::Piece, *};
+    use super::{super::decoder::Piece, *};
     use crate::{encode::cosine, ModelStore};
     use candle_core::{
         quantized::{gguf_file::Value, GgmlDType},

@@ -46,6 +46,9 @@ pub fn configure_threads(threads: usize) {
 /// room for them beside a model of 3 billion weights.
 const PARALLEL: usize = 8;
 
+/// The same of a processor: four answers take about twice as long as one, and each needs memory of its own.
+const CPU_PARALLEL: usize = 4;
+
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,8 +58,7 @@ pub struct LoadOptions {
     /// With what numbers.
     #[serde(rename = "dtype")]
     pub precision: Precision,
-    /// Requests that a language model answers at once; 8 where it is not set. On processors they are answered one after the
-    /// other, whatever is set: one answer uses all cores.
+    /// Requests that a language model answers at once; where it is not set, 8 on GPUs and 4 on processors.
     pub parallel: Option<usize>,
 }
 
@@ -68,10 +70,8 @@ impl LoadOptions {
 
     /// Requests that are answered at once with these options, at least 1.
     pub fn parallel(&self) -> usize {
-        match self.device {
-            DeviceSpec::Cpu => 1,
-            _ => self.parallel.unwrap_or(PARALLEL).max(1),
-        }
+        let usual = if self.device == DeviceSpec::Cpu { CPU_PARALLEL } else { PARALLEL };
+        self.parallel.unwrap_or(usual).max(1)
     }
 }
 

@@ -442,7 +442,10 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::candle_decoder::Piece, *};
+    use super::{
+        super::decoder::{Piece, Slots},
+        *,
+    };
     use candle_core::Tensor;
     use candle_nn::{VarBuilder, VarMap};
     use candle_transformers::models::{llama, qwen2};

@@ -18,12 +18,14 @@ use blake2::{
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-#[cfg(feature = "judge")]
+#[cfg(feature = "endpoint")]
 mod endpoint;
 mod grade;
-#[cfg(feature = "judge")]
+#[cfg(feature = "endpoint")]
 pub use endpoint::{EndpointJudge, EndpointOptions, Prices};
 pub use grade::parse_reply;
+#[cfg(feature = "endpoint")]
+pub(crate) use grade::without_thoughts;
 
 /// What a judge said of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -214,10 +216,6 @@ mod tests {
             4096
         }
 
-        fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
-            Ok(prompt.bytes())
-        }
-
         fn generate(&mut self, request: &GenerateRequest) -> Result<crate::Generation> {
             let thought = "<think>It may be a 3.";
             let done = request.max_tokens > 100;
@@ -228,6 +226,7 @@ mod tests {
                 prompt_ms: 0,
                 decode_ms: 0,
                 finish_reason: if done { FinishReason::Stop } else { FinishReason::Length },
+                trace: None,
             })
         }
     }

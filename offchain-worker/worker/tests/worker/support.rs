@@ -390,10 +390,6 @@ impl Generator for ScriptedGenerator {
         2_048
     }
 
-    fn count_tokens(&self, prompt: &Prompt) -> poq_inference::Result<usize> {
-        Ok(prompt.bytes() / 4)
-    }
-
     fn generate(&mut self, request: &GenerateRequest) -> poq_inference::Result<Generation> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
@@ -414,6 +410,7 @@ impl Generator for ScriptedGenerator {
             prompt_ms: 1,
             decode_ms: 1,
             finish_reason: FinishReason::Stop,
+            trace: None,
         })
     }
 }

@@ -1,5 +1,10 @@
 //! A decoder of the Llama family on the processor.
+//!
+//! Several sequences are decoded at once, each with a slot of the cache. A pass sees tokens of several slots, pieces of prompts
+//! and single tokens of answers side by side, and reads the weights once for all of them. What a sequence gives does not depend
+//! on what is seen beside it, to the last bit: every row goes through the same operations in the same order.
 
+use super::super::decoder::{Logits, Piece, Slots};
 use super::{
     math,
     matrix::{balanced, Step, HEIGHT, NO_SUMS, WIDTH},
@@ -68,13 +73,31 @@ pub(crate) struct Layer {
     pub(crate) down: Linear,
 }
 
-/// Keys and values of the tokens seen so far, of one layer.
-#[derive(Default)]
+/// Keys and values of the tokens seen so far, of one layer of one slot.
 struct Cache {
     /// Per head, per 32 tokens: `head_dim` times 32 values, a token's below each other.
     keys: Vec<f32>,
     /// Per head, per token: `head_dim` values.
     values: Vec<f32>,
+}
+
+/// What one sequence has seen.
+#[derive(Default)]
+struct Slot {
+    /// By layer.
+    caches: Vec<Cache>,
+    /// Tokens there is room for, a multiple of 32.
+    room: usize,
+}
+
+/// Queries that are answered out of one slot: of some tokens that follow each other.
+struct Queries {
+    slot: usize,
+    /// The first token's.
+    position: usize,
+    /// Where their rows begin, and how many they are.
+    row: usize,
+    count: usize,
 }
 
 /// The decoder.
@@ -88,9 +111,7 @@ pub(crate) struct CpuDecoder {
     /// Cosines and sines of the rotary embedding, `head_dim / 2` per position.
     pub(crate) cos: Vec<f32>,
     pub(crate) sin: Vec<f32>,
-    caches: Vec<Cache>,
-    /// Tokens there is room for, a multiple of 32.
-    room: usize,
+    slots: Vec<Slot>,
     isa: Isa,
 }
 
@@ -138,18 +159,7 @@ impl CpuDecoder {
         {
             candle_core::bail!("a norm, the token table or the output matrix is not {hidden} wide")
         }
-        Ok(Self {
-            shape,
-            embedding,
-            layers,
-            norm,
-            head,
-            cos,
-            sin,
-            caches: Vec::new(),
-            room: 0,
-            isa: Isa::detect(),
-        })
+        Ok(Self { shape, embedding, layers, norm, head, cos, sin, slots: Vec::new(), isa: Isa::detect() })
     }
 
     /// Computes with other instructions than the best.
@@ -158,44 +168,70 @@ impl CpuDecoder {
         self.isa = isa;
     }
 
-    /// Forgets what it has seen and makes room for `tokens`.
+    /// Forgets what it has seen and makes room for `tokens` of one sequence.
+    #[cfg(test)]
     pub(crate) fn reset(&mut self, tokens: usize) {
-        self.room = tokens.next_multiple_of(WIDTH);
-        let size = self.room * self.shape.keys();
-        // Zeros, so that columns beyond the last token are numbers.
-        let cache = || Cache { keys: vec![0.0; size], values: vec![0.0; size] };
-        self.caches = if tokens > 0 { self.layers.iter().map(|_| cache()).collect() } else { Vec::new() };
+        self.release();
+        self.make_room(0, 1, tokens).unwrap();
     }
 
-    /// Sees `tokens`, which follow the `position` tokens seen before; returns the logits of the next one.
+    /// Sees tokens of one sequence.
+    #[cfg(test)]
+    pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
+        self.pass(&[&Piece { slot: 0, tokens, position, last: true }])
+    }
+
+    /// Positions that can be seen.
+    fn context(&self) -> usize {
+        self.cos.len() / (self.shape.head_dim / 2).max(1)
+    }
+
+    /// Sees pieces, each of another slot. Returns the logits that were wanted, one row after the other.
     ///
     /// # Errors
     /// When there is no room for the tokens, or one is not in the vocabulary.
-    pub(crate) fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
-        let Self { shape, embedding, layers, norm, head, caches, isa, .. } = self;
+    fn pass(&mut self, pieces: &[&Piece<'_>]) -> candle_core::Result<Vec<f32>> {
+        let context = self.context();
+        let Self { shape, embedding, layers, norm, head, slots, isa, .. } = self;
         let (shape, isa) = (*shape, *isa);
-        let half = shape.head_dim / 2;
-        let seen = position + tokens.len();
-        if tokens.is_empty() || seen > self.room || seen * half > self.cos.len() {
-            candle_core::bail!("there is no room for {} tokens after {position}", tokens.len())
-        }
-        if let Some(token) = tokens.iter().find(|token| **token as usize >= embedding.rows()) {
-            candle_core::bail!("there is no token {token}")
+        let (hidden, queries, keys) = (shape.hidden, shape.queries(), shape.keys());
+        let mut positions = Vec::new();
+        let mut x = Vec::new();
+        let mut work = Vec::with_capacity(pieces.len());
+        let mut wanted = Vec::new();
+        for piece in pieces {
+            let Piece { slot, tokens, position, last } = **piece;
+            let seen = position + tokens.len();
+            if tokens.is_empty() || seen > context || slots.get(slot).is_none_or(|slot| seen > slot.room) {
+                candle_core::bail!(
+                    "there is no room for {} tokens after {position} in slot {slot}",
+                    tokens.len()
+                )
+            }
+            work.push(Queries { slot, position, row: positions.len(), count: tokens.len() });
+            positions.extend(position..seen);
+            for token in tokens {
+                if *token as usize >= embedding.rows() {
+                    candle_core::bail!("there is no token {token}")
+                }
+                let at = x.len();
+                x.resize(at + hidden, 0f32);
+                embedding.row(*token as usize, &mut x[at..]);
+            }
+            if last {
+                wanted.push(positions.len() - 1);
+            }
         }
         let pool = Pool::global();
         let rotation = Rotation {
-            cos: &self.cos[position * half..seen * half],
-            sin: &self.sin[position * half..seen * half],
+            cos: &self.cos,
+            sin: &self.sin,
+            positions: &positions,
             neighbours: shape.rope_neighbours,
             head_dim: shape.head_dim,
         };
 
-        let (hidden, queries, keys) = (shape.hidden, shape.queries(), shape.keys());
-        let mut count = tokens.len();
-        let mut x = vec![0f32; count * hidden];
-        for (row, token) in x.chunks_exact_mut(hidden).zip(tokens) {
-            embedding.row(*token as usize, row);
-        }
+        let mut count = positions.len();
         let mut normed = vec![0f32; count * hidden];
         let mut query = vec![0f32; count * queries];
         let mut key = vec![0f32; count * keys];
@@ -203,7 +239,7 @@ impl CpuDecoder {
         let (mut gate, mut up) = (Vec::new(), Vec::new());
         let mut vectors = Vectors::default();
         let last_layer = layers.len().saturating_sub(1);
-        for (index, (layer, cache)) in layers.iter().zip(caches).enumerate() {
+        for (index, layer) in layers.iter().enumerate() {
             normalise(pool, &mut normed, &x, &layer.attention_norm, shape.epsilon);
             vectors.round(pool, &normed, hidden);
             multiply(
@@ -218,18 +254,47 @@ impl CpuDecoder {
             );
             rotation.apply(pool, &mut query, queries);
             rotation.apply(pool, &mut key, keys);
-            cache.append(&shape, self.room, position, &key, &value);
-            let mut first = position;
-            if index == last_layer && count > 1 {
+            for piece in &work {
+                let slot = &mut slots[piece.slot];
+                let rows = piece.row * keys..(piece.row + piece.count) * keys;
+                slot.caches[index].append(
+                    &shape,
+                    slot.room,
+                    piece.position,
+                    &key[rows.clone()],
+                    &value[rows],
+                );
+            }
+            if index == last_layer && wanted.len() < count {
                 // Nobody asks for what follows the others.
-                first = seen - 1;
-                x.drain(..(count - 1) * hidden);
-                query.drain(..(count - 1) * queries);
-                normed.truncate(hidden);
-                count = 1;
+                let slot_of = |row: usize| {
+                    let of = work.iter().rev().find(|piece| piece.row <= row);
+                    of.map_or(0, |piece| piece.slot)
+                };
+                work = (0..)
+                    .zip(&wanted)
+                    .map(|(row, from)| Queries {
+                        slot: slot_of(*from),
+                        position: positions[*from],
+                        row,
+                        count: 1,
+                    })
+                    .collect();
+                // Rows move to the front, past none that is still to be moved.
+                for (to, from) in wanted.iter().enumerate() {
+                    x.copy_within(from * hidden..(from + 1) * hidden, to * hidden);
+                    query.copy_within(from * queries..(from + 1) * queries, to * queries);
+                }
+                count = wanted.len();
+                x.truncate(count * hidden);
+                query.truncate(count * queries);
+                normed.truncate(count * hidden);
+                if count == 0 {
+                    return Ok(Vec::new());
+                }
             }
             // The queries are not needed any more once they are answered: answers take their place.
-            attend(pool, isa, &shape, cache, self.room, first, &mut query);
+            attend(pool, isa, &shape, slots, index, &work, &mut query);
             vectors.round(pool, &query, queries);
             let product = Product { add: true, ..layer.output.product(&mut x) };
             multiply(pool, isa, &vectors, &mut [product]);
@@ -249,14 +314,108 @@ impl CpuDecoder {
             multiply(pool, isa, &vectors, &mut [product]);
         }
 
-        let last = &x[(count - 1) * hidden..];
-        math::rms_norm(&mut normed[..hidden], last, norm, shape.epsilon);
-        vectors.round(pool, &normed[..hidden], hidden);
+        normalise(pool, &mut normed, &x, norm, shape.epsilon);
+        vectors.round(pool, &normed, hidden);
         let head = head.as_ref().unwrap_or(embedding);
-        let mut logits = vec![0f32; head.rows()];
+        let mut logits = vec![0f32; count * head.rows()];
         let product = Product { matrix: head, bias: None, out: &mut logits, add: false };
         multiply(pool, isa, &vectors, &mut [product]);
         Ok(logits)
+    }
+}
+
+impl Slots for CpuDecoder {
+    fn budget(&self) -> usize {
+        usize::MAX
+    }
+
+    fn keeps(&self) -> usize {
+        self.context()
+    }
+
+    fn prompt_tokens(&self) -> usize {
+        PROMPT_TOKENS
+    }
+
+    fn room(&self, slots: usize, tokens: usize) -> usize {
+        slots.saturating_mul(tokens)
+    }
+
+    fn make_room(&mut self, slot: usize, _ample: usize, tokens: usize) -> candle_core::Result<()> {
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, Slot::default);
+        }
+        let room = tokens.next_multiple_of(WIDTH);
+        if self.slots[slot].room < room {
+            let mut larger = Slot::new(&self.shape, self.layers.len(), room);
+            larger.copy(&self.shape, &self.slots[slot], self.slots[slot].room);
+            self.slots[slot] = larger;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.slots = Vec::new();
+    }
+
+    fn free(&mut self, slot: usize) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            *slot = Slot::default();
+        }
+    }
+
+    fn move_slot(&mut self, from: usize, to: usize) -> candle_core::Result<()> {
+        self.slots.swap(from, to);
+        Ok(())
+    }
+
+    fn copy_prefix(&mut self, from: usize, to: usize, tokens: usize) -> candle_core::Result<()> {
+        let (low, high) = (from.min(to), from.max(to));
+        let (before, after) = self.slots.split_at_mut(high);
+        let (from, to) =
+            if from < to { (&before[low], &mut after[0]) } else { (&after[0], &mut before[low]) };
+        to.copy(&self.shape, from, tokens);
+        Ok(())
+    }
+
+    fn see(
+        &mut self,
+        prompts: &[Piece<'_>],
+        answers: &[Piece<'_>],
+        _seen: &[usize],
+    ) -> candle_core::Result<Logits> {
+        let pieces: Vec<&Piece<'_>> = prompts.iter().chain(answers).collect();
+        let values = self.pass(&pieces)?;
+        let width = self.head.as_ref().unwrap_or(&self.embedding).rows();
+        Ok(Logits::Host { values, width })
+    }
+}
+
+/// Tokens of prompts that are seen beside one token of each answer under way: as many as make good use of the arithmetic, few
+/// enough that nobody waits long.
+const PROMPT_TOKENS: usize = 128;
+
+impl Slot {
+    fn new(shape: &Shape, layers: usize, room: usize) -> Self {
+        let size = room * shape.keys();
+        // Zeros, so that columns beyond the last token are numbers.
+        let cache = |_| Cache { keys: vec![0.0; size], values: vec![0.0; size] };
+        Self { caches: (0..layers).map(cache).collect(), room }
+    }
+
+    /// Takes over the first `tokens` of another slot.
+    fn copy(&mut self, shape: &Shape, from: &Slot, tokens: usize) {
+        let dim = shape.head_dim;
+        let tokens = tokens.min(from.room).min(self.room);
+        // Whole blocks of keys: what lies behind the tokens is overwritten, or masked.
+        let block = tokens.next_multiple_of(WIDTH).min(from.room).min(self.room);
+        for (to, source) in self.caches.iter_mut().zip(&from.caches) {
+            for head in 0..shape.kv_heads {
+                let (at, of) = (head * self.room * dim, head * from.room * dim);
+                to.keys[at..][..block * dim].copy_from_slice(&source.keys[of..][..block * dim]);
+                to.values[at..][..tokens * dim].copy_from_slice(&source.values[of..][..tokens * dim]);
+            }
+        }
     }
 }
 
@@ -281,10 +440,11 @@ fn normalise(pool: &Pool, out: &mut [f32], x: &[f32], weight: &[f32], epsilon: f
     });
 }
 
-/// The rotary embedding of some positions.
+/// The rotary embedding of rows at some positions.
 struct Rotation<'a> {
     cos: &'a [f32],
     sin: &'a [f32],
+    positions: &'a [usize],
     neighbours: bool,
     head_dim: usize,
 }
@@ -294,8 +454,9 @@ impl Rotation<'_> {
     fn apply(&self, pool: &Pool, values: &mut [f32], width: usize) {
         let half = self.head_dim / 2;
         by_rows(pool, values, width, &|row, values| {
-            let cos = &self.cos[row * half..][..half];
-            let sin = &self.sin[row * half..][..half];
+            let position = self.positions[row];
+            let cos = &self.cos[position * half..][..half];
+            let sin = &self.sin[position * half..][..half];
             for head in values.chunks_exact_mut(self.head_dim) {
                 if self.neighbours {
                     for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
@@ -333,79 +494,100 @@ impl Cache {
     }
 }
 
-/// Replaces queries by the answers to them. The first row of `query` belongs to the token at `position`; each sees itself and
-/// what came before it.
+/// Replaces queries by the answers to them, out of one layer's cache; each token sees itself and what came before it.
 fn attend(
     pool: &Pool,
     isa: Isa,
     shape: &Shape,
-    cache: &Cache,
-    room: usize,
-    position: usize,
+    slots: &[Slot],
+    layer: usize,
+    work: &[Queries],
     query: &mut [f32],
 ) {
-    let (dim, width, group) = (shape.head_dim, shape.queries(), shape.group());
-    let count = query.len() / width;
-    let scale = 1.0 / (dim as f32).sqrt();
-    // A step's rows are the heads of one token that share keys, or some tokens of one head.
-    let single = count == 1;
-    let (tiles, rows_in_all) =
-        if single { (group.div_ceil(HEIGHT), group) } else { (count.div_ceil(HEIGHT), count) };
-    let pieces = if single { shape.kv_heads * tiles } else { shape.heads * tiles };
-    let all = Parts::new(query);
-    pool.run(pieces, &|piece| {
-        // The last tiles have the most to look at: they come first.
-        let (head, tile) = (piece % (pieces / tiles), tiles - 1 - piece / (pieces / tiles));
-        let (from, to) = balanced(rows_in_all, tiles, tile);
-        let rows = to - from;
-        let (kv_head, start, stride) = if single {
-            (head, (head * group + from) * dim, dim)
-        } else {
-            (head / group, from * width + head * dim, width)
+    let group = shape.group();
+    // A step's rows are the heads of one token that share keys, or some tokens of one head. The last tiles have the most to look
+    // at: they come first.
+    let mut pieces = Vec::new();
+    for (index, queries) in work.iter().enumerate() {
+        let (heads, tiles) = match queries.count {
+            1 => (shape.kv_heads, group.div_ceil(HEIGHT)),
+            count => (shape.heads, count.div_ceil(HEIGHT)),
         };
-        let mut queries = vec![0f32; rows * dim];
-        for (r, to) in queries.chunks_exact_mut(dim).enumerate() {
-            // SAFETY: every pair of row and head belongs to one piece of work.
-            to.copy_from_slice(unsafe { all.slice(start + r * stride, dim) });
-        }
-        // How many tokens a row sees.
-        let sees = |r: usize| if single { position + 1 } else { position + from + r + 1 };
-        let most = sees(rows - 1);
-        let padded = most.next_multiple_of(WIDTH);
-        let mut scores = vec![0f32; rows * padded];
-        let mut sums = NO_SUMS;
-        for first in (0..padded).step_by(WIDTH) {
-            let step = Step {
-                a: &queries,
-                a_stride: dim,
-                rows,
-                b: &cache.keys[(kv_head * room + first) * dim..][..dim * WIDTH],
-                b_stride: WIDTH,
-                depth: dim,
-            };
-            step.compute(isa, &mut sums);
-            for (scores, sums) in scores.chunks_exact_mut(padded).zip(&sums) {
-                scores[first..first + WIDTH].copy_from_slice(sums);
-            }
-        }
-        let mut inverse = [0f32; HEIGHT];
-        for (r, (scores, inverse)) in scores.chunks_exact_mut(padded).zip(&mut inverse).enumerate() {
-            let (seen, beyond) = scores.split_at_mut(sees(r));
-            *inverse = math::softmax_unscaled(seen, scale);
-            beyond.fill(0.0);
-        }
-        let values = &cache.values[kv_head * room * dim..][..room * dim];
-        for column in (0..dim).step_by(WIDTH) {
-            let step =
-                Step { a: &scores, a_stride: padded, rows, b: &values[column..], b_stride: dim, depth: most };
-            step.compute(isa, &mut sums);
-            for (r, (sums, inverse)) in sums.iter().take(rows).zip(&inverse).enumerate() {
-                // SAFETY: every pair of row and head belongs to one piece of work.
-                let out = unsafe { all.slice(start + r * stride + column, WIDTH) };
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = sum * inverse;
-                }
-            }
-        }
+        pieces
+            .extend((0..tiles).rev().flat_map(|tile| (0..heads).map(move |head| (index, head, tile, tiles))));
+    }
+    let all = Parts::new(query);
+    pool.run(pieces.len(), &|piece| {
+        let (index, head, tile, tiles) = pieces[piece];
+        let queries = &work[index];
+        let slot = &slots[queries.slot];
+        answer(isa, shape, slot, layer, queries, (head, tile, tiles), &all);
     });
+}
+
+/// One tile of [`attend`].
+fn answer(
+    isa: Isa,
+    shape: &Shape,
+    slot: &Slot,
+    layer: usize,
+    queries: &Queries,
+    (head, tile, tiles): (usize, usize, usize),
+    all: &Parts<'_, f32>,
+) {
+    let (dim, width, group) = (shape.head_dim, shape.queries(), shape.group());
+    let (cache, room, position) = (&slot.caches[layer], slot.room, queries.position);
+    let scale = 1.0 / (dim as f32).sqrt();
+    let single = queries.count == 1;
+    let (from, to) = balanced(if single { group } else { queries.count }, tiles, tile);
+    let rows = to - from;
+    let (kv_head, start, stride) = if single {
+        (head, queries.row * width + (head * group + from) * dim, dim)
+    } else {
+        (head / group, (queries.row + from) * width + head * dim, width)
+    };
+    let mut vectors = vec![0f32; rows * dim];
+    for (r, to) in vectors.chunks_exact_mut(dim).enumerate() {
+        // SAFETY: every pair of row and head belongs to one piece of work.
+        to.copy_from_slice(unsafe { all.slice(start + r * stride, dim) });
+    }
+    // How many tokens a row sees.
+    let sees = |r: usize| if single { position + 1 } else { position + from + r + 1 };
+    let most = sees(rows - 1);
+    let padded = most.next_multiple_of(WIDTH);
+    let mut scores = vec![0f32; rows * padded];
+    let mut sums = NO_SUMS;
+    for first in (0..padded).step_by(WIDTH) {
+        let step = Step {
+            a: &vectors,
+            a_stride: dim,
+            rows,
+            b: &cache.keys[(kv_head * room + first) * dim..][..dim * WIDTH],
+            b_stride: WIDTH,
+            depth: dim,
+        };
+        step.compute(isa, &mut sums);
+        for (scores, sums) in scores.chunks_exact_mut(padded).zip(&sums) {
+            scores[first..first + WIDTH].copy_from_slice(sums);
+        }
+    }
+    let mut inverse = [0f32; HEIGHT];
+    for (r, (scores, inverse)) in scores.chunks_exact_mut(padded).zip(&mut inverse).enumerate() {
+        let (seen, beyond) = scores.split_at_mut(sees(r));
+        *inverse = math::softmax_unscaled(seen, scale);
+        beyond.fill(0.0);
+    }
+    let values = &cache.values[kv_head * room * dim..][..room * dim];
+    for column in (0..dim).step_by(WIDTH) {
+        let step =
+            Step { a: &scores, a_stride: padded, rows, b: &values[column..], b_stride: dim, depth: most };
+        step.compute(isa, &mut sums);
+        for (r, (sums, inverse)) in sums.iter().take(rows).zip(&inverse).enumerate() {
+            // SAFETY: every pair of row and head belongs to one piece of work.
+            let out = unsafe { all.slice(start + r * stride + column, WIDTH) };
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum * inverse;
+            }
+        }
+    }
 }

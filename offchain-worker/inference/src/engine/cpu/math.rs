@@ -37,6 +37,12 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     max_of(values, f32::abs).max(0.0)
 }
 
+/// Whether all values are finite.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    // What is not finite does not vanish in a sum with zeros.
+    sum_of(values, |v| v * 0.0) == 0.0
+}
+
 /// The position of the largest value, the first of equals; 0 of none.
 pub(crate) fn argmax(values: &[f32]) -> usize {
     let largest = max_of(values, |v| v);
@@ -267,5 +273,13 @@ mod tests {
         assert_eq!(largest(&[]), 0.0);
         assert_eq!(argmax(&[1.0, 5.0, 5.0, 2.0]), 1);
         assert_eq!(argmax(&[]), 0);
+        assert!(all_finite(&[]) && all_finite(&[f32::MAX; 40]) && all_finite(&[-0.0, 1e-40]));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 17, 39] {
+                let mut values = [1.0; 40];
+                values[place] = bad;
+                assert!(!all_finite(&values));
+            }
+        }
     }
 }

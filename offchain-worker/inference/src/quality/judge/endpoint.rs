@@ -5,23 +5,12 @@ use super::{
 };
 use crate::{
     data::TaskKind,
+    endpoint::{Client, Form, Limits, Reply},
     error::{Error, Result},
-    generate::{ChatRole, Message},
     quality::Query,
 };
-use backon::{BlockingRetryable, ExponentialBuilder};
-use reqwest::{
-    blocking::{Client, Response},
-    header, StatusCode,
-};
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::{json, Value};
-use std::{
-    cell::Cell,
-    io::Read,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use secrecy::SecretString;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// What tokens cost, per million, in whatever currency.
@@ -67,87 +56,20 @@ impl EndpointOptions {
     }
 }
 
-/// Longer answers than this are not read: a verdict is some hundred bytes.
-const MAX_ANSWER_BYTES: u64 = 256 * 1024;
-
-/// The longest pause between two tries, whatever the server asks for.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
-
 /// Tokens beyond which a model that still thinks is given up.
 const MOST_TOKENS: usize = 8_192;
 
 /// Changes of form in one verdict: each of the parts that a server may refuse, and more room twice.
 const CHANGES: usize = 6;
 
-/// What a server takes. It is learnt from what it refuses, and kept.
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    /// `max_tokens`, or what models that think want in its place: `max_completion_tokens`.
-    limit: &'static str,
-    tokens: usize,
-    temperature: bool,
-    seed: bool,
-    /// Whether there is a role for instructions; else they stand in front of the question.
-    system: bool,
-}
-
-impl Form {
-    /// What everybody takes but for models that think.
-    const USUAL: Self =
-        Self { limit: "max_tokens", tokens: REPLY_TOKENS, temperature: true, seed: true, system: true };
-
-    fn body(&self, model: &str, messages: &[Message]) -> Value {
-        let merged;
-        let messages = if self.system {
-            messages
-        } else {
-            let text: Vec<_> = messages.iter().map(|message| message.content.as_str()).collect();
-            merged = [Message::new(ChatRole::User, text.join("\n\n"))];
-            &merged
-        };
-        let mut body = json!({ "model": model, "messages": messages });
-        body[self.limit] = self.tokens.into();
-        if self.temperature {
-            body["temperature"] = 0.0.into();
-        }
-        if self.seed {
-            body["seed"] = 0.into();
-        }
-        body
-    }
-
-    /// Leaves out, or puts otherwise, what a refusal names. Whether there was something.
-    fn adapt(&mut self, refusal: &str) -> bool {
-        let named = |name: &str| match serde_json::from_str::<Value>(refusal) {
-            Ok(body) => match body["error"]["param"].as_str() {
-                Some(param) => param.contains(name) || (name == "system" && param.contains("messages")),
-                None => refusal.contains(name),
-            },
-            Err(_) => refusal.contains(name),
-        };
-        if self.limit == "max_tokens" && named("max_tokens") {
-            self.limit = "max_completion_tokens";
-            self.tokens = self.tokens.max(THINKING_TOKENS);
-        } else if self.temperature && named("temperature") {
-            self.temperature = false;
-        } else if self.seed && named("seed") {
-            self.seed = false;
-        } else if self.system && named("system") && refusal.to_lowercase().contains("role") {
-            self.system = false;
-        } else {
-            return false;
-        }
-        true
-    }
-}
-
 /// A judge behind an endpoint. It blocks while it waits: from async code use it through `spawn_blocking`.
 pub struct EndpointJudge {
     name: String,
     options: EndpointOptions,
-    address: Url,
     client: Client,
     form: Form,
+    /// Tokens that it is given for a verdict.
+    tokens: usize,
 }
 
 impl EndpointJudge {
@@ -158,180 +80,47 @@ impl EndpointJudge {
     pub fn new(options: EndpointOptions) -> Result<Self> {
         let name = format!("judge/{}", options.model);
         let fail = |reason: String| Error::Judge { judge: name.clone(), reason };
-        let mut address = options.base.clone();
-        address
-            .path_segments_mut()
-            .map_err(|()| fail(format!("{} cannot be an endpoint's address", options.base)))?
-            .pop_if_empty()
-            .extend(["chat", "completions"]);
-        let client = Client::builder()
-            .user_agent(concat!("poq/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.timeout.min(Duration::from_secs(15)))
-            .timeout(options.timeout)
-            .build()
-            .map_err(|e| fail(e.to_string()))?;
-        Ok(Self { name, options, address, client, form: Form::USUAL })
+        if options.base.cannot_be_a_base() {
+            return Err(fail("its address cannot be an endpoint's".to_string()));
+        }
+        let client = Client::new(options.base.clone(), options.key.clone()).map_err(fail)?;
+        Ok(Self { name, options, client, form: Form::USUAL, tokens: REPLY_TOKENS })
     }
 
-    fn ask(&self, body: &Value) -> std::result::Result<Value, Failure> {
-        let mut request = self.client.post(self.address.clone()).json(body);
-        if let Some(key) = &self.options.key {
-            request = request.bearer_auth(key.expose_secret());
+    /// Leaves out, or puts otherwise, what a refusal names. Whether there was something.
+    fn adapt(&mut self, refusal: &str) -> bool {
+        let thought = self.form.thinks();
+        let adapted = self.form.adapt(refusal);
+        if self.form.thinks() && !thought {
+            self.tokens = self.tokens.max(THINKING_TOKENS);
         }
-        // Without the address: it may carry a key.
-        let response = request.send().map_err(|e| Failure::passing(e.without_url().to_string()))?;
-        let status = response.status();
-        if !status.is_success() {
-            let pause = retry_after(&response);
-            let text = self.without_key(read(response).unwrap_or_default());
-            let passes = status.is_server_error()
-                || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-            let refusal = matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
-            let reason = format!("{status}: {}", cut(&text));
-            return Err(Failure { reason, passes, pause, refusal: refusal.then_some(text) });
-        }
-        let text = read(response).map_err(Failure::passing)?;
-        let answer: Value = serde_json::from_str(&text)
-            .map_err(|e| Failure::lasting(format!("the answer is not a chat completion: {e}")))?;
-        // Some gateways answer 200 with an error.
-        match &answer["error"] {
-            Value::Null => Ok(answer),
-            error => Err(Failure::lasting(self.without_key(cut(&error.to_string())))),
-        }
-    }
-
-    /// Servers quote wrong keys.
-    fn without_key(&self, text: String) -> String {
-        match &self.options.key {
-            Some(key) if !key.expose_secret().is_empty() => text.replace(key.expose_secret(), "(key)"),
-            _ => text,
-        }
-    }
-
-    /// Asks, again where a failure may pass, and counts how often.
-    fn ask_patiently(&self, body: &Value, attempts: &Cell<u32>) -> std::result::Result<Value, Failure> {
-        let asked_pause = Rc::new(Cell::new(None));
-        let wished = asked_pause.clone();
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(self.options.pause)
-            .with_max_delay(MAX_PAUSE)
-            .with_max_times(self.options.retries)
-            .with_jitter();
-        (|| {
-            attempts.set(attempts.get() + 1);
-            let answer = self.ask(body);
-            asked_pause.set(answer.as_ref().err().and_then(|failure| failure.pause));
-            answer
-        })
-        .retry(backoff)
-        .sleep(move |pause: Duration| std::thread::sleep(wished.get().unwrap_or(pause).min(MAX_PAUSE)))
-        .when(|failure: &Failure| failure.passes)
-        .notify(|failure: &Failure, pause| {
-            tracing::warn!(judge = %self.name, reason = %failure.reason, ?pause, "asking again");
-        })
-        .call()
+        adapted
     }
 }
 
-fn read(response: Response) -> std::result::Result<String, String> {
-    let mut bytes = Vec::new();
-    response.take(MAX_ANSWER_BYTES).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// Whether more tokens may give a reply a grade.
+fn wants_room(reply: &Reply) -> bool {
+    let thinks = !reply.thoughts.is_empty() || without_thoughts(&reply.text).is_none();
+    reply.cut_off && (thinks || reply.text.trim().is_empty())
 }
 
-/// How long the server asks to be left alone, where it says so in seconds.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-struct Failure {
-    reason: String,
-    /// Whether another try may succeed.
-    passes: bool,
-    pause: Option<Duration>,
-    /// What the server said of a request that it does not take.
-    refusal: Option<String>,
-}
-
-impl Failure {
-    fn passing(reason: String) -> Self {
-        Self { reason, passes: true, pause: None, refusal: None }
+fn grade(reply: &Reply) -> std::result::Result<f64, String> {
+    if let Some(refusal) = &reply.refusal {
+        return Err(format!("it refused: {}", cut(refusal)));
     }
-
-    fn lasting(reason: String) -> Self {
-        Self { reason, passes: false, pause: None, refusal: None }
+    if !reply.text.trim().is_empty() {
+        return parse_reply(&reply.text).map_err(str::to_string);
     }
-}
-
-/// What a completion says, wherever its server puts it.
-struct Reply {
-    /// The text, without thoughts that stand in a field of their own.
-    text: String,
-    /// Thoughts in a field of their own.
-    thoughts: String,
-    /// What it said in place of an answer.
-    refusal: Option<String>,
-    /// Whether it was cut off.
-    cut_off: bool,
-}
-
-impl Reply {
-    /// `None` where there is no choice in it.
-    fn of(answer: &Value) -> Option<Self> {
-        let choice = answer["choices"].get(0)?;
-        let message = &choice["message"];
-        let thoughts = ["reasoning_content", "reasoning", "thinking", "reasoning_text"]
-            .into_iter()
-            .map(|name| text_of(&message[name]))
-            .find(|text| !text.trim().is_empty());
-        Some(Self {
-            // Completions of the old kind have `text`.
-            text: if message.is_null() { text_of(&choice["text"]) } else { text_of(&message["content"]) },
-            thoughts: thoughts.unwrap_or_default(),
-            refusal: Some(text_of(&message["refusal"])).filter(|text| !text.is_empty()),
-            cut_off: choice["finish_reason"] == "length",
-        })
+    if reply.thoughts.is_empty() {
+        return Err("the content of its answer is empty".to_string());
     }
-
-    /// Whether more tokens may give it a grade.
-    fn wants_room(&self) -> bool {
-        let thinks = !self.thoughts.is_empty() || without_thoughts(&self.text).is_none();
-        self.cut_off && (thinks || self.text.trim().is_empty())
+    if reply.cut_off {
+        return Err(format!("it thought for more than {MOST_TOKENS} tokens and said nothing"));
     }
-
-    fn grade(&self) -> std::result::Result<f64, String> {
-        if let Some(refusal) = &self.refusal {
-            return Err(format!("it refused: {}", cut(refusal)));
-        }
-        if !self.text.trim().is_empty() {
-            return parse_reply(&self.text).map_err(str::to_string);
-        }
-        if self.thoughts.is_empty() {
-            return Err("the content of its answer is empty".to_string());
-        }
-        if self.cut_off {
-            return Err(format!("it thought for more than {MOST_TOKENS} tokens and said nothing"));
-        }
-        // Servers that do not find the end of the thoughts take all for thoughts: the last line is what was said.
-        let last = self.thoughts.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        parse_reply(last)
-            .map_err(|why| format!("its answer is empty and all it said is in its reasoning, where {why}"))
-    }
-}
-
-/// A content: a text, or parts of which some are texts.
-fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter(|part| part["type"].as_str().is_none_or(|kind| kind.ends_with("text")))
-            .filter_map(|part| part.as_str().or(part["text"].as_str()))
-            .collect::<Vec<_>>()
-            .join("\n"),
-        _ => String::new(),
-    }
+    // Servers that do not find the end of the thoughts take all for thoughts: the last line is what was said.
+    let last = reply.thoughts.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    parse_reply(last)
+        .map_err(|why| format!("its answer is empty and all it said is in its reasoning, where {why}"))
 }
 
 impl Judge for EndpointJudge {
@@ -345,42 +134,48 @@ impl Judge for EndpointJudge {
         }
         let started = Instant::now();
         let messages = prompt(kind, query, output);
-        let attempts = Cell::new(0);
+        let mut attempts = 0;
+        let limits = Limits {
+            silence: self.options.timeout,
+            retries: self.options.retries,
+            pause: self.options.pause,
+            ..Limits::default()
+        };
         let (mut read, mut written) = (0u64, 0u64);
         let mut changes = 0;
         let reply = loop {
-            let body = self.form.body(&self.options.model, &messages);
-            let answer = match self.ask_patiently(&body, &attempts) {
-                Ok(answer) => answer,
+            let body = self.form.verdict(&self.options.model, &messages, self.tokens);
+            let answer = match self.client.counted("chat/completions", Some(&body), &limits) {
+                Ok((answer, asked)) => {
+                    attempts += asked;
+                    answer
+                }
                 Err(failure) => {
+                    attempts += failure.attempts;
                     let refusal = failure.refusal.as_deref().unwrap_or_default();
-                    if changes < CHANGES && self.form.adapt(refusal) {
+                    if changes < CHANGES && self.adapt(refusal) {
                         changes += 1;
                         tracing::info!(judge = %self.name, form = ?self.form, "the endpoint wants another form");
                         continue;
                     }
                     return Err(Error::Judge {
                         judge: self.name.clone(),
-                        reason: format!("{} (asked {} times)", failure.reason, attempts.get()),
+                        reason: format!("{} (asked {attempts} times)", failure.reason),
                     });
                 }
             };
             read += answer["usage"]["prompt_tokens"].as_u64().unwrap_or(0);
             written += answer["usage"]["completion_tokens"].as_u64().unwrap_or(0);
             let reply = Reply::of(&answer);
-            if changes < CHANGES
-                && self.form.tokens < MOST_TOKENS
-                && reply.as_ref().is_some_and(Reply::wants_room)
-            {
+            if changes < CHANGES && self.tokens < MOST_TOKENS && reply.as_ref().is_some_and(wants_room) {
                 changes += 1;
-                self.form.tokens =
-                    if self.form.tokens < THINKING_TOKENS { THINKING_TOKENS } else { MOST_TOKENS };
+                self.tokens = if self.tokens < THINKING_TOKENS { THINKING_TOKENS } else { MOST_TOKENS };
                 continue;
             }
             break reply;
         };
         let grade = match &reply {
-            Some(reply) => reply.grade(),
+            Some(reply) => grade(reply),
             None => Err("the answer has no choices".to_string()),
         };
         let said = reply.map(|reply| if reply.text.trim().is_empty() { reply.thoughts } else { reply.text });
@@ -390,7 +185,7 @@ impl Judge for EndpointJudge {
             problem: grade.err(),
             reply: cut(&said.unwrap_or_default()),
             wall_ms: started.elapsed().as_secs_f64() * 1e3,
-            attempts: attempts.get(),
+            attempts,
             prompt_tokens: read,
             completion_tokens: written,
             cost: self.options.prices.map(cost),
@@ -401,47 +196,7 @@ impl Judge for EndpointJudge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io::{BufRead, BufReader, Write},
-        net::TcpListener,
-        thread::JoinHandle,
-    };
-
-    /// Answers one request after the other with these (status line and headers, body), and returns what was asked.
-    fn serve(answers: Vec<(&'static str, String)>) -> (Url, JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = Url::parse(&format!("http://{}/v1", listener.local_addr().unwrap())).unwrap();
-        let thread = std::thread::spawn(move || {
-            let mut asked = Vec::new();
-            for (head, body) in answers {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let (mut headers, mut length) = (String::new(), 0);
-                loop {
-                    let mut line = String::new();
-                    reader.read_line(&mut line).unwrap();
-                    if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    if line.trim().is_empty() {
-                        break;
-                    }
-                    headers += &line;
-                }
-                let mut content = vec![0; length];
-                reader.read_exact(&mut content).unwrap();
-                asked.push(headers + &String::from_utf8(content).unwrap());
-                write!(
-                    stream,
-                    "HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                    body.len()
-                )
-                .unwrap();
-            }
-            asked
-        });
-        (base, thread)
-    }
+    use crate::endpoint::testing::serve;
 
     fn completion(text: &str) -> String {
         format!(
