@@ -28,7 +28,7 @@ pub enum ExperimentCommand {
     Hostile(HostileArgs),
     /// Check a rubric file and show its hash, which is what a task kind names on chain.
     Rubric(RubricArgs),
-    /// Serve an installed language model at an OpenAI-compatible endpoint, for a judge among others.
+    /// Serve an installed model: a language model by OpenAI's API, an encoder by that of text-embeddings-inference and OpenAI's.
     Serve(ServeArgs),
     /// Print what this program computes for pairs of texts, to be compared with other implementations
     /// (scripts/check-scores.sh does so).
@@ -241,9 +241,17 @@ pub struct ServeArgs {
     #[allow(missing_docs)]
     pub store: StoreArgs,
 
-    /// An installed language model.
+    /// An installed model: a language model, or an encoder.
     #[arg(long, value_name = "NAME")]
     pub model: String,
+
+    /// Requests that a language model answers at once; 4 on processors and 8 on GPUs unless given. Each needs memory of its own.
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub parallel: Option<usize>,
+
+    /// Seconds that an answer may take, waiting included; what was generated until then is given.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub time_limit: u64,
 
     /// Where to listen. Anybody who reaches the address can use the model.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]

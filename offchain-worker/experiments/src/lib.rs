@@ -8,7 +8,7 @@
 //!
 //! [`hostile`](mod@hostile) shows what evaluators make of outputs that want a score without earning one.
 //!
-//! [`serve`](mod@serve) puts a local model behind an OpenAI-compatible endpoint.
+//! [`serve`](mod@serve) puts an installed model behind an endpoint.
 //!
 //! [`cli`] has the commands, for this crate's own program `poq-experiment` and for `poq experiment`.
 

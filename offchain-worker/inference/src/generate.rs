@@ -101,6 +101,11 @@ impl Sink {
     pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }
+
+    /// Tells it a part.
+    pub fn tell(&self, text: &str) {
+        (self.0)(text);
+    }
 }
 
 impl fmt::Debug for Sink {
@@ -150,7 +155,7 @@ impl<'a> Teller<'a> {
 
     fn tell(&mut self, text: &str) {
         if let (Some(sink), Some(new)) = (self.sink, text.get(self.told..).filter(|new| !new.is_empty())) {
-            (sink.0)(new);
+            sink.tell(new);
             self.told = text.len();
         }
     }

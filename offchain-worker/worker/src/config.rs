@@ -23,6 +23,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Serialize};
 
 pub use crate::models::ModelConfig;
+pub use crate::served::EndpointConfig;
 
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "POQ_";
@@ -943,7 +944,7 @@ fn relative<'de, D: serde::Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error>
     figment::value::magic::RelativePathBuf::deserialize(d).map(|path| path.relative())
 }
 
-fn relative_optional<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+pub(crate) fn relative_optional<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
     Option::<figment::value::magic::RelativePathBuf>::deserialize(d)
         .map(|path| path.map(|path| path.relative()))
 }
@@ -1069,8 +1070,25 @@ mod tests {
             ("[[models]]\nname = \"m\"\ndevice = \"gpu\"\n", ["device", "cuda:N"]),
             ("[[models]]\nname = \"m\"\ndtype = \"int8\"\n", ["dtype", "int8"]),
             ("[[models]]\nname = \"m\"\ndevice = \"cuda:99\"\n", ["models[0].device", "cuda:99"]),
+            (
+                "[[models]]\nname = \"m\"\ndtype = \"f16\"\nendpoint = { kind = \"openai\", url = \"http://h/v1\", model = \"x\" }\n",
+                ["models[0].dtype", "endpoint"],
+            ),
+            (
+                "[[models]]\nname = \"m\"\nendpoint = { kind = \"tei\", url = \"http://h\", model = \"x\" }\n",
+                ["models[0].endpoint.kind", "openai"],
+            ),
+            (
+                "[[models]]\nname = \"m\"\nendpoint = { kind = \"openai\", url = \"http://h/v1\", model = \"x\", key_file = \"no.key\" }\n",
+                ["models[0].endpoint.key_file", "no.key"],
+            ),
+            (
+                "[[models]]\nname = \"m\"\nendpoint = { kind = \"openai\", url = \"http://u:SECRET@h/v1\", model = \"x\" }\n",
+                ["endpoint.url", "key_file"],
+            ),
         ] {
             let error = run(models).unwrap_err().to_string();
+            assert!(!error.contains("SECRET"), "{error}");
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }

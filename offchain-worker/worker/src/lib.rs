@@ -16,7 +16,7 @@
 //! | [`worker`] | [`Worker`]: start, readiness, shutdown |
 //! | [`duty`] | what a node has to do, as a pure function of the chain's state |
 //! | [`requester`] | the other side: draws panels, relays reveals, fetches outputs |
-//! | [`models`] | models loaded or handed in |
+//! | [`models`] | models loaded, behind endpoints, or handed in |
 //! | [`metrics`] | every metric's name, meaning and verb |
 //! | [`health`] | liveness and readiness |
 //! | [`time`] | the chain's time |
@@ -30,6 +30,7 @@ pub mod health;
 pub mod metrics;
 pub mod models;
 pub mod requester;
+mod served;
 mod services;
 mod supervisor;
 pub mod time;

@@ -1,15 +1,17 @@
 //! The models that a worker's nodes run: loaded from verified files, or handed in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::join_all;
 use poq_inference::data::TaskKind;
+use poq_inference::endpoint::{Api, Endpoint};
 use poq_inference::quality::rubric::load_rubric_scorer;
 use poq_inference::quality::{QualityScorer, Rubric};
 use poq_inference::{
     default_models_dir, load_scorer, DeviceSpec, Generator, GeneratorSource, Health, LoadOptions, Manifest,
-    ModelHandle, ModelStore, ModelThread, Precision, Role, ThreadOptions,
+    ModelDigest, ModelHandle, ModelStore, ModelThread, Precision, Role, ThreadOptions,
 };
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::config::{NodeConfig, RoleName};
 use crate::error::{Error, Result};
 use crate::health::{About, Board};
 use crate::metrics;
+use crate::served::{self, EndpointConfig};
+use crate::supervisor::Stop;
 
 /// How a model is run, where the defaults do not fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +35,12 @@ pub struct ModelConfig {
     /// With what numbers: `auto`, `f32`, `f16`, `bf16`.
     #[serde(default)]
     pub dtype: Precision,
-    /// Requests that a language model on a GPU answers at once.
+    /// Requests that are answered at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<usize>,
+    /// The server that runs it, where this process does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointConfig>,
 }
 
 impl ModelConfig {
@@ -45,6 +52,26 @@ impl ModelConfig {
             precision: model.dtype,
             parallel: model.parallel,
         })
+    }
+
+    /// The server that runs the model of this name, where one does.
+    pub fn endpoint_of<'a>(models: &'a [ModelConfig], name: &str) -> Option<&'a EndpointConfig> {
+        models.iter().find(|model| model.name == name)?.endpoint.as_ref()
+    }
+
+    /// What a node that runs the model of this name is registered with.
+    ///
+    /// # Errors
+    /// When neither these sections nor the manifest have it.
+    pub fn digest_of(
+        models: &[ModelConfig],
+        manifest: &Manifest,
+        name: &str,
+    ) -> poq_inference::Result<ModelDigest> {
+        match ModelConfig::endpoint_of(models, name) {
+            Some(endpoint) => Ok(endpoint.digest(name, manifest)),
+            None => manifest.get(name).map(|entry| entry.digest()),
+        }
     }
 
     /// What is wrong with these sections for these nodes, if anything: the key, the problem, what to do. Asks whether the
@@ -70,6 +97,28 @@ impl ModelConfig {
             if model.parallel == Some(0) {
                 return Some((key("parallel"), "is 0".into(), "set it to at least 1, or leave it out"));
             }
+            if let Some(endpoint) = &model.endpoint {
+                let elsewhere = "is set beside endpoint, whose server decides it";
+                let advice = "leave one of the two out";
+                if model.device != DeviceSpec::default() {
+                    return Some((key("device"), elsewhere.into(), advice));
+                }
+                if model.dtype != Precision::default() {
+                    return Some((key("dtype"), elsewhere.into(), advice));
+                }
+                let answers =
+                    nodes.iter().any(|node| &node.model == name && node.role == RoleName::Inference);
+                if answers && endpoint.kind == Api::Tei {
+                    let problem = "is `tei`, whose API has no answers, and an inference node runs the model";
+                    return Some((
+                        key("endpoint.kind"),
+                        problem.into(),
+                        "serve it by OpenAI's API: kind = \"openai\"",
+                    ));
+                }
+                let (field, problem, advice) = endpoint.problem()?;
+                return Some((key(&format!("endpoint.{field}")), problem, advice));
+            }
             let error = model.device.check().err()?;
             Some((key("device"), format!("cannot be: {error}"), "leave it out to compute on the processor"))
         })
@@ -82,7 +131,7 @@ pub type GeneratorHandle = ModelHandle<Box<dyn Generator>>;
 pub type ScorerHandle = ModelHandle<Box<dyn QualityScorer>>;
 
 /// Requests that may wait for a model. With several nodes of one model in a process each can have a task in the queue.
-const QUEUE: usize = 32;
+pub(crate) const QUEUE: usize = 32;
 
 /// Models by name. Those handed in are used as they are; the worker loads what is missing.
 #[derive(Clone, Default)]
@@ -175,24 +224,27 @@ fn key(node: &NodeConfig) -> Key {
 pub(crate) struct ModelSet {
     loaded: HashMap<Key, Loaded>,
     threads: Vec<Thread>,
+    /// Of models that servers run, by name.
+    endpoints: BTreeMap<String, Endpoint>,
 }
 
 #[allow(dead_code)] // held for their Drop, which joins the threads
-enum Thread {
+pub(crate) enum Thread {
     Generator(ModelThread<Box<dyn Generator>>),
     Scorer(ModelThread<Box<dyn QualityScorer>>),
 }
 
 impl ModelSet {
     /// Loads what the nodes need and was not handed in, one after the other: two models that are being read at the same
-    /// time only compete for the disk.
+    /// time only compete for the disk. A server that is away is waited for; `None` when told to stop meanwhile.
     pub(crate) async fn load(
         nodes: &[NodeConfig],
         models: &[ModelConfig],
         given: &Models,
         models_dir: Option<&Path>,
         board: &Board,
-    ) -> Result<ModelSet> {
+        stop: &Stop,
+    ) -> Result<Option<ModelSet>> {
         let mut set = ModelSet::default();
         let mut store = None;
         for node in nodes {
@@ -212,13 +264,24 @@ impl ModelSet {
                         let dir = models_dir.map_or_else(default_models_dir, Path::to_path_buf);
                         ModelStore::new(Manifest::builtin(), dir)
                     });
-                    check_role(node, store.manifest())?;
-                    board.set(
-                        About::Model(node.model.clone()),
-                        format!("the model `{}` is being loaded", node.model),
-                    );
-                    let load = ModelConfig::options_of(models, &node.model);
-                    let (thread, model) = start(node, store.clone(), load).await?;
+                    let served = ModelConfig::endpoint_of(models, &node.model).is_some();
+                    check_role(node, store.manifest(), served)?;
+                    let started = match models.iter().find(|model| model.name == node.model) {
+                        Some(ModelConfig { endpoint: Some(endpoint), parallel, .. }) => {
+                            let endpoint = endpoint.open(&node.model, store.manifest()).map_err(failed)?;
+                            set.endpoints.insert(node.model.clone(), endpoint.clone());
+                            connect(node, endpoint, *parallel, store, board, stop).await?
+                        }
+                        _ => {
+                            board.set(
+                                About::Model(node.model.clone()),
+                                format!("the model `{}` is being loaded", node.model),
+                            );
+                            let load = ModelConfig::options_of(models, &node.model);
+                            Some(start(node, store.clone(), load).await?)
+                        }
+                    };
+                    let Some((thread, model)) = started else { return Ok(None) };
                     set.threads.push(thread);
                     model
                 }
@@ -229,18 +292,36 @@ impl ModelSet {
             tracing::info!(model = %node.model, digest = %format!("0x{}", hex::encode(digest)), "model loaded");
             set.loaded.insert(key, Loaded { name: node.model.clone(), model, digest, rubric });
         }
-        Ok(set)
+        Ok(Some(set))
     }
 
     pub(crate) fn of(&self, node: &NodeConfig) -> Option<&Loaded> {
         self.loaded.get(&key(node))
     }
 
-    /// States which models do not work.
-    pub(crate) fn report(&self, board: &Board) {
+    /// States which models do not work; asks the servers that run some.
+    pub(crate) async fn report(&self, board: &Board) {
+        let look = |endpoint: &Endpoint| {
+            let endpoint = endpoint.clone();
+            async move {
+                let name = endpoint.name.clone();
+                let looked = tokio::task::spawn_blocking(move || endpoint.look()).await;
+                (
+                    name,
+                    looked
+                        .map_err(|error| error.to_string())
+                        .and_then(|look| look.map_err(|e| e.to_string())),
+                )
+            }
+        };
+        let looked: HashMap<String, String> = join_all(self.endpoints.values().map(look))
+            .await
+            .into_iter()
+            .filter_map(|(name, look)| Some((name, look.err()?)))
+            .collect();
         for loaded in self.loaded.values() {
             let trouble = match loaded.model.health() {
-                Health::Healthy => None,
+                Health::Healthy => looked.get(&loaded.name).cloned(),
                 Health::Unhealthy { reason } => Some(format!(
                     "the model `{}` does not work: {reason}; restart the worker once that is mended",
                     loaded.name
@@ -261,10 +342,62 @@ impl ModelSet {
     }
 }
 
-/// A generator cannot score and a scorer cannot answer: say so before gigabytes are read.
-fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
+/// The threads that ask a server, once it is there; `None` when told to stop before. One that runs something else is an error.
+async fn connect(
+    node: &NodeConfig,
+    endpoint: Endpoint,
+    parallel: Option<usize>,
+    store: &ModelStore,
+    board: &Board,
+    stop: &Stop,
+) -> Result<Option<(Thread, NodeModel)>> {
     let failed = |source| Error::Model { model: node.model.clone(), source };
-    let entry = manifest.get(&node.model).map_err(failed)?;
+    let about = About::Model(node.model.clone());
+    board.set(
+        about.clone(),
+        format!("the endpoint of the model `{}` at {} is being asked", node.model, endpoint.url),
+    );
+    let rubric = rubric_of(node).map_err(failed)?;
+    let start = served::Start { role: node.role, endpoint, rubric, parallel, store: store.clone() };
+    let start = Arc::new(start);
+    loop {
+        let job = start.clone();
+        let started = tokio::task::spawn_blocking(move || served::start(&job)).await;
+        match started {
+            Ok(Ok(started)) => return Ok(Some(started)),
+            // Servers take minutes to load a model: nobody is drawn for duties meanwhile who does not say so.
+            Ok(Err(error)) if error.is_transient() => board.set(about.clone(), error.to_string()),
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(panic) => {
+                let service = format!("connecting to {}", node.model);
+                return Err(Error::Service { service, reason: panic.to_string() });
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(served::PAUSE) => {}
+            () = stop.drain.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// The rubric that an evaluator scores by, where it has one.
+fn rubric_of(node: &NodeConfig) -> poq_inference::Result<Option<Arc<Rubric>>> {
+    let rubric = match (&node.rubric_file, node.rubric) {
+        (Some(path), _) => Some(Rubric::from_path(path)?),
+        (None, kind) => kind.map(Rubric::builtin),
+    };
+    Ok(rubric.map(Arc::new))
+}
+
+/// A generator cannot score and a scorer cannot answer: say so before gigabytes are read. What a server runs under a name of its
+/// own shows when it is asked.
+fn check_role(node: &NodeConfig, manifest: &Manifest, served: bool) -> Result<()> {
+    let failed = |source| Error::Model { model: node.model.clone(), source };
+    let entry = match manifest.get(&node.model) {
+        Ok(entry) => entry,
+        Err(_) if served => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
     let fits = match entry.role {
         Role::Generator => node.role == RoleName::Inference,
         Role::BiEncoder | Role::CrossEncoder => node.role == RoleName::Evaluator,
@@ -284,12 +417,7 @@ fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
 async fn start(node: &NodeConfig, store: ModelStore, load: LoadOptions) -> Result<(Thread, NodeModel)> {
     let (role, name) = (node.role, node.model.clone());
     let model = name.clone();
-    let rubric = match (&node.rubric_file, node.rubric) {
-        (Some(path), _) => Some(Rubric::from_path(path)),
-        (None, kind) => kind.map(|kind| Ok(Rubric::builtin(kind))),
-    };
-    let failed = |source| Error::Model { model: node.model.clone(), source };
-    let rubric = rubric.transpose().map_err(failed)?.map(Arc::new);
+    let rubric = rubric_of(node).map_err(|source| Error::Model { model: node.model.clone(), source })?;
     let started = tokio::task::spawn_blocking(move || {
         let options = ThreadOptions { queue: QUEUE, ..ThreadOptions::default() };
         match role {

@@ -427,10 +427,10 @@ impl Boot {
         };
 
         board.set(starting.clone(), "the models are being loaded");
-        let models = Arc::new(
-            ModelSet::load(&config.nodes, &config.models, &deps.models, config.models_dir.as_deref(), &board)
-                .await?,
-        );
+        let models_dir = config.models_dir.as_deref();
+        let loading = ModelSet::load(&config.nodes, &config.models, &deps.models, models_dir, &board, &stop);
+        let Some(models) = loading.await? else { return Ok(()) };
+        let models = Arc::new(models);
 
         let Some(best) = patiently(&board, &stop, || client.best()).await? else { return Ok(()) };
         let (heads, head) = watch::channel(best);

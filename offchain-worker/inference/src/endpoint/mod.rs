@@ -60,6 +60,60 @@ pub enum Api {
     Tei,
 }
 
+/// Where a server is, without anything secret: addresses that carry a password or a query are refused, for keys in addresses end
+/// up in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(Url);
+
+impl TryFrom<Url> for Address {
+    type Error = String;
+
+    fn try_from(url: Url) -> std::result::Result<Self, String> {
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            Err("an http:// or https:// address is expected".to_string())
+        } else if !url.username().is_empty() || url.password().is_some() {
+            Err("the address carries a user name or a password: put the key into key_file".to_string())
+        } else if url.query().is_some() || url.fragment().is_some() {
+            Err("the address carries a query or a fragment: put the key into key_file".to_string())
+        } else {
+            Ok(Self(url))
+        }
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        // What it is not is not repeated: it may hold a key.
+        Url::parse(text.trim()).map_err(|e| format!("no address: {e}"))?.try_into()
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.as_str())
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// What a server runs, as it names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Served {
@@ -87,7 +141,7 @@ impl Served {
 }
 
 /// Where a model is served, and what it must be.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     /// What this project calls the model.
     pub name: String,
@@ -95,7 +149,7 @@ pub struct Endpoint {
     pub api: Api,
     /// The address: with OpenAI's API what stands before `/chat/completions`, mostly `http://host:port/v1`; with TEI's what stands
     /// before `/embed`.
-    pub url: Url,
+    pub url: Address,
     /// What must run there.
     pub served: Served,
     /// What it is on chain.
@@ -110,19 +164,6 @@ pub struct Endpoint {
     pub query_prefix: String,
 }
 
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("name", &self.name)
-            .field("api", &self.api)
-            .field("url", &self.address())
-            .field("served", &self.served)
-            .field("digest", &self.digest)
-            .field("key", &self.key.as_ref().map(|_| "…"))
-            .finish_non_exhaustive()
-    }
-}
-
 /// What was found at an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
@@ -134,17 +175,15 @@ pub struct Identity {
     pub context_tokens: Option<usize>,
     /// Texts that it takes in one request.
     pub texts: Option<usize>,
+    /// Whether it scores pairs, where it says what it does.
+    pub reranker: Option<bool>,
 }
 
 impl Endpoint {
     /// A server of this model, by its own name there, with the digest of [`Served::digest`].
-    ///
-    /// # Errors
-    /// [`Error::Endpoint`] where the address is none that can be asked, or carries a password or a query: keys belong into
-    /// [`Endpoint::key`], which is never shown.
-    pub fn new(name: impl Into<String>, api: Api, url: Url, served: Served) -> Result<Self> {
+    pub fn new(name: impl Into<String>, api: Api, url: Address, served: Served) -> Self {
         let digest = served.digest();
-        let this = Self {
+        Self {
             name: name.into(),
             api,
             url,
@@ -154,34 +193,13 @@ impl Endpoint {
             context_tokens: None,
             dimension: None,
             query_prefix: String::new(),
-        };
-        let problem = if !matches!(this.url.scheme(), "http" | "https") || !this.url.has_host() {
-            "is no http:// or https:// address"
-        } else if !this.url.username().is_empty() || this.url.password().is_some() {
-            "carries a user name or a password: put the key into key_file"
-        } else if this.url.query().is_some() || this.url.fragment().is_some() {
-            "carries a query or a fragment: put the key into key_file"
-        } else {
-            return Ok(this);
-        };
-        Err(this.error(problem, false))
-    }
-
-    /// The address as it is shown: without what could be secret.
-    pub fn address(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        url.set_fragment(None);
-        // Both fail for addresses that cannot have either.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        url.to_string()
+        }
     }
 
     fn error(&self, reason: impl fmt::Display, passes: bool) -> Error {
         Error::Endpoint {
             model: self.name.clone(),
-            address: self.address(),
+            address: self.url.to_string(),
             reason: reason.to_string(),
             passes,
         }
@@ -192,7 +210,7 @@ impl Endpoint {
     }
 
     fn client(&self) -> Result<Client> {
-        Client::new(self.url.clone(), self.key.clone()).map_err(|reason| self.error(reason, false))
+        Client::new(self.url.0.clone(), self.key.clone()).map_err(|reason| self.error(reason, false))
     }
 
     /// Whether the server is there and runs what it should. Nothing is generated. Blocks for ten seconds at most.
@@ -273,6 +291,19 @@ impl Endpoint {
         }
         let identity = self.look()?;
         Ok(Box::new(TeiCrossEncoder::connect(self.clone(), self.client()?, &identity)?))
+    }
+
+    /// Whether the server says that it runs a cross-encoder.
+    ///
+    /// # Errors
+    /// As [`Endpoint::look`].
+    pub fn is_reranker(&self) -> Result<bool> {
+        Ok(self.look()?.reranker.unwrap_or(false))
+    }
+
+    /// The error of a server that gives something else than the model that it should run.
+    pub fn other(&self, what: impl fmt::Display) -> Error {
+        self.error(format!("it does not run `{}`: {what}", self.name), false)
     }
 
     /// Checks and normalises the vectors that a server gave for as many texts.

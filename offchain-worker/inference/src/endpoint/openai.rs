@@ -76,6 +76,7 @@ pub(super) fn identify(client: &Client, model: &str, limits: &Limits) -> Result<
         revision: entry["revision"].as_str().map(str::to_string),
         context_tokens: context,
         texts: None,
+        reranker: None,
     })
 }
 

@@ -20,6 +20,7 @@ pub(super) fn identify(client: &Client, limits: &Limits) -> Result<Identity, Fai
         Err(failure) if failure.status == Some(StatusCode::NOT_FOUND) => return Ok(Identity::default()),
         Err(failure) => return Err(failure),
     };
+    let kind = info["model_type"].as_object();
     let text = |name: &str| info[name].as_str().map(str::to_string);
     Ok(Identity {
         model: text("model_id"),
@@ -29,6 +30,7 @@ pub(super) fn identify(client: &Client, limits: &Limits) -> Result<Identity, Fai
             .as_u64()
             .and_then(|n| usize::try_from(n).ok())
             .filter(|n| *n > 0),
+        reranker: kind.map(|kind| kind.contains_key("reranker")),
     })
 }
 

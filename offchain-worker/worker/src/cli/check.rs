@@ -15,7 +15,7 @@ use poq_chain::{to_account32, AccountId32, Client, Options, View};
 use poq_core::params::MISSES_MAX;
 use poq_inference::quality::Rubric;
 use poq_inference::{DeviceSpec, Manifest, ModelStore};
-use poq_worker::config::{self, ModelConfig, NodeConfig, RoleName};
+use poq_worker::config::{self, EndpointConfig, ModelConfig, NodeConfig, RoleName};
 use poq_worker::endpoint::{self, Audience};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
@@ -112,7 +112,7 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         if !config.nodes.is_empty() {
             folders(&mut findings, config);
             ports(&mut findings, config);
-            models(&mut findings, config);
+            models(&mut findings, config).await;
         }
         chain(&mut findings, config, &args).await;
     }
@@ -227,7 +227,7 @@ fn ports(findings: &mut Findings, config: &WorkerConfig) {
     port("metrics", config.metrics.listen);
 }
 
-fn models(findings: &mut Findings, config: &WorkerConfig) {
+async fn models(findings: &mut Findings, config: &WorkerConfig) {
     let folder = config.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), folder);
     let mut memory = 0u64;
@@ -240,6 +240,10 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
         }
     }
     for name in config.nodes.iter().map(|node| node.model.as_str()).collect::<BTreeSet<_>>() {
+        if let Some(endpoint) = ModelConfig::endpoint_of(&config.models, name) {
+            served(findings, endpoint, name, store.manifest()).await;
+            continue;
+        }
         match store.verify(name) {
             Ok(model) => {
                 // A card has memory of its own, and the model is refused where it does not fit.
@@ -264,6 +268,27 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
         detail.clone(),
         format!("{detail}: run fewer or smaller models"),
     );
+}
+
+/// Whether a server runs what it should.
+async fn served(findings: &mut Findings, config: &EndpointConfig, name: &str, manifest: &Manifest) {
+    let what = format!("model {name}");
+    let endpoint = match config.open(name, manifest) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return findings.bad(what, error.into()),
+    };
+    let (url, digest) = (endpoint.url.clone(), endpoint.digest);
+    match tokio::task::spawn_blocking(move || endpoint.look()).await {
+        Ok(Ok(found)) => {
+            let said = match found.model {
+                Some(model) => format!("serves `{model}`"),
+                None => "answers, and does not say what it serves".into(),
+            };
+            findings.good(what, format!("{url} {said}; its digest is {digest}"));
+        }
+        Ok(Err(error)) => findings.bad(what, error.into()),
+        Err(error) => findings.bad(what, error.into()),
+    }
 }
 
 async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
@@ -481,12 +506,16 @@ async fn registration(
         format!("it is registered for {registered}"),
     );
 
-    match Manifest::builtin().get(&node.model) {
-        Ok(entry) => findings.check(
-            entry.digest().0 == found.node.model_digest,
+    match ModelConfig::digest_of(&config.models, &Manifest::builtin(), &node.model) {
+        Ok(digest) => findings.check(
+            digest.0 == found.node.model_digest,
             what("model"),
             node.model.clone(),
-            format!("it is registered with another model ({})", found.info.model),
+            format!(
+                "it is registered with another model ({}, 0x{}), not with {digest}",
+                found.info.model,
+                hex::encode(found.node.model_digest)
+            ),
         ),
         Err(error) => findings.bad(what("model"), error.into()),
     }

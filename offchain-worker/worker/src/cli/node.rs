@@ -18,8 +18,11 @@ use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
 use poq_core::params::MISSES_MAX;
 use poq_core::registry::class_of;
 use poq_inference::Manifest;
+use poq_worker::config::{find_config, ModelConfig};
 use poq_worker::endpoint::Checked;
+use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
+use std::path::{Path, PathBuf};
 
 /// `poq node …`.
 #[derive(Debug, Subcommand)]
@@ -78,10 +81,13 @@ pub(crate) struct RegisterArgs {
     /// The name of the model that the node runs.
     #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
     model: String,
-    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the installed manifest's
-    /// model of that name.
+    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the worker's configuration or of
+    /// the manifest's model of that name.
     #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
     model_digest: Option<[u8; 32]>,
+    /// The worker's configuration file, for a model that its [[models]] describe; found as `poq worker run` finds it.
+    #[arg(long, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The URL under which the node's worker serves its blobs (its `blobs.public_url`).
     #[arg(long, env = "POQ_NODE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     endpoint: String,
@@ -229,20 +235,26 @@ pub(crate) fn role_of(role: RoleArg) -> Role {
     }
 }
 
-/// The digest of a model of the manifest that the worker goes by.
-pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
-    let manifest = Manifest::builtin();
-    let entry = manifest
-        .get(model)
-        .context("give --model-digest for a model that is not in the manifest")
+/// The digest of a model, as the worker's configuration or the manifest that it goes by have it.
+pub(crate) fn digest_of(model: &str, config: Option<&Path>) -> anyhow::Result<[u8; 32]> {
+    let file = config.map(Path::to_path_buf).or_else(find_config);
+    let models = match file {
+        // What else is wrong with it does not matter here.
+        Some(path) => WorkerConfig::load(Some(&path), toml::Table::new())
+            .map(|config| config.models)
+            .or_else(|error| if config.is_some() { Err(error) } else { Ok(Vec::new()) })?,
+        None => Vec::new(),
+    };
+    let digest = ModelConfig::digest_of(&models, &Manifest::builtin(), model)
+        .context("name the worker's configuration with --config, or give --model-digest, for a model that is not in the manifest")
         .map_err(|e| Usage(format!("{e:#}")))?;
-    Ok(entry.digest().0)
+    Ok(digest.0)
 }
 
 async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     let model_digest = match args.model_digest {
         Some(digest) => digest,
-        None => digest_of(&args.model)?,
+        None => digest_of(&args.model, args.config.as_deref())?,
     };
     let desk = args.send.contract().await?;
     let session = &desk.session;

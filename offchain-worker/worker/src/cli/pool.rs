@@ -314,7 +314,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let artifact = find_artifact(args.artifact.as_deref(), POOL_ARTIFACT, "--artifact")?;
     let model_digest = match args.model_digest {
         Some(digest) => digest,
-        None => digest_of(&args.model)?,
+        None => digest_of(&args.model, None)?,
     };
     let desk = args.send.contract().await?;
     let session = &desk.session;

@@ -39,7 +39,7 @@ pub(crate) async fn run(ctx: Arc<Ctx>, operators: Arc<Vec<Arc<Operator>>>) -> Se
                 }
             }
         }
-        ctx.models.report(&ctx.board);
+        ctx.models.report(&ctx.board).await;
         // After the look: until the first one is over, nobody knows whether the nodes can earn.
         ctx.board.beat(NAME);
         tokio::select! {
