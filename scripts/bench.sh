@@ -16,12 +16,17 @@
 #   scripts/bench.sh score [--json FILE] [--threads N] [--rounds N] [MODEL…]
 #       Texts (for a cross-encoder: pairs) per second of evaluators, and milliseconds of one alone, beside ONNX Runtime and
 #       sentence-transformers on the same weights.
-#       Both install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
+#   scripts/bench.sh serve [--json FILE] [--threads N] [--rounds N] [--clients N,…] [MODEL]
+#       Tokens per second of `poq experiment serve` with 1, 4 and 16 clients at once, beside llama.cpp's server on the same file;
+#       the default model is qwen2.5-coder-0.5b-instruct. Compiles llama.cpp's server (once, twenty minutes of one core).
+#       The first two install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 # shellcheck source=bench/peers.sh
 . "$POQ_ROOT/scripts/bench/peers.sh"
+# shellcheck source=bench/llama_server.sh
+. "$POQ_ROOT/scripts/bench/llama_server.sh"
 cd "$POQ_ROOT"
 
 what="${1:-}"
@@ -81,9 +86,54 @@ generate | score)
     exec "$CARGO_TARGET_DIR/release/poq-bench-models" "$what" ${models[@]+"${models[@]}"} ${peers[@]+"${peers[@]}"} \
         ${arguments[@]+"${arguments[@]}"}
     ;;
+serve)
+    peers=(with)
+    model=qwen2.5-coder-0.5b-instruct
+    threads="$(nproc)"
+    arguments=()
+    while (($#)); do
+        case "$1" in
+        --alone) peers=() ;;
+        --threads) threads="$2" && shift ;;
+        --*) arguments+=("$1" "$2") && shift ;;
+        *) model="$1" ;;
+        esac
+        shift
+    done
+    build_programs poq-models poq-bench-models poq-experiment
+    "$CARGO_TARGET_DIR/release/poq-models" install "$model" qa >&2
+    folder="${POQ_MODELS_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/poq/models}/$model"
+    logs="$(mktemp -d)"
+    servers=()
+    # shellcheck disable=SC2317 # called by the trap
+    stop_servers() {
+        ((${#servers[@]})) && kill "${servers[@]}" 2>/dev/null
+        wait
+        rm -rf "$logs"
+    }
+    trap stop_servers EXIT
+    "$CARGO_TARGET_DIR/release/poq-experiment" serve --model "$model" --threads "$threads" --parallel 16 --listen 127.0.0.1:18080 \
+        >"$logs/ours" 2>&1 &
+    servers+=("$!")
+    if ((${#peers[@]})); then
+        program="$(llama_server)"
+        "$program" --model "$folder/model.gguf" --alias "$model" --host 127.0.0.1 --port 18081 --threads "$threads" \
+            --threads-batch "$threads" --parallel 16 --ctx-size 16384 >"$logs/theirs" 2>&1 &
+        servers+=("$!")
+        peers=(--theirs http://127.0.0.1:18081/v1 --about "llama.cpp's server of $LLAMA_PACKAGE $LLAMA_VERSION")
+    fi
+    for port in 18080 ${peers[0]:+18081}; do
+        await_http "http://127.0.0.1:$port/health" 120 || {
+            tail -n 20 "$logs"/* >&2
+            die "a server did not start"
+        }
+    done
+    "$CARGO_TARGET_DIR/release/poq-bench-models" serve --ours http://127.0.0.1:18080/v1 --model "$model" --threads "$threads" \
+        ${peers[@]+"${peers[@]}"} ${arguments[@]+"${arguments[@]}"}
+    ;;
 -h | --help | "")
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: attacks, gas, generate, score, simulate)" ;;
+*) die "unknown benchmark '$what' (known: attacks, gas, generate, score, serve, simulate)" ;;
 esac

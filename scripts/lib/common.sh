@@ -88,6 +88,16 @@ with_lock() {
     ) 9>"$POQ_CACHE/locks/$name"
 }
 
+# await_http URL SECONDS: wait until URL answers with a success.
+await_http() {
+    local until=$((SECONDS + $2))
+    while ((SECONDS < until)); do
+        python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$1" 2>/dev/null && return 0
+        sleep 0.5
+    done
+    return 1
+}
+
 # as_root COMMAND…: run COMMAND as root, through sudo where needed. Fails (with 126) where neither is possible.
 as_root() {
     if [[ "$(id -u)" == 0 ]]; then

@@ -27,7 +27,7 @@ pub use encode::{CrossEncoder, Encoder};
 #[cfg(feature = "candle")]
 pub use engine::{
     configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceSpec,
-    GeneratorSource, LoadOptions, Precision,
+    GeneratorSource, LoadOptions, Precision, ScorerSource,
 };
 pub use error::{Error, Result, INSTALL_SCRIPT};
 pub use generate::{

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use futures::future::join_all;
 use poq_inference::data::TaskKind;
 use poq_inference::endpoint::{Api, Endpoint};
-use poq_inference::quality::rubric::load_rubric_scorer;
 use poq_inference::quality::{QualityScorer, Rubric};
 use poq_inference::{
-    default_models_dir, load_scorer, DeviceSpec, Generator, GeneratorSource, Health, LoadOptions, Manifest,
-    ModelDigest, ModelHandle, ModelStore, ModelThread, Precision, Role, ThreadOptions,
+    default_models_dir, DeviceSpec, Generator, GeneratorSource, Health, LoadOptions, Manifest, ModelDigest,
+    ModelHandle, ModelStore, ModelThread, Precision, Role, ScorerSource, ThreadOptions,
 };
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +43,17 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// A model that a server runs.
+    pub fn behind(name: impl Into<String>, endpoint: EndpointConfig) -> Self {
+        Self {
+            name: name.into(),
+            device: DeviceSpec::default(),
+            dtype: Precision::default(),
+            parallel: None,
+            endpoint: Some(endpoint),
+        }
+    }
+
     /// How to load the model of this name: as it is configured, or as by default.
     pub(crate) fn options_of(models: &[ModelConfig], name: &str) -> LoadOptions {
         let found = models.iter().find(|model| model.name == name);
@@ -429,12 +439,9 @@ async fn start(node: &NodeConfig, store: ModelStore, load: LoadOptions) -> Resul
                 Ok((Thread::Generator(thread), model))
             }
             RoleName::Evaluator => {
-                let file = name.clone();
-                let thread = ModelThread::spawn(&name, options, move || match &rubric {
-                    Some(rubric) => load_rubric_scorer(&store, rubric.clone(), &file, &load)
-                        .map(|scorer| Box::new(scorer) as Box<dyn QualityScorer>),
-                    None => load_scorer(&store, &file, &load),
-                })?;
+                let source = ScorerSource::new(store, name.clone(), load, rubric);
+                let options = ThreadOptions { parallel: source.parallel(), ..options };
+                let thread = ModelThread::spawn(&name, options, move || source.open())?;
                 let model = NodeModel::Scorer(thread.handle());
                 Ok((Thread::Scorer(thread), model))
             }

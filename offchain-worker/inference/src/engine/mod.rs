@@ -10,6 +10,7 @@ mod device;
 mod generator;
 mod gguf;
 mod gguf_tokenizer;
+mod merge;
 mod rope;
 mod safetensors;
 mod tokenizer;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use bert::{BertCrossEncoder, BertEncoder};
 pub use device::{DeviceSpec, Precision};
 pub use generator::{BatchGenerator, CandleGenerator, Continuation, GeneratorSource};
+pub use merge::ScorerSource;
 
 /// Sets how many threads models compute with, all models of this process together; call it first thing in `main`.
 ///

@@ -6,6 +6,7 @@
 mod adversary;
 mod asking;
 mod crash;
+mod endpoints;
 mod faults;
 mod life;
 mod models;

@@ -7,10 +7,11 @@ use poq_worker::{Models, Worker};
 
 use crate::support::{free_port, Counts, Net, PATIENCE};
 
-const GENERATOR: &str = "smollm2-135m-instruct";
-const SCORERS: [&str; 3] = ["all-minilm-l6-v2", "paraphrase-minilm-l3-v2", "ms-marco-minilm-l12-v2"];
+pub(crate) const GENERATOR: &str = "smollm2-135m-instruct";
+pub(crate) const SCORERS: [&str; 3] =
+    ["all-minilm-l6-v2", "paraphrase-minilm-l3-v2", "ms-marco-minilm-l12-v2"];
 
-fn installed() -> bool {
+pub(crate) fn installed() -> bool {
     let store = ModelStore::new(Manifest::builtin(), default_models_dir());
     let missing: Vec<&str> =
         SCORERS.into_iter().chain([GENERATOR]).filter(|model| !store.is_installed(model)).collect();

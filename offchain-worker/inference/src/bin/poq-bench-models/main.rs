@@ -8,6 +8,7 @@ mod generate;
 mod gpu;
 mod peer;
 mod score;
+mod serve;
 
 use clap::{Args, Parser, Subcommand};
 use poq_inference::{configure_threads, default_models_dir, DeviceSpec, Error, Manifest, ModelStore};
@@ -27,6 +28,8 @@ enum Command {
     Generate(generate::Options),
     /// Texts and pairs per second of evaluators, beside ONNX Runtime and sentence-transformers.
     Score(score::Options),
+    /// Tokens per second of a server with several clients, beside another server.
+    Serve(serve::Options),
     /// Whether a card computes what the processor does, and how fast, beside PyTorch.
     GpuCheck(gpu::Options),
 }
@@ -121,12 +124,15 @@ fn main() -> ExitCode {
         Command::Generate(options) => options.common.threads(),
         Command::Score(options) => options.common.threads(),
         Command::GpuCheck(options) => options.threads(),
+        // Others compute.
+        Command::Serve(_) => 1,
     };
     // First of all: it sets an environment variable, and no other thread runs yet.
     configure_threads(threads);
     let result = match &cli.command {
         Command::Generate(options) => generate::run(options),
         Command::Score(options) => score::run(options),
+        Command::Serve(options) => serve::run(options),
         Command::GpuCheck(options) => gpu::run(options),
     };
     match result {

@@ -5,6 +5,7 @@ use poq_chain::types::{Balance, KindParams, NodeId, Ratio, Role};
 use poq_chain::{AccountId32, Keys};
 use poq_core::params::UNIT;
 use poq_simulator::Attack;
+use poq_worker::config::ModelConfig;
 use std::path::{Path, PathBuf};
 
 /// The kind of task that the demonstration sets.
@@ -43,9 +44,12 @@ const ADDED: [Part; 2] = [
 /// Which of the inference nodes is dishonest where those are attacked: colluders need two.
 const CORRUPT: [&str; 2] = ["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"];
 
-/// The models that the demonstration needs.
-pub(super) fn models() -> Vec<&'static str> {
-    PARTS.iter().map(|part| part.model).collect()
+/// Whose place a model of the user's takes.
+const REPLACED: &str = "qwen2.5-coder-0.5b-instruct";
+
+/// The models of the manifest that the demonstration needs; one less where the user brings one.
+pub(super) fn models(own: Option<&ModelConfig>) -> Vec<&'static str> {
+    PARTS.iter().map(|part| part.model).filter(|model| own.is_none() || *model != REPLACED).collect()
 }
 
 /// How many evaluators score a task.
@@ -135,7 +139,7 @@ pub(super) struct Player {
     /// What it does.
     pub(super) role: Role,
     /// The model that it runs.
-    pub(super) model: &'static str,
+    pub(super) model: String,
     /// What it asks per task.
     pub(super) price: u128,
     /// What it stakes.
@@ -174,6 +178,7 @@ impl Cast {
         unit: u128,
         attack: Option<Attack>,
         cheats: u8,
+        own: Option<&ModelConfig>,
     ) -> anyhow::Result<Cast> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -190,10 +195,13 @@ impl Cast {
                 place >= honest || (attack.is_some_and(Attack::inference) && CORRUPT.contains(&part.model));
             let stake = part.stake * unit / 1_000;
             let which = if place >= PARTS.len() { "another " } else { "" };
-            let of = |who: &str| format!("{who} of {which}{}", part.model);
+            let model = match own {
+                Some(own) if part.model == REPLACED => own.name.clone(),
+                _ => part.model.to_owned(),
+            };
+            let of = |who: &str| format!("{who} of {which}{model}");
             players.push(Player {
                 role: part.role,
-                model: part.model,
                 price: part.price * unit / 1_000,
                 stake,
                 owner: Actor::new(folder, of("owner"), stake + 5 * unit)?,
@@ -202,6 +210,7 @@ impl Cast {
                 port: if dishonest { shared_port } else { super::chain::free_port()? },
                 dishonest,
                 id: 0,
+                model,
             });
         }
         Ok(Cast {
@@ -256,7 +265,7 @@ mod tests {
             Attack::ClaimNoInput,
         ] {
             let keys = folder.path().join(attack.to_string());
-            let cast = Cast::new(&keys, 12, 1_000_000, Some(attack), 1).unwrap();
+            let cast = Cast::new(&keys, 12, 1_000_000, Some(attack), 1, None).unwrap();
             let ports = |dishonest: bool| {
                 let of = cast.players.iter().filter(move |player| player.dishonest == dishonest);
                 of.map(|player| player.port).collect::<std::collections::BTreeSet<_>>()
@@ -269,7 +278,7 @@ mod tests {
     #[test]
     fn keys_are_written_for_everybody() {
         let folder = tempfile::tempdir().unwrap();
-        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None, 0).unwrap();
+        let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None, 0, None).unwrap();
         let accounts: std::collections::BTreeSet<_> = cast.actors().iter().map(|a| a.account().0).collect();
         assert_eq!(accounts.len(), 3 + 3 * PARTS.len());
         assert!(cast.actors().iter().all(|actor| actor.file.is_file()));

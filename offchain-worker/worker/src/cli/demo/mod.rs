@@ -34,9 +34,10 @@ use poq_chain::types::{
 use poq_chain::{messages, to_ink, AccountId32, At, Client, ContractError, Submitter};
 use poq_core::params::DAY;
 use poq_inference::data::TaskKind;
+use poq_inference::endpoint::{Address, Api};
 use poq_inference::quality::Rubric;
 use poq_inference::{Manifest, ModelStore, QaItem};
-use poq_worker::config::{AdversaryConfig, NodeConfig, RoleName};
+use poq_worker::config::{AdversaryConfig, EndpointConfig, ModelConfig, NodeConfig, RoleName};
 use poq_worker::requester::{Progress as Step, Requester, RequesterOptions, Seen};
 use poq_worker::{Deps, Worker, WorkerConfig, WorkerHandle};
 use progress::Progress;
@@ -100,6 +101,28 @@ pub(crate) struct DemoArgs {
     /// The folder of the models that scripts/install-models.sh has installed.
     #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
+    /// The address of a server with OpenAI's API (vLLM, llama.cpp's server, `poq experiment serve`, …), mostly
+    /// http://HOST:PORT/v1: the model there takes the place of the middle one of the three that answer.
+    #[arg(
+        long,
+        env = "POQ_DEMO_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "endpoint_model"
+    )]
+    pub(crate) endpoint: Option<Address>,
+    /// The model's name at that server.
+    #[arg(
+        long,
+        env = "POQ_DEMO_ENDPOINT_MODEL",
+        hide_env_values = true,
+        value_name = "NAME",
+        requires = "endpoint"
+    )]
+    pub(crate) endpoint_model: Option<String>,
+    /// The file with the server's key, where it asks for one.
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    pub(crate) endpoint_key_file: Option<PathBuf>,
     /// The questions, as JSON lines with id, context and question; the installed ones where it is not given.
     #[arg(long, env = "POQ_DEMO_DATA", hide_env_values = true, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
@@ -174,29 +197,50 @@ impl WorkDir {
     }
 }
 
+/// The user's model that takes part, if there is one.
+fn own_model(args: &DemoArgs) -> Option<ModelConfig> {
+    let (url, model) = (args.endpoint.clone()?, args.endpoint_model.clone()?);
+    let endpoint = EndpointConfig {
+        kind: Api::OpenAi,
+        url,
+        model,
+        revision: None,
+        key_file: args.endpoint_key_file.clone(),
+        context_tokens: None,
+    };
+    Some(ModelConfig::behind("endpoint", endpoint))
+}
+
 /// What was installed beforehand, all of it looked at before anything is started.
 struct Prepared {
     artifact: Artifact,
     questions: Vec<QaItem>,
     models_dir: PathBuf,
+    /// The user's model that takes part.
+    own: Option<ModelConfig>,
 }
 
-fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
+async fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     let artifact = artifact(args.artifact.as_deref())?;
     let models_dir = args.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), &models_dir);
-    for model in cast::models() {
+    let own = own_model(args);
+    if let Some(ModelConfig { name, endpoint: Some(endpoint), .. }) = &own {
+        let endpoint = endpoint.open(name, store.manifest())?;
+        tokio::task::spawn_blocking(move || endpoint.look()).await??;
+    }
+    for model in cast::models(own.as_ref()) {
         store.verify(model).context("the demonstration's models; scripts/install-models.sh installs them")?;
     }
     let data = args.data.clone().unwrap_or_else(|| poq_inference::data_dir(&models_dir).join("qa.jsonl"));
     let questions = questions::choose(&data, args.questions.into(), args.seed)?;
-    Ok(Prepared { artifact, questions, models_dir })
+    Ok(Prepared { artifact, questions, models_dir, own })
 }
 
 async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     progress.stage("checking the contract, the models and the questions");
     let work_dir = WorkDir::new(args.work_dir.as_deref())?;
-    let prepared = prepare(args)?;
+    let prepared = prepare(args).await?;
     let ground = Ground::start(args, work_dir.path()).await?;
     progress.stage(&format!("connecting to {}", ground.describe()));
     let client = ground.client(None).await?;
@@ -211,6 +255,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         unit,
         args.attack,
         args.dishonest,
+        prepared.own.as_ref(),
     )?;
     let panel = cast::panel(args.attack);
     let funder = funder(args, work_dir.path())?;
@@ -239,7 +284,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
 
     progress.stage("registering nodes");
     settle_in(&client, progress).await;
-    register(&client, &mut cast).await?;
+    register(&client, &mut cast, prepared.own.as_slice()).await?;
     for player in &cast.players {
         progress.line(&format!(
             "node {}: {}{} running {}, stake {}, price {}",
@@ -253,8 +298,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     }
 
     progress.stage("loading the models");
-    let workers =
-        start_workers(&ground, deployed.address, &cast, work_dir.path(), &prepared.models_dir, args).await?;
+    let workers = start_workers(&ground, deployed.address, &cast, work_dir.path(), &prepared, args).await?;
     progress.line(&format!("{} workers run", workers.len()));
     let host = Host::start(client.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
 
@@ -309,7 +353,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         .map(|player| NodeRow {
             account: session.address(&player.owner.account()),
             role: player.role,
-            model: player.model.into(),
+            model: player.model.clone(),
             dishonest: player.dishonest,
             simulated: comparison.simulated(player.id),
             tally: tally.of(player.id),
@@ -412,10 +456,10 @@ async fn settle_in(client: &Client, progress: &Progress) {
     }
 }
 
-async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
+async fn register(client: &Client, cast: &mut Cast, own: &[ModelConfig]) -> anyhow::Result<()> {
     let manifest = Manifest::builtin();
     let registering = cast.players.iter_mut().map(|player| {
-        let digest = manifest.get(player.model).map(|entry| entry.digest().0);
+        let digest = ModelConfig::digest_of(own, &manifest, &player.model).map(|digest| digest.0);
         let submitter = client.submitter(player.owner.keys.clone());
         async move {
             let registration = Registration {
@@ -423,7 +467,7 @@ async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
                 kind: KIND,
                 operator: to_ink(&player.operator.account()),
                 payee: to_ink(&player.payee.account()),
-                model: player.model.into(),
+                model: player.model.clone(),
                 model_digest: digest?,
                 endpoint: format!("http://127.0.0.1:{}", player.port),
                 price: player.price,
@@ -448,13 +492,13 @@ async fn start_workers(
     contract: AccountId32,
     cast: &Cast,
     work_dir: &Path,
-    models_dir: &Path,
+    prepared: &Prepared,
     args: &DemoArgs,
 ) -> anyhow::Result<Vec<Running>> {
     let config = |name: &str, key: &Path| {
         let mut config = WorkerConfig::default();
         config.data_dir = work_dir.join("workers").join(name.replace(' ', "-"));
-        config.models_dir = Some(models_dir.to_owned());
+        config.models_dir = Some(prepared.models_dir.clone());
         config.chain.contract = Some(format!("0x{}", hex::encode(contract.0)));
         config.chain.poll_interval = Duration::from_secs(2);
         config.keys.operator = Some(key.to_owned());
@@ -469,6 +513,7 @@ async fn start_workers(
         let Some(first) = dishonest.first() else { bail!("nobody is dishonest under {attack}") };
         let mut config = config("dishonest", &first.operator.file);
         config.blobs.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, first.port)));
+        config.models = own_of(prepared, &dishonest);
         config.nodes = dishonest
             .iter()
             .map(|player| NodeConfig { key: Some(player.operator.file.clone()), ..node_config(player) })
@@ -484,6 +529,7 @@ async fn start_workers(
         let name = format!("node {}", player.id);
         let mut config = config(&name, &player.operator.file);
         config.blobs.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, player.port)));
+        config.models = own_of(prepared, &[player]);
         config.nodes = vec![node_config(player)];
         configs.push((format!("{name} ({})", player.model), config));
     }
@@ -504,6 +550,11 @@ async fn start_workers(
     .await
 }
 
+/// The user's model, for a worker that runs its node.
+fn own_of(prepared: &Prepared, players: &[&Player]) -> Vec<ModelConfig> {
+    prepared.own.iter().filter(|own| players.iter().any(|player| player.model == own.name)).cloned().collect()
+}
+
 fn node_config(player: &Player) -> NodeConfig {
     let role = match player.role {
         Role::Inference => RoleName::Inference,
@@ -512,7 +563,7 @@ fn node_config(player: &Player) -> NodeConfig {
     NodeConfig {
         id: player.id,
         role,
-        model: player.model.into(),
+        model: player.model.clone(),
         // The kind prescribes it.
         rubric: (role == RoleName::Evaluator).then_some(TaskKind::Qa),
         rubric_file: None,
@@ -587,7 +638,7 @@ impl Asker<'_> {
     fn models<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
         let model = |id: &NodeId| {
             let player = self.cast.players.iter().find(|player| player.id == *id);
-            player.map_or_else(|| format!("node {id}"), |player| player.model.to_owned())
+            player.map_or_else(|| format!("node {id}"), |player| player.model.clone())
         };
         nodes.into_iter().filter(|id| **id != 0).map(model).collect::<Vec<_>>().join(", ")
     }
@@ -684,7 +735,7 @@ impl Round<'_> {
             answers += usize::from(slot.committed_at > 0);
             let answer = Answer::new(slot, output.clone().ok_or_else(|| "not to be had".into()));
             let player = self.cast.players.iter().find(|player| player.id == answer.node);
-            let model = player.map_or("?", |player| player.model);
+            let model = player.map_or("?", |player| player.model.as_str());
             let text = match &answer.result {
                 Ok(text) => format!("\"{}\"", shorten(text, 100)),
                 Err(error) => error.clone(),
