@@ -372,7 +372,10 @@ async fn connect(
     let start = Arc::new(start);
     loop {
         let job = start.clone();
-        let started = tokio::task::spawn_blocking(move || served::start(&job)).await;
+        let started = tokio::select! {
+            started = tokio::task::spawn_blocking(move || served::start(&job)) => started,
+            () = stop.drain.cancelled() => return Ok(None),
+        };
         match started {
             Ok(Ok(started)) => return Ok(Some(started)),
             // Servers take minutes to load a model: nobody is drawn for duties meanwhile who does not say so.

@@ -47,6 +47,9 @@ const CONTEXT: usize = 4096;
 /// How long a look at a server may take.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How long a first token may take.
+const FIRST: Duration = Duration::from_secs(60);
+
 /// How long a server that has not said a word may take for its first one, where no deadline is set: it may have a queue.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -206,6 +209,14 @@ impl Endpoint {
     }
 
     fn failed(&self, failure: Failure) -> Error {
+        if failure.status == Some(reqwest::StatusCode::NOT_FOUND) {
+            let before = if self.api == Api::OpenAi { "/chat/completions" } else { "/embed" };
+            let text = format!(
+                "{} (is this the address before {before}, and `{}` the model's name there?)",
+                failure.reason, self.served.model
+            );
+            return self.error(text, false);
+        }
         self.error(failure.reason, failure.passes)
     }
 
@@ -260,8 +271,12 @@ impl Endpoint {
             "Say yes.",
         )]));
         request.max_tokens = 1;
-        request.deadline = Some(Instant::now() + PATIENCE);
-        model.generate(&request)?;
+        request.deadline = Some(Instant::now() + FIRST);
+        let first = model.generate(&request)?;
+        if first.finish_reason == crate::FinishReason::Deadline {
+            let text = format!("it did not give a first token within {} s", FIRST.as_secs());
+            return Err(self.error(text, true));
+        }
         Ok(model)
     }
 

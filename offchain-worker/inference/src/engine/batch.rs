@@ -349,6 +349,8 @@ impl<F: Fn(u32) -> bool> Batch<F> {
                      the weights are damaged"
                         .to_string(),
                 ));
+                // Nobody is to begin with what led there.
+                self.rows[row].seen = 0;
                 return self.remove(row);
             }
             (Some(best), None) => best,
