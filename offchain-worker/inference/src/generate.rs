@@ -119,19 +119,19 @@ impl fmt::Debug for Sink {
 pub(crate) struct Teller<'a> {
     sink: Option<&'a Sink>,
     stop: &'a [String],
-    /// Bytes of the answer that were told.
-    told: usize,
+    /// What was told.
+    told: String,
 }
 
 impl<'a> Teller<'a> {
     pub(crate) fn new(request: &'a GenerateRequest) -> Self {
-        Self { sink: request.sink.as_ref(), stop: &request.stop, told: 0 }
+        Self { sink: request.sink.as_ref(), stop: &request.stop, told: String::new() }
     }
 
     /// Whether nothing was told yet.
     #[cfg(feature = "endpoint")]
     pub(crate) fn is_silent(&self) -> bool {
-        self.told == 0
+        self.told.is_empty()
     }
 
     /// `text` is all that was generated so far.
@@ -154,9 +154,11 @@ impl<'a> Teller<'a> {
     }
 
     fn tell(&mut self, text: &str) {
-        if let (Some(sink), Some(new)) = (self.sink, text.get(self.told..).filter(|new| !new.is_empty())) {
+        let Some(sink) = self.sink else { return };
+        // What was told cannot be taken back.
+        if let Some(new) = text.strip_prefix(self.told.as_str()).filter(|new| !new.is_empty()) {
             sink.tell(new);
-            self.told = text.len();
+            self.told.push_str(new);
         }
     }
 }
@@ -182,7 +184,7 @@ pub struct GenerateRequest {
     pub cancel: CancelFlag,
     /// Whether to return the answer's tokens and their probabilities.
     pub trace: bool,
-    /// Where the text goes while it is made.
+    /// Where the text goes while it is made, as far as whatever runs the model can tell it before the end.
     pub sink: Option<Sink>,
 }
 

@@ -18,6 +18,7 @@ use axum::{
     Json, Router,
 };
 use futures::stream;
+use parking_lot::Mutex;
 use poq_inference::{FinishReason, Generation, Sink};
 use serde_json::{json, Value};
 use std::{
@@ -161,9 +162,7 @@ async fn answer(served: Generators, kind: Kind, asked: Asked) -> Result<Response
     }
     let (mut choices, mut usage) = (Vec::new(), Usage::default());
     for index in 0..asked.count {
-        let mut request = asked.request.clone();
-        request.seed = request.seed.wrapping_add(index);
-        let generation = served.model.generate(request).await?;
+        let generation = served.model.generate(asked.one(index)).await?;
         usage.add(&generation);
         choices.push(frame.choice(false, index, Some(&generation.text), Some(&generation)));
     }
@@ -228,16 +227,26 @@ async fn generate(
 ) {
     let mut usage = Usage::default();
     for index in 0..asked.count {
-        let mut request = asked.request.clone();
-        request.seed = request.seed.wrapping_add(index);
+        let mut request = asked.one(index);
         let (sender, of) = (parts.clone(), frame.clone());
-        request.sink = Some(Sink::new(move |text| {
-            // Nobody listens any more: the generation is about to be ended.
-            let _ = sender.send(Ok(of.object(true, &[of.choice(true, index, Some(text), None)], None)));
-        }));
+        let told = Arc::new(Mutex::new(String::new()));
+        let tell = {
+            let told = told.clone();
+            move |text: &str| {
+                told.lock().push_str(text);
+                // Where nobody listens any more, the generation is about to be ended.
+                let _ = sender.send(Ok(of.object(true, &[of.choice(true, index, Some(text), None)], None)));
+            }
+        };
+        request.sink = Some(Sink::new(tell.clone()));
         match served.model.generate(request).await {
             Ok(generation) => {
                 usage.add(&generation);
+                // Not every model tells its answer while it makes it.
+                let rest = generation.text.strip_prefix(told.lock().as_str()).unwrap_or_default().to_string();
+                if !rest.is_empty() {
+                    tell(&rest);
+                }
                 let last = frame.choice(true, index, None, Some(&generation));
                 let _ = parts.send(Ok(frame.object(true, &[last], None)));
             }

@@ -6,7 +6,7 @@ use axum::{
     extract::rejection::BytesRejection,
     http::{header, HeaderMap, StatusCode},
 };
-use poq_inference::{ChatRole, GenerateRequest, Message, Prompt};
+use poq_inference::{CancelFlag, ChatRole, GenerateRequest, Message, Prompt};
 use serde_json::{json, Value};
 
 /// Larger requests are refused: far above what fits a context.
@@ -23,6 +23,14 @@ pub(super) struct Asked {
     pub(super) stream: bool,
     /// Whether the last part is to say how many tokens there were.
     pub(super) usage: bool,
+}
+
+impl Asked {
+    /// The request of one of the answers. Each ends by itself.
+    pub(super) fn one(&self, index: u64) -> GenerateRequest {
+        let seed = self.request.seed.wrapping_add(index);
+        GenerateRequest { seed, cancel: CancelFlag::default(), ..self.request.clone() }
+    }
 }
 
 /// The most answers of one request.

@@ -10,7 +10,6 @@ use crate::{
     error::{Error, Result},
     generate::{FinishReason, GenerateRequest, Generation, Generator, Teller, Trace},
     manifest::ModelDigest,
-    quality::judge::without_thoughts,
 };
 use parking_lot::Mutex;
 use reqwest::StatusCode;
@@ -155,10 +154,7 @@ impl<'a> Answer<'a> {
             self.first.get_or_insert_with(Instant::now);
             self.parts += 1;
             self.text += &text;
-            // Thoughts are no part of the answer: nothing is told before they have ended.
-            if !self.text.trim_start().starts_with('<') || !may_be_thought(&self.text) {
-                self.teller.grown(&self.text);
-            }
+            self.teller.grown(said(&self.text));
         }
         self.trace(choice);
         if let Some(finish) = choice["finish_reason"].as_str() {
@@ -193,12 +189,20 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Whether a text that begins with a mark may be thoughts that have not ended.
-fn may_be_thought(text: &str) -> bool {
-    const MARK: &str = "<think";
-    let text = text.trim_start();
-    let shorter = text.len().min(MARK.len());
-    text.get(..shorter) == MARK.get(..shorter) && !text.contains("</think")
+/// What of a text is no thought: nothing before thoughts that stand in it have ended.
+fn said(text: &str) -> &str {
+    const BEGIN: &str = "<think>";
+    const END: &str = "</think>";
+    if let Some(end) = text.rfind(END) {
+        return &text[end + END.len()..];
+    }
+    let begun = text.trim_start();
+    let length = begun.len().min(BEGIN.len());
+    if begun.get(..length) == BEGIN.get(..length) {
+        ""
+    } else {
+        text
+    }
 }
 
 impl Events for Answer<'_> {
@@ -320,10 +324,10 @@ fn finished(
     if answer.text.trim().is_empty() && !answer.refusal.is_empty() {
         answer.text = std::mem::take(&mut answer.refusal);
     }
-    let mut text = without_thoughts(&answer.text).unwrap_or_default();
+    let mut text = said(&answer.text);
     // Servers that let a stop text through are known.
     if let Some(at) = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
-        text.truncate(at);
+        text = &text[..at];
     }
     let text = text.trim().to_string();
     if text.is_empty() && answer.thoughts && finish_reason == FinishReason::Length {

@@ -24,8 +24,6 @@ mod grade;
 #[cfg(feature = "endpoint")]
 pub use endpoint::{EndpointJudge, EndpointOptions, Prices};
 pub use grade::parse_reply;
-#[cfg(feature = "endpoint")]
-pub(crate) use grade::without_thoughts;
 
 /// What a judge said of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -72,7 +72,7 @@ static THOUGHT_START: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// What a model said after it had thought; `None` where it never came to that.
-pub(crate) fn without_thoughts(reply: &str) -> Option<String> {
+pub(super) fn without_thoughts(reply: &str) -> Option<String> {
     let mut rest = reply;
     // Some templates open the thoughts themselves, so that only their end is seen.
     if let Some(end) = THOUGHT_END.find_iter(reply).last() {
