@@ -48,7 +48,7 @@ pub fn configure_threads(threads: usize) {
 /// room for them beside a model of 3 billion weights.
 const PARALLEL: usize = 8;
 
-/// The same of a processor: four answers take about twice as long as one, and each needs memory of its own.
+/// The same of a processor: they share the reading of the weights, and each needs memory of its own.
 const CPU_PARALLEL: usize = 4;
 
 /// How to load a model.

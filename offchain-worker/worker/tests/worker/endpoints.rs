@@ -138,12 +138,8 @@ async fn an_endpoint_that_is_away_or_serves_another_model_says_so() {
     worker.shutdown();
     worker.wait().await.unwrap();
     // A worker that finds the wrong one does not start.
-    let worker = Worker::start(
-        poq_worker::WorkerConfig { data_dir: net.dir.path().join("again"), ..config },
-        net.deps(&nodes, scripts.models()).await,
-    )
-    .await
-    .unwrap();
+    config.data_dir = net.dir.path().join("again");
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
     let error = worker.wait().await.unwrap_err().to_string();
     assert!(error.contains("it serves org/other, not `org/served`") && error.contains(BEHIND), "{error}");
     drop(server);
@@ -167,7 +163,7 @@ async fn real_models_behind_endpoints_answer_score_and_are_paid() {
     let generator_at =
         Server::start(serve::generator(generator.handle(), about(SMOLLM, entry(SMOLLM).digest())), 0).await;
     let mut bi = Vec::new();
-    for name in &ENCODERS[..2] {
+    for name in ENCODERS.into_iter().take(2) {
         let store = store.clone();
         let thread: ModelThread<Box<dyn Encoder>> =
             ModelThread::spawn(name, options, move || load_encoder(&store, name, &load)).unwrap();
