@@ -144,7 +144,7 @@ impl Machine for Both {
         self.native.give(amount)
     }
 
-    fn starve(&mut self, _: usize) -> Result<(), Failure> {
+    fn starve(&mut self, _: usize, _: bool) -> Result<(), Failure> {
         // Only a chain refuses to pay an account that is gone.
         Ok(())
     }

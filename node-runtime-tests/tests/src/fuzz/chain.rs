@@ -387,16 +387,15 @@ impl Machine for Chain {
         applied.result.map_err(|error| broken(dispatch_error_name(&error)))
     }
 
-    fn starve(&mut self, person: usize) -> Result<(), Failure> {
+    fn starve(&mut self, person: usize, empty: bool) -> Result<(), Failure> {
         let who = people()[person];
-        let empty = self.wealth(&[who])?.iter().all(|amount| *amount == 0);
         let (chain, draft) = self.draft()?;
         let (signer, moved) = if empty {
-            let dest = account(&who).into();
-            (dev::bob(), BalancesCall::transfer_keep_alive { dest, value: ENDOWMENT })
-        } else {
             let dest = account_of(&dev::bob()).into();
             (keys()[person].clone(), BalancesCall::transfer_all { dest, keep_alive: false })
+        } else {
+            let dest = account(&who).into();
+            (dev::bob(), BalancesCall::transfer_keep_alive { dest, value: ENDOWMENT })
         };
         match chain.submit_in(draft, &signer, RuntimeCall::Balances(moved)) {
             Ok(applied) => applied.result.map_err(|error| broken(dispatch_error_name(&error))),

@@ -80,7 +80,8 @@ fn authorised(call: &Accepted<'_>, message: &Message) -> Result<(), Failure> {
         }
         Message::Bond() | Message::WithdrawBond() | Message::OpenReference(..) => {
             let changed = call.diff.auditors.iter().find(|(id, ..)| *id == call.sender);
-            changed.is_some_and(|(_, before, _)| before.is_some())
+            // A bond of nothing changes nothing.
+            changed.map_or(state.auditors.contains_key(&call.sender), |(_, before, _)| before.is_some())
         }
         Message::RequestTasks(_) => !state.root()?.paused,
         // It was called by the contract itself in `set_code`, or not at all.

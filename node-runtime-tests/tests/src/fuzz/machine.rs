@@ -176,11 +176,11 @@ pub trait Machine {
     /// Where the machine is broken.
     fn give(&mut self, amount: Balance) -> Result<(), Failure>;
 
-    /// Empties a person's account, so that it is gone; or fills an empty one.
+    /// Empties a person's account, so that it is gone; or fills it.
     ///
     /// # Errors
     /// Where the machine is broken.
-    fn starve(&mut self, person: usize) -> Result<(), Failure>;
+    fn starve(&mut self, person: usize, empty: bool) -> Result<(), Failure>;
 
     /// All of the contract's cells.
     ///

@@ -185,10 +185,8 @@ impl Machine for Native {
         Ok(())
     }
 
-    fn starve(&mut self, person: usize) -> Result<(), Failure> {
-        let account = people()[person];
-        let filled = if Native::balance(account) == 0 { ENDOWMENT } else { 0 };
-        test::set_account_balance::<Env>(account, filled);
+    fn starve(&mut self, person: usize, empty: bool) -> Result<(), Failure> {
+        test::set_account_balance::<Env>(people()[person], if empty { 0 } else { ENDOWMENT });
         Ok(())
     }
 

@@ -398,7 +398,7 @@ impl Minds {
             return None;
         }
         // One of the first task's, mostly the first.
-        let at = if n[1] % 4 == 0 { (n[1] as usize / 4) % all.len().min(4) } else { 0 };
+        let at = if n[1].is_multiple_of(4) { (n[1] as usize / 4) % all.len().min(4) } else { 0 };
         let (by, duty) = all.swap_remove(at);
         let kind = duty.kind();
         let size = match n[1] / 16 % 8 {
@@ -460,14 +460,14 @@ impl Minds {
             .take(1 + n[1] as usize % 6)
             .collect();
         // Gold tasks wait for their auditors, mostly.
-        if n[2] % 4 != 0 && ids.iter().any(|id| self.is_gold(view, *id)) {
+        if !n[2].is_multiple_of(4) && ids.iter().any(|id| self.is_gold(view, *id)) {
             return None;
         }
         let archive = view.state.root().ok()?.global.archive_ms;
         let archived =
             |id: &TaskId| view.state.tasks.get(id).is_some_and(|task| view.now > task.deadline + archive);
         // Tidying up behind others, where one may and where one may not.
-        if n[3] % 4 == 0 {
+        if n[3].is_multiple_of(4) {
             let plan = right(one_of(KEEPERS, n[3]), 0, Message::Collect(ids.clone()));
             return if ids.iter().all(archived) { plan } else { plan.map(any) };
         }
@@ -487,7 +487,7 @@ impl Minds {
             return None;
         }
         let requester = one_of(REQUESTERS, n[0]);
-        let count = if n[1] % 8 == 0 { 1 + n[1] / 8 % 3 } else { 1 };
+        let count = if n[1].is_multiple_of(8) { 1 + n[1] / 8 % 3 } else { 1 };
         let mut requests = Vec::new();
         for at in 0..count {
             let how = mix(n[2], at);
@@ -499,7 +499,7 @@ impl Minds {
 
     fn request_one(&mut self, view: &View<'_>, requester: usize, how: u32, more: u32) -> Option<Request> {
         let kinds: Vec<KindId> = view.state.kinds.keys().copied().collect();
-        let kind = if how % 4 == 0 { *pick(&kinds, how / 4)? } else { *kinds.first()? };
+        let kind = if how.is_multiple_of(4) { *pick(&kinds, how / 4)? } else { *kinds.first()? };
         let params = &view.state.kinds.get(&kind)?.params;
         let outputs = 1 + (how >> 4) as u8 % params.outputs_max.min(3);
         let panel = params.panel_min + (how >> 8) as u8 % (params.panel_max.min(5) - params.panel_min + 1);
@@ -510,7 +510,7 @@ impl Minds {
             2 => least + Balance::from(more) % 1_000,
             _ => least + (params.fee_max - least) / 100 * Balance::from(more % 101),
         };
-        let names = (how >> 16) % 4 == 0;
+        let names = (how >> 16).is_multiple_of(4);
         let nodes: Vec<NodeId> = if names {
             let of_kind = |node: &Node| node.kind == kind && node.role == Role::Inference;
             let mut all: Vec<NodeId> =
@@ -526,12 +526,12 @@ impl Minds {
         // Mostly one that is appointed.
         let appointed: Vec<AccountId> =
             view.state.auditors.iter().filter(|(_, auditor)| auditor.appointed).map(|(id, _)| *id).collect();
-        let auditor = pick(&appointed, more >> 3).filter(|_| more % 8 > 0).copied();
+        let auditor = pick(&appointed, more >> 3).filter(|_| !more.is_multiple_of(8)).copied();
         let auditor = auditor.unwrap_or_else(|| id(one_of(AUDITORS, more >> 3)));
         let reference = text_of(u64::from(self.requests), 1);
         let secret_salt = blake2(&("gold", self.requests).encode());
         let gold = Gold { auditor, reference, salt: secret_salt };
-        let reference_commitment = if (how >> 18) % 3 == 0 {
+        let reference_commitment = if (how >> 18).is_multiple_of(3) {
             let hash = blake2(&gold.reference);
             let commitment =
                 blake2(&commitment::reference(&view.network, auditor.as_ref(), &hash, &gold.salt));
@@ -543,8 +543,8 @@ impl Minds {
         self.tasks.insert(reference_commitment, Mind::of(more));
         let secret = secret_of(&reference_commitment);
         let secret_hash = blake2(&commitment::secret(&view.network, id(requester).as_ref(), &secret));
-        let input = if (how >> 20) % 4 == 0 { Source::Inline(vec![1; 40]) } else { crate::input() };
-        let early = (how >> 22) % 4 == 0;
+        let input = if (how >> 20).is_multiple_of(4) { Source::Inline(vec![1; 40]) } else { crate::input() };
+        let early = (how >> 22).is_multiple_of(4);
         Some(Request { kind, fee, nodes, outputs, panel, input, reference_commitment, secret_hash, early })
     }
 
@@ -553,7 +553,7 @@ impl Minds {
         let auditor = one_of(AUDITORS, n[0]);
         let record = view.state.auditors.get(&id(auditor));
         let global = view.state.root().ok()?.global;
-        if n[1] % 64 == 0 {
+        if n[1].is_multiple_of(64) {
             return right(auditor, 0, Message::WithdrawBond()).map(any);
         }
         match record {
@@ -670,9 +670,11 @@ fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let params = &view.state.kinds.get(&node.kind)?.params;
     let some = Balance::from(n[2]) * UNIT / 100_000_000;
     match what {
-        3..=8 => {
-            right(owner, 1 + some + if n[2] % 4 == 0 { params.stake_min } else { 0 }, Message::Stake(node_id))
-        }
+        3..=8 => right(
+            owner,
+            1 + some + if n[2].is_multiple_of(4) { params.stake_min } else { 0 },
+            Message::Stake(node_id),
+        ),
         9..=10 => {
             let bonded = node.stake.bonded;
             let amount = match n[2] % 8 {
@@ -708,10 +710,10 @@ fn own(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         23 => right(owner, 0, Message::Deregister(node_id)).map(any),
         24..=25 => {
             let update = NodeUpdate {
-                operator: (n[2] % 2 == 0).then(|| id(one_of(OPERATORS, n[2] >> 8))),
-                payee: (n[2] / 2 % 2 == 0).then(|| id(one_of(PAYEES, n[2] >> 12))),
-                endpoint: (n[2] / 4 % 4 == 0).then(|| "http://127.0.0.1:8".into()),
-                price: (n[2] / 16 % 4 == 0).then_some(some / 10),
+                operator: n[2].is_multiple_of(2).then(|| id(one_of(OPERATORS, n[2] >> 8))),
+                payee: (n[2] / 2).is_multiple_of(2).then(|| id(one_of(PAYEES, n[2] >> 12))),
+                endpoint: (n[2] / 4).is_multiple_of(4).then(|| "http://127.0.0.1:8".into()),
+                price: (n[2] / 16).is_multiple_of(4).then_some(some / 10),
             };
             right(owner, 0, Message::Configure(node_id, update))
         }
@@ -733,7 +735,7 @@ fn register(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let kinds: Vec<KindId> = view.state.kinds.keys().copied().collect();
     let kind = *pick(&kinds, n[2] >> 3)?;
     let params = &view.state.kinds.get(&kind)?.params;
-    let role = if n[2] % 3 == 0 { Role::Inference } else { Role::Evaluator };
+    let role = if n[2].is_multiple_of(3) { Role::Inference } else { Role::Evaluator };
     let owner = one_of(OWNERS, n[0]);
     let stake = match n[1] / 32 % 8 {
         0 => 0,
@@ -745,7 +747,7 @@ fn register(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         role,
         kind,
         operator: id(one_of(OPERATORS, n[2] >> 8)),
-        payee: if n[2] / 64 % 2 == 0 { id(owner) } else { id(one_of(PAYEES, n[2] >> 16)) },
+        payee: if (n[2] / 64).is_multiple_of(2) { id(owner) } else { id(one_of(PAYEES, n[2] >> 16)) },
         model: format!("model {}", n[2] % 7),
         model_digest: [(n[2] % 7) as u8; 32],
         endpoint: "http://127.0.0.1:9".into(),
@@ -756,7 +758,7 @@ fn register(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
 
 /// Somebody takes what is theirs.
 fn take(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
-    if n[0] % 3 == 0 {
+    if n[0].is_multiple_of(3) {
         let rich: Vec<&AccountId> =
             view.state.accounts.iter().filter(|(_, account)| account.credit > 0).map(|(id, _)| id).collect();
         return right(person_of(pick(&rich, n[1])?)?, 0, Message::Withdraw());
@@ -764,20 +766,20 @@ fn take(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let paid: Vec<(&NodeId, &Node)> =
         view.state.nodes.iter().filter(|(_, node)| node.claimable > 0).collect();
     let (node_id, node) = pick(&paid, n[1])?;
-    let by = if n[2] % 2 == 0 { &node.owner } else { &node.payee };
+    let by = if n[2].is_multiple_of(2) { &node.owner } else { &node.payee };
     right(person_of(by)?, 0, Message::Claim(**node_id))
 }
 
 /// The contract's owner does something.
 fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     let root = view.state.root().ok()?;
-    let owner = if n[0] % 8 == 0 { n[0] as usize / 8 % PEOPLE } else { person_of(&root.owner)? };
+    let owner = if n[0].is_multiple_of(8) { n[0] as usize / 8 % PEOPLE } else { person_of(&root.owner)? };
     let levers = &view.state.levers;
     // Who can send it must be able to.
     let plan = |message: Message| right(owner, 0, message).map(any);
     match n[1] % 32 {
         // What is due is enacted, mostly.
-        _ if n[3] % 2 == 0 && levers.iter().any(|lever| is_due(view, lever)) => {
+        _ if n[3].is_multiple_of(2) && levers.iter().any(|lever| is_due(view, lever)) => {
             let due: Vec<Lever> = levers.iter().copied().filter(|lever| is_due(view, lever)).collect();
             let lever = *pick(&due, n[2])?;
             let message = if lever == Lever::Code { Message::SetCode() } else { Message::Enact(lever) };
@@ -790,11 +792,11 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
             }
         }
         // Nobody can do without new tasks for long.
-        _ if root.paused && n[3] % 4 != 0 => plan(Message::SetPaused(false)),
+        _ if root.paused && !n[3].is_multiple_of(4) => plan(Message::SetPaused(false)),
         0..=1 => {
             let (kind, record) =
                 view.state.kinds.iter().nth(n[2] as usize % view.state.kinds.len().max(1))?;
-            let kind = if n[2] / 16 % 8 == 0 { kind + 1 } else { *kind };
+            let kind = if (n[2] / 16).is_multiple_of(8) { kind + 1 } else { *kind };
             plan(Message::Propose(Change::Kind(kind, varied(&record.params, mix(n[2], n[3])))))
         }
         2..=3 => {
@@ -820,7 +822,7 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         }
         11..=13 => plan(Message::Propose(Change::Appoint(id(one_of(AUDITORS, n[2]))))),
         14..=16 => plan(Message::Cancel(*pick(levers, n[2])?)),
-        17..=18 => plan(Message::SetPaused(!root.paused && n[2] % 2 == 0)),
+        17..=18 => plan(Message::SetPaused(!root.paused && n[2].is_multiple_of(2))),
         19 => plan(Message::DismissAuditor(id(one_of(AUDITORS, n[2])))),
         20 => plan(Message::ProposeOwner(id(one_of(HEIRS, n[2])))),
         21..=22 => right(one_of(HEIRS, n[2]), 0, Message::AcceptOwnership()).map(any),
@@ -845,7 +847,7 @@ fn govern(view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         }
         28..=29 => {
             let [later, mute] = view.instances?;
-            plan(Message::ProposeCode(if n[2] % 4 == 0 { mute } else { later }))
+            plan(Message::ProposeCode(if n[2].is_multiple_of(4) { mute } else { later }))
         }
         30 => right(n[2] as usize % PEOPLE, 0, Message::SetCode()).map(any),
         _ => right(n[2] as usize % PEOPLE, 0, Message::Migrate()).map(any),
@@ -896,7 +898,7 @@ fn pool(n: [u32; 4]) -> Plan {
         26 => PoolAct::AddBond(money),
         27 => PoolAct::Collect,
         28 => PoolAct::Announce((n[2] % 400) as u16),
-        29..=30 => PoolAct::Drain(n[2] % 4 == 0),
+        29..=30 => PoolAct::Drain(n[2].is_multiple_of(4)),
         _ => PoolAct::Usurp(n[2] as usize % 20),
     };
     Plan { call: Call { from: OUTSIDER, value: 0, payload: Payload::Pool(act) }, intent: Intent::Any }
@@ -977,7 +979,7 @@ fn noise(minds: &mut Minds, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
         26 => Message::SetCode(),
         27 => Message::Migrate(),
         28 => Message::Cancel(lever),
-        29 => Message::SetPaused(n[3] % 2 == 0),
+        29 => Message::SetPaused(n[3].is_multiple_of(2)),
         30 => Message::DismissAuditor(person),
         31 => Message::ProposeOwner(person),
         32 => Message::AcceptOwnership(),
@@ -987,11 +989,11 @@ fn noise(minds: &mut Minds, view: &View<'_>, n: [u32; 4]) -> Option<Plan> {
     // Now and then by whom it belongs to.
     let from = match (&message, some_node) {
         (Message::CommitOutputs(_) | Message::CommitScores(_) | Message::Decline(_), Some(node))
-            if n[1] % 2 == 0 =>
+            if n[1].is_multiple_of(2) =>
         {
             person_of(&node.operator)?
         }
-        (_, Some(node)) if n[1] % 3 == 0 => person_of(&node.owner).unwrap_or(from),
+        (_, Some(node)) if n[1].is_multiple_of(3) => person_of(&node.owner).unwrap_or(from),
         _ => from,
     };
     let value = if message.is_payable() { amount } else { Balance::from(n[1] % 64 == 7) };
@@ -1014,7 +1016,7 @@ fn spoil(mut plan: Plan, how: u32) -> Plan {
     let Payload::Message(message) = &mut plan.call.payload else { return plan };
     match how % 4 {
         0 => plan.call.from = (how >> 8) as usize % PEOPLE,
-        1 if how / 4 % 4 == 0 => plan.call.value += 1,
+        1 if (how / 4).is_multiple_of(4) => plan.call.value += 1,
         1 if how / 4 % 4 == 1 => plan.call.value = plan.call.value.saturating_sub(1),
         _ => spoil_message(message, how / 4),
     }
@@ -1100,7 +1102,7 @@ fn spoil_message(message: &mut Message, how: u32) {
             1 => registration.model = "m".repeat(MAX_TEXT + 1),
             _ => registration.price = Balance::MAX,
         },
-        Message::Unstake(_, amount) => *amount = if how % 2 == 0 { 0 } else { Balance::MAX },
+        Message::Unstake(_, amount) => *amount = if how.is_multiple_of(2) { 0 } else { Balance::MAX },
         Message::OpenReference(_, opening) => match how % 4 {
             0 => opening.salt[0] ^= 1,
             1 => opening.reference.push(7),

@@ -282,7 +282,9 @@ impl Run<'_> {
                 self.solvent()
             }
             Verb::Starve => {
-                self.machine.starve(poor(n))?;
+                let person = poor(n);
+                let rich = self.wealth.get(person).is_some_and(|has| *has >= RICH);
+                self.machine.starve(person, rich)?;
                 self.look()
             }
             _ => {
@@ -365,8 +367,11 @@ impl Run<'_> {
                     read = message;
                     (Some(&read), answer)
                 }
-                // A query.
-                (None, [0, ..]) => return untouched(&diff),
+                // A query, which costs its fee.
+                (None, [0, ..]) => {
+                    untouched(&diff)?;
+                    return self.paid(call, sent.fee, sent.deposit, &[], call.value);
+                }
                 (_, other) => return Err(Failure::violation(format!("accepted with the answer {other:?}"))),
             },
         };
@@ -508,7 +513,7 @@ impl Run<'_> {
         let secret = secret_of(&task.reference_commitment);
         let mut task = task.clone();
         let draw = Draw { task: id, secret, openings: opened };
-        if task.unseal(&draw, now, root.epoch_ms, &root.network, |bytes| blake2(bytes)).is_err() {
+        if task.unseal(&draw, now, root.epoch_ms, &root.network, blake2).is_err() {
             return Ok(None);
         }
         let owner = |node: NodeId| self.state.nodes.get(&node).map(Registered::owner);
@@ -534,7 +539,7 @@ impl Run<'_> {
             excluded: &excluded,
         };
         let fits = |node: &Node| node.can_take(risk);
-        let drawn = registry::draw(&self.state, &draw, |bytes| blake2(bytes), |_, node| fits(node))
+        let drawn = registry::draw(&self.state, &draw, blake2, |_, node| fits(node))
             .map_err(|error| Failure::violation(format!("task {id} cannot be drawn: {error}")))?;
         let panel = if drawn.full { drawn.seats.iter().map(|(node, _)| *node).collect() } else { Vec::new() };
         let of_pool = |node: &&Node| PoolId { kind: node.kind, role: node.role } == pool;
@@ -624,7 +629,7 @@ impl Run<'_> {
     fn finish(&mut self) -> Result<(), Failure> {
         for person in 0..PEOPLE {
             if self.wealth.get(person).is_some_and(|has| *has < RICH) {
-                self.machine.starve(person)?;
+                self.machine.starve(person, false)?;
             }
         }
         self.look()?;
