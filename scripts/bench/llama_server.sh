@@ -43,5 +43,5 @@ install_llama_server() {
     }
     cp "$LLAMA_FOLDER/build/bin/llama-server" "$LLAMA_FOLDER/llama-server" || return 1
     # What it was made of takes a gigabyte.
-    rm -rf "$LLAMA_FOLDER/build" "$LLAMA_FOLDER/${archive%.tar.gz}"
+    rm -rf "${LLAMA_FOLDER:?}/build" "${LLAMA_FOLDER:?}/${archive%.tar.gz}"
 }
