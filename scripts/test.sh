@@ -7,8 +7,7 @@
 #   scripts/test.sh --fast      formatting, lints and the tests of the protocol's arithmetic: what to run before a commit
 #
 # Order: formatting, lints, dependencies; the contract's artifacts; all crates' tests (arithmetic, the contract's Wasm on the real
-# runtime, workers with real models); the docs' own commands; then the development node and the tests that need it; the build for
-# NVIDIA GPUs.
+# runtime, workers with real models); the docs' own commands; then the development node and the tests that need it.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -86,15 +85,6 @@ if ((node)); then
     "${run[@]}" "${node_only[@]}"
 else
     warn "the development node was not built and its tests did not run: scripts/test.sh without --no-node does both"
-fi
-
-stage "the build for NVIDIA GPUs compiles and links"
-if scripts/build-cuda.sh; then
-    :
-elif (($? == 75)); then
-    warn "left out: there is no CUDA toolkit, and the package index that has its compiler cannot be reached"
-else
-    die "the build for NVIDIA GPUs failed"
 fi
 
 stage "all tests passed"

@@ -17,7 +17,7 @@ use poq_contract::types::{
     Ver, MAX_NODES_PER_OWNER, MAX_OPEN, MAX_PENDING, MAX_TASKS_PER_REQUESTER,
 };
 use poq_core::commitment;
-use poq_core::registry::{Epoch, CLASSES};
+use poq_core::registry::Epoch;
 use poq_core::units::{Balance, NodeId, TaskId};
 use poq_core::Phase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -603,8 +603,8 @@ fn places(call: &Accepted<'_>) -> Result<(), Failure> {
         ] {
             let Some(Counts(held)) = held else { continue };
             let mut seen = BTreeSet::new();
-            for class in 0..CLASSES {
-                for index in 0..held[class] {
+            for (class, count) in held.into_iter().enumerate() {
+                for index in 0..count {
                     let key = (pool.kind, pool.role, u8::try_from(class).unwrap_or(u8::MAX), index);
                     let member = state.members.get(&key).copied().unwrap_or_default();
                     let id = match which {

@@ -21,6 +21,7 @@ pub fn selector_of(name: &str) -> [u8; 4] {
 macro_rules! messages {
     ($($name:ident = $method:ident($($arg:ident: $of:ty),*) $payable:literal;)*) => {
         /// A message with its arguments.
+        #[allow(clippy::large_enum_variant)] // one is in hand at a time
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Message {
             $(
