@@ -17,6 +17,12 @@
 #       Texts (for a cross-encoder: pairs) per second of evaluators, and milliseconds of one alone, beside ONNX Runtime and
 #       sentence-transformers on the same weights.
 #       Both install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
+#   scripts/bench.sh kernels [--rounds N] [MODEL…]
+#       This project's own kernels beside candle's operations on the same model, in turns.
+#   scripts/bench.sh devices [--json FILE] [--questions N] [--device cuda:0] [MODEL…]
+#       What differs between the instruction sets (and cards) that this machine has: logits, answers, vectors, scores.
+#   scripts/bench.sh fuzz-models [--cases N] [--seconds N] [--from N]
+#       N GGUF headers, safetensors headers and whole models, changed at random: no panic, no allocation beyond a file's size.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -67,7 +73,7 @@ generate | score)
         program=llama_cpp_peer.py
         released=(--dir "$POQ_CACHE/bench-models" --manifest scripts/bench/released.toml)
         models=("${released[@]}")
-        "$CARGO_TARGET_DIR/release/poq-models" "${released[@]}" install >&2
+        "$CARGO_TARGET_DIR/release/poq-models" install "${released[@]}" >&2
         "$CARGO_TARGET_DIR/release/poq-models" install qa >&2
     else
         program=encoder_peer.py
@@ -81,9 +87,46 @@ generate | score)
     exec "$CARGO_TARGET_DIR/release/poq-bench-models" "$what" ${models[@]+"${models[@]}"} ${peers[@]+"${peers[@]}"} \
         ${arguments[@]+"${arguments[@]}"}
     ;;
+kernels)
+    build_programs poq-models
+    arguments=()
+    models=()
+    while (($#)); do
+        case "$1" in
+        --*) arguments+=("$1" "${2:-}") && shift ;;
+        *) models+=("$1") ;;
+        esac
+        shift
+    done
+    if ((${#models[@]} == 0)); then
+        mapfile -t models < <("$CARGO_TARGET_DIR/release/poq-models" list | awk '$3 == "installed" || $3 == "added" {print $1}')
+        ((${#models[@]})) || die "no model is installed: scripts/install-models.sh"
+    fi
+    for model in "${models[@]}"; do
+        "$CARGO_TARGET_DIR/release/poq-models" bench "$model" --beside-candle ${arguments[@]+"${arguments[@]}"}
+    done
+    ;;
+devices)
+    build_programs poq-models poq-bench-models
+    "$CARGO_TARGET_DIR/release/poq-models" install qa >&2
+    exec "$CARGO_TARGET_DIR/release/poq-bench-models" devices "$@"
+    ;;
+fuzz-models)
+    need_cmd cargo "Install Rust from https://rustup.rs."
+    while (($#)); do
+        case "$1" in
+        --cases) export POQ_FUZZ_CASES="${2:?--cases needs a number}" ;;
+        --seconds) export POQ_FUZZ_SECONDS="${2:?--seconds needs a number}" ;;
+        --from) export POQ_FUZZ_FROM="${2:?--from needs a number}" ;;
+        *) die "fuzz-models takes --cases N, --seconds N, --from N" ;;
+        esac
+        shift 2
+    done
+    exec cargo test --locked --release --workspace --test headers -- --nocapture
+    ;;
 -h | --help | "")
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: attacks, gas, generate, score, simulate)" ;;
+*) die "unknown benchmark '$what' (known: attacks, devices, fuzz-models, gas, generate, kernels, score, simulate)" ;;
 esac

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Makes the tiny models that the engine is held against: random weights, and what `transformers` computes with them.
 
-    make-fixtures.py OUT [NAME...]
+    make-fixtures.py [--f32] OUT [NAME...]
+
+With --f32 every language model also becomes a GGUF file of 32 bits, in which nobody rounds anything: too large to be committed.
 
 Each folder of OUT is a model as Hugging Face's libraries write it, or one GGUF file, with `expected.json`: the tokens of a prompt
 and of texts, the logits after the prompt, the likeliest tokens that follow; of encoders, vectors and logits. Weights do not
@@ -461,7 +463,8 @@ def make_decoder(out, name, config):
     save_model(model, folder)
     tokenizer.save_pretrained(folder)
     save(folder, expect_decoder(model, tokenizer, top))
-    for quantised in GGUF_TOO.get(name, []):
+    # Of 32 bits first: what a quantised file holds is put back into the model.
+    for quantised in (["F32"] if F32_TOO else []) + GGUF_TOO.get(name, []):
         form = quantised.lower()
         folder = out / f"{name}-gguf-{form}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -606,8 +609,15 @@ def make_encoder(out, name, tokenizer, config, cross, how):
     save(folder, expected)
 
 
+# Whether every one of them also becomes a GGUF file of 32 bits.
+F32_TOO = False
+
+
 def main():
-    out, only = Path(sys.argv[1]), sys.argv[2:]
+    global F32_TOO
+    arguments = [argument for argument in sys.argv[1:] if argument != "--f32"]
+    F32_TOO = len(arguments) < len(sys.argv) - 1
+    out, only = Path(arguments[0]), arguments[1:]
     for name, config in decoders_to_make().items():
         if not only or name in only:
             print(name, file=sys.stderr)

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use clap::{Args, Subcommand};
 use poq_inference::{
-    configure_threads, default_models_dir, quality::Rubric, DeviceSpec, Manifest, ModelStore, TaskKind,
+    configure_threads, models::find_config, quality::Rubric, DeviceSpec, LoadOptions, Manifest, ModelStore,
+    TaskKind,
 };
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -65,17 +66,22 @@ fn cache_dir() -> PathBuf {
 /// Where models are and where they compute.
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
-    /// The models folder.
+    /// The models folder; without it, the configuration's models_dir.
     #[arg(long, env = "POQ_MODELS_DIR", value_name = "DIR")]
     pub models_dir: Option<PathBuf>,
+
+    /// The configuration whose [[models]] sections say which models there are and how they are run, found as `poq worker run`
+    /// finds it.
+    #[arg(long, env = "POQ_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// A manifest of your own in place of the built-in one.
     #[arg(long, env = "POQ_MODELS_MANIFEST", value_name = "FILE")]
     pub manifest: Option<PathBuf>,
 
-    /// Where to compute: cpu, cuda:N, metal:N.
-    #[arg(long, default_value = "cpu", env = "POQ_DEVICE")]
-    pub device: DeviceSpec,
+    /// Where to compute, in place of what the configuration says: cpu, cuda:N, metal:N.
+    #[arg(long, env = "POQ_DEVICE")]
+    pub device: Option<DeviceSpec>,
 
     /// Threads to compute with; without it, one per core. Fewer are faster where cores are shared with other work.
     #[arg(long, value_name = "N")]
@@ -86,13 +92,19 @@ impl StoreArgs {
     /// The store of models.
     ///
     /// # Errors
-    /// When the manifest cannot be read.
+    /// When manifest or configuration cannot be read.
     pub fn open(&self) -> Result<ModelStore> {
         let manifest = match &self.manifest {
             Some(path) => Manifest::from_path(path)?,
             None => Manifest::builtin(),
         };
-        Ok(ModelStore::new(manifest, self.models_dir.clone().unwrap_or_else(default_models_dir)))
+        let config = self.config.clone().or_else(find_config);
+        Ok(ModelStore::configured(manifest, self.models_dir.as_deref(), config.as_deref())?)
+    }
+
+    /// How a model of this store is loaded.
+    pub fn options(&self, store: &ModelStore, name: &str) -> LoadOptions {
+        store.options_on(name, self.device)
     }
 }
 

@@ -12,7 +12,7 @@ use poq_inference::{
         calibration::{pearson, spearman},
         reference::{rouge_l, token_f1},
     },
-    LoadOptions, Role,
+    Role,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, io::Write};
@@ -35,7 +35,7 @@ struct Columns {
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let pairs: Vec<(String, String)> = read_lines(&args.pairs)?;
     let store = args.store.open()?;
-    let load = LoadOptions::on(args.store.device);
+    let load = |name: &str| args.store.options(&store, name);
     let reference = |of: fn(&str, &[String]) -> f64| {
         pairs.iter().map(|(a, b)| of(a, std::slice::from_ref(b))).collect::<Vec<f64>>()
     };
@@ -51,7 +51,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         match model.role {
             Role::Generator => {}
             Role::BiEncoder => {
-                let mut encoder = load_encoder(&store, &model.name, &load)?;
+                let mut encoder = load_encoder(&store, &model.name, &load(&model.name))?;
                 let texts: Vec<&str> = pairs.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]).collect();
                 let vectors = encoder.embed(&texts)?;
                 let cosines: Vec<f64> = vectors.chunks(2).map(|pair| cosine(&pair[0], &pair[1])).collect();
@@ -62,7 +62,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
                 columns.cosine.insert(model.name.clone(), cosines);
             }
             Role::CrossEncoder => {
-                let mut encoder = load_cross_encoder(&store, &model.name, &load)?;
+                let mut encoder = load_cross_encoder(&store, &model.name, &load(&model.name))?;
                 let texts: Vec<_> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
                 columns.logit.insert(model.name.clone(), encoder.score(&texts)?);
             }

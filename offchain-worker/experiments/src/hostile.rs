@@ -12,7 +12,7 @@ use poq_inference::{
         rubric::load_rubric_scorer,
         QualityScorer, Query, Rubric,
     },
-    LoadOptions, ModelStore, Role, TaskKind,
+    DeviceSpec, ModelStore, Role, TaskKind,
 };
 use std::{sync::Arc, time::Instant};
 
@@ -121,11 +121,9 @@ pub fn hostile(args: &HostileArgs) -> Result<()> {
         Some(path) => Rubric::from_path(path)?,
         None => Rubric::builtin(TaskKind::Qa),
     };
-    let mut scorers = scorers(&store, &Arc::new(rubric), LoadOptions::on(args.store.device))?;
+    let mut scorers = scorers(&store, &Arc::new(rubric), args.store.device)?;
     let mut judge = match &args.judge {
-        Some(name) => {
-            Some(LocalJudge::new(load_generator(&store, name, &LoadOptions::on(args.store.device))?))
-        }
+        Some(name) => Some(LocalJudge::new(load_generator(&store, name, &args.store.options(&store, name))?)),
         None => None,
     };
     println!("{}", tabulate(&mut scorers, judge.as_mut().map(|judge| judge as &mut dyn Judge))?);
@@ -140,14 +138,15 @@ pub struct Scorers {
     pub by_rubric: Vec<Box<dyn QualityScorer>>,
 }
 
-/// Loads every installed encoder that the rubric has a profile for.
+/// Loads every installed encoder that the rubric has a profile for, as it is configured; on `device` where one is named.
 ///
 /// # Errors
 /// When there is none, or one cannot be loaded.
-pub fn scorers(store: &ModelStore, rubric: &Arc<Rubric>, load: LoadOptions) -> Result<Scorers> {
+pub fn scorers(store: &ModelStore, rubric: &Arc<Rubric>, device: Option<DeviceSpec>) -> Result<Scorers> {
     let mut scorers = Scorers { plain: Vec::new(), by_rubric: Vec::new() };
     for model in store.manifest().models().iter().filter(|m| m.role != Role::Generator) {
         if store.is_installed(&model.name) && rubric.profile_of(model.digest()).is_some() {
+            let load = store.options_on(&model.name, device);
             scorers.plain.push(load_scorer(store, &model.name, &load)?);
             scorers.by_rubric.push(Box::new(load_rubric_scorer(store, rubric.clone(), &model.name, &load)?));
         }

@@ -11,7 +11,7 @@ use crate::{
 use poq_inference::{
     data_dir, load_generator,
     quality::reference::{rouge_l, token_f1},
-    GenerateRequest, Generator, Item, LoadOptions, Manifest, ModelStore, Role, TaskKind, INSTALL_SCRIPT,
+    GenerateRequest, Generator, Item, Manifest, ModelStore, Role, TaskKind, INSTALL_SCRIPT,
 };
 use std::{collections::HashSet, time::Instant};
 
@@ -56,7 +56,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         }
         progress.stage(&format!("loading {model}"));
         reset_peak_memory();
-        let mut generator = load_generator(&store, model, &LoadOptions::on(args.store.device))?;
+        let mut generator = load_generator(&store, model, &args.store.options(&store, model))?;
         // The first request packs the weights: that is loading, not answering.
         generator.generate(&GenerateRequest::question("", "Who are you?").with_max_tokens(1))?;
         progress.stage(model);

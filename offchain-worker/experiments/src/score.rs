@@ -24,7 +24,7 @@ use poq_inference::{
         BiEncoderScorer, Case, CrossEncoderScorer, Dimension, Measured, Output, QualityScorer, Query,
         SharedCrossEncoder, SharedEncoder, Suite,
     },
-    read_text, Item, LoadOptions, ModelDigest, ModelStore, Role,
+    read_text, Item, ModelDigest, ModelStore, Role,
 };
 use rand::{seq::SliceRandom, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -104,9 +104,11 @@ fn cases(items: &[Item], outputs: Vec<OutputRecord>) -> Result<Vec<Prompted>> {
 }
 
 fn judge(args: &ScoreArgs, store: &ModelStore) -> Result<Option<Box<dyn Judge>>> {
-    let load = LoadOptions::on(args.store.device);
     match (&args.judge, &args.judge_url) {
-        (Some(model), None) => Ok(Some(Box::new(LocalJudge::new(load_generator(store, model, &load)?)))),
+        (Some(model), None) => {
+            let load = args.store.options(store, model);
+            Ok(Some(Box::new(LocalJudge::new(load_generator(store, model, &load)?))))
+        }
         (Some(model), Some(url)) => {
             let mut options = EndpointOptions::new(url.clone(), model);
             options.key = match &args.judge_key_file {
@@ -229,12 +231,12 @@ struct Evaluators {
 
 impl Evaluators {
     fn load(args: &ScoreArgs, store: &ModelStore) -> Result<Self> {
-        let load = LoadOptions::on(args.store.device);
+        let load = |name: &str| args.store.options(store, name);
         let mut alone: Vec<Box<dyn Dimension>> = vec![Box::new(Structure), Box::new(Support)];
         let mut among: Vec<Box<dyn Dimension>> = vec![Box::new(AmongOutputs)];
         let (mut plain, mut plain_cross) = (Vec::new(), Vec::new());
         for name in encoders(args, store, Role::BiEncoder)? {
-            let encoder = SharedEncoder::new(load_encoder(store, &name, &load)?);
+            let encoder = SharedEncoder::new(load_encoder(store, &name, &load(&name))?);
             alone.push(Box::new(ToReference::new(encoder.clone())));
             alone.push(Box::new(ToQuery::new(encoder.clone())));
             alone.push(Box::new(Evidence::new(encoder.clone())));
@@ -242,11 +244,11 @@ impl Evaluators {
             plain.push(Plain { scorer: BiEncoderScorer::new(Box::new(encoder.clone())), encoder });
         }
         for name in encoders(args, store, Role::CrossEncoder)? {
-            let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load)?);
+            let encoder = SharedCrossEncoder::new(load_cross_encoder(store, &name, &load(&name))?);
             alone.push(Box::new(Relevance::new(encoder.clone())));
             alone.push(Box::new(Relevance::to_reference(encoder.clone())));
             alone.push(Box::new(RelevantEvidence::new(encoder)));
-            plain_cross.push(CrossEncoderScorer::new(load_cross_encoder(store, &name, &load)?));
+            plain_cross.push(CrossEncoderScorer::new(load_cross_encoder(store, &name, &load(&name))?));
         }
         Ok(Self {
             alone: Suite::new(alone),

@@ -14,8 +14,8 @@ use axum::{
     Json, Router,
 };
 use poq_inference::{
-    load_generator, ChatRole, FinishReason, GenerateRequest, Generator, Health, LoadOptions, Message,
-    ModelHandle, ModelThread, Prompt, ThreadOptions,
+    load_generator, ChatRole, FinishReason, GenerateRequest, Generator, Health, Message, ModelHandle,
+    ModelThread, Prompt, ThreadOptions,
 };
 use serde_json::{json, Value};
 use std::{
@@ -33,7 +33,7 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// When the model cannot be loaded or the address cannot be listened at.
 pub fn serve(args: &ServeArgs) -> Result<()> {
     let store = args.store.open()?;
-    let (name, load) = (args.model.clone(), LoadOptions::on(args.store.device));
+    let (name, load) = (args.model.clone(), args.store.options(&store, &args.model));
     let thread = ModelThread::spawn(&args.model, ThreadOptions::default(), move || {
         load_generator(&store, &name, &load)
     })?;

@@ -1,7 +1,7 @@
 //! Hostile outputs on the real evaluators. `scripts/install-models.sh` installs them; without it these tests fail and say so.
 
 use poq_experiments::hostile::{outputs, panel, scorers, HONEST};
-use poq_inference::{quality::Rubric, LoadOptions, ModelStore, TaskKind};
+use poq_inference::{quality::Rubric, ModelStore, TaskKind};
 use std::{sync::Arc, time::Instant};
 
 /// What the panel of a rubric gives, by the median.
@@ -13,8 +13,8 @@ fn median(mut scores: Vec<f64>) -> f64 {
 #[test]
 fn what_is_no_answer_scores_low_and_stalls_nobody() {
     let rubric = Arc::new(Rubric::builtin(TaskKind::Qa));
-    let mut scorers = scorers(&ModelStore::open_default(), &rubric, LoadOptions::default())
-        .unwrap_or_else(|error| panic!("{error}"));
+    let mut scorers =
+        scorers(&ModelStore::open_default(), &rubric, None).unwrap_or_else(|error| panic!("{error}"));
     let honest = median(panel(&mut scorers.by_rubric, HONEST[0]).unwrap());
     assert!(honest > 0.5, "an honest answer gets {honest:.2}");
     for hostile in outputs() {

@@ -21,6 +21,42 @@ pub enum Error {
         known: Vec<String>,
     },
 
+    /// The manifest knows where the model is, and nobody has fetched it.
+    #[error("`{name}` is at the Hugging Face hub ({repo}) and not on this machine: run `poq models add {name}`, which fetches it, pins its hashes and writes its [[models]] section")]
+    NotAdded {
+        /// The name that was asked for.
+        name: String,
+        /// The repository that has it.
+        repo: String,
+    },
+
+    /// A model is configured in a way that it cannot be used.
+    #[error("[[models]] `{name}`: {reason}")]
+    ModelConfig {
+        /// The model's name.
+        name: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+
+    /// What was named is no model that can be run.
+    #[error("{}: {reason}", path.display())]
+    NoModel {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+
+    /// A configuration file cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// The model exists but cannot do what was asked of it.
     #[error("model `{name}` is a {found}, but a {expected} is needed here")]
     WrongRole {
@@ -244,6 +280,21 @@ impl Error {
     /// Whether the same request may succeed later, on this model, unchanged.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::Panicked { .. })
+    }
+
+    /// Whether what is at fault is what somebody wrote or named: a command, a configuration, a file that is no model.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownModel { .. }
+                | Self::NotAdded { .. }
+                | Self::ModelConfig { .. }
+                | Self::NoModel { .. }
+                | Self::NoFile { .. }
+                | Self::Config { .. }
+                | Self::Device { .. }
+                | Self::InvalidRequest(_)
+        )
     }
 
     /// Whether the request itself is at fault: no model state and no retry would help.

@@ -6,6 +6,8 @@
 //! - [`quality`]: scores in [0, 1] for the outputs of a task.
 //! - [`ModelThread`]: a model on a thread of its own, asked from async code.
 
+#[cfg(feature = "candle")]
+pub mod cli;
 pub mod convert;
 pub mod data;
 pub mod encode;
@@ -14,7 +16,11 @@ pub mod engine;
 mod error;
 pub mod generate;
 pub mod install;
+#[cfg(feature = "candle")]
+mod local;
 pub mod manifest;
+#[cfg(feature = "candle")]
+pub mod models;
 pub mod quality;
 pub mod store;
 pub mod thread;
@@ -23,14 +29,16 @@ pub use data::{load_prompts, load_qa, read_text, Item, LeftOut, Prompts, QaItem,
 pub use encode::{CrossEncoder, Encoder};
 #[cfg(feature = "candle")]
 pub use engine::{
-    configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, DeviceSpec,
-    GeneratorSource, LoadOptions, Precision,
+    configure_threads, load_cross_encoder, load_encoder, load_generator, load_scorer, Details, DeviceSpec,
+    GeneratorSource, Kernels, LoadOptions, Precision,
 };
 pub use error::{Error, Result, INSTALL_SCRIPT};
 pub use generate::{
     CancelFlag, ChatRole, FinishReason, GenerateRequest, Generation, Generator, Message, Prompt,
 };
 pub use manifest::{Architecture, Manifest, ModelDigest, ModelEntry, Role};
+#[cfg(feature = "candle")]
+pub use models::ModelConfig;
 pub use quality::{BiEncoderScorer, CrossEncoderScorer, QualityScorer, Query};
 pub use store::{data_dir, default_models_dir, ModelStore, VerifiedModel};
 pub use thread::{Health, ModelHandle, ModelThread, ThreadOptions};

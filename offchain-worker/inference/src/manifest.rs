@@ -11,8 +11,13 @@ use blake2::{
     digest::{consts::U32, Digest},
     Blake2b,
 };
-use serde::Deserialize;
-use std::{fmt, path::Path, str::FromStr};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// The manifest that ships with this crate.
 const BUILTIN: &str = include_str!("../models.toml");
@@ -26,12 +31,17 @@ const DIGEST_DOMAIN: &[u8] = b"poq/model/v1";
 pub struct Manifest {
     #[serde(default, rename = "model")]
     models: Vec<ModelEntry>,
+    #[serde(default, rename = "hub")]
+    hub: Vec<HubEntry>,
     #[serde(default, rename = "data")]
     data: Vec<DataEntry>,
+    /// Models that are configured and cannot be used, and why: whoever asks for one is told.
+    #[serde(skip)]
+    unusable: BTreeMap<String, String>,
 }
 
 /// What a model is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Answers prompts.
@@ -40,6 +50,23 @@ pub enum Role {
     BiEncoder,
     /// Scores a pair of texts.
     CrossEncoder,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        [Self::Generator, Self::BiEncoder, Self::CrossEncoder]
+            .into_iter()
+            .find(|role| role.as_str() == s)
+            .ok_or_else(|| format!("`{s}` is not one of generator, bi-encoder, cross-encoder"))
+    }
 }
 
 impl Role {
@@ -57,20 +84,12 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
-    /// `model.gguf` of a Llama-shaped decoder; the tokenizer is inside.
-    LlamaGguf,
-    /// `model.gguf` of a Qwen2-shaped decoder; the tokenizer is inside.
-    Qwen2Gguf,
     /// `model.gguf` of any decoder that there is code for, as the file says; the tokenizer is inside, unless there is a
     /// `tokenizer.json`.
     Gguf,
     /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of any decoder that there is code
     /// for, as `config.json` says; where they are listed, also `chat_template.jinja` and `generation_config.json`.
     Safetensors,
-    /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of a Llama-shaped decoder.
-    LlamaSafetensors,
-    /// `config.json`, `tokenizer.json`, `tokenizer_config.json` and one or more `*.safetensors` of a Qwen2-shaped decoder.
-    Qwen2Safetensors,
     /// `model.safetensors`, `config.json`, `tokenizer.json` of an encoder of BERT's family (BERT, RoBERTa, XLM-R, DistilBERT,
     /// MPNet), as `config.json` says; where they are listed, also what sentence-transformers keeps beside them: `modules.json`,
     /// the folders that it names, `config_sentence_transformers.json`.
@@ -78,7 +97,7 @@ pub enum Architecture {
 }
 
 /// How a BERT bi-encoder turns token vectors into one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// The mean over the text's tokens.
@@ -94,6 +113,19 @@ pub enum Pooling {
     MeanSqrt,
     /// The mean over the tokens, each weighed by its position from 1.
     WeightedMean,
+}
+
+impl FromStr for Pooling {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        [Self::Mean, Self::Cls, Self::LastToken, Self::Max, Self::MeanSqrt, Self::WeightedMean]
+            .into_iter()
+            .find(|pooling| pooling.as_str() == s)
+            .ok_or_else(|| {
+                format!("`{s}` is not one of mean, cls, last-token, max, mean-sqrt, weighted-mean")
+            })
+    }
 }
 
 impl Pooling {
@@ -155,9 +187,19 @@ pub struct FileEntry {
     /// Where it comes from, tried in order. With [`FileEntry::convert`], where the file it is made from comes from.
     #[serde(rename = "source")]
     pub sources: Vec<Source>,
+    /// Where it is, of a model of the operator's own; else in the model's folder.
+    #[serde(skip)]
+    pub at: Option<PathBuf>,
     /// Set when no source has the file itself: it is made at installation from another file, deterministically.
     #[serde(default)]
     pub convert: Option<Conversion>,
+}
+
+impl FileEntry {
+    /// Where it is, of a model whose folder is `dir`.
+    pub(crate) fn place(&self, dir: &Path) -> PathBuf {
+        self.at.clone().unwrap_or_else(|| dir.join(&self.path))
+    }
 }
 
 /// How a file is made from a file that sources do have.
@@ -257,6 +299,35 @@ pub struct WheelMember {
     pub member: String,
 }
 
+/// A model that its own repository has, with hashes "as the hub says at this revision": `poq models add NAME` fetches it, pins what
+/// it got, and says so.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubEntry {
+    /// The name it is asked for by.
+    pub name: String,
+    /// One line for people: what it is.
+    pub title: String,
+    /// What it is for.
+    pub role: Role,
+    /// SPDX identifier of the weights' licence, or the name that it goes by.
+    pub licence: String,
+    /// `owner/name`.
+    pub repo: String,
+    /// A commit, or a branch, which is pinned to its commit when it is first fetched.
+    pub revision: String,
+    /// The one file of a repository that has the model in several formats.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The most tokens this project lets it see.
+    pub context_tokens: usize,
+    /// How a bi-encoder pools, where the repository does not say.
+    #[serde(default)]
+    pub pooling: Option<Pooling>,
+    /// What it needs: memory, a card, an account.
+    pub needs: String,
+}
+
 /// A data set, installed beside the models.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -275,7 +346,7 @@ pub struct DataEntry {
 }
 
 /// A sha256, written as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256Hex(pub [u8; 32]);
 
 impl fmt::Display for Sha256Hex {
@@ -298,6 +369,12 @@ impl FromStr for Sha256Hex {
         hex::decode_to_slice(s, &mut bytes)
             .map_err(|e| format!("`{s}` is not a sha256 in hexadecimal: {e}"))?;
         Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Sha256Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -386,6 +463,11 @@ impl Manifest {
         let invalid = |reason: String| Error::Manifest { origin: origin.to_string(), reason };
         let manifest: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         let mut names = std::collections::BTreeSet::new();
+        for entry in &manifest.hub {
+            if !is_plain_name(&entry.name) || !names.insert(&entry.name) {
+                return Err(invalid(format!("`{}` is not a plain name, or appears twice", entry.name)));
+            }
+        }
         let entries = manifest
             .models
             .iter()
@@ -423,11 +505,48 @@ impl Manifest {
         &self.data
     }
 
+    /// Every model that its own repository is asked for, in the manifest's order.
+    pub fn hub(&self) -> &[HubEntry] {
+        &self.hub
+    }
+
+    /// Adds a model, in place of one of the same name.
+    pub(crate) fn put(&mut self, entry: ModelEntry) {
+        match self.models.iter_mut().find(|model| model.name == entry.name) {
+            Some(model) => *model = entry,
+            None => self.models.push(entry),
+        }
+    }
+
+    /// Whether it has a model of this name, here or at the hub.
+    pub fn knows(&self, name: &str) -> bool {
+        self.models.iter().any(|model| model.name == name) || self.hub.iter().any(|entry| entry.name == name)
+    }
+
+    /// Notes that the model of this name cannot be used.
+    pub(crate) fn put_unusable(&mut self, name: &str, reason: String) {
+        self.models.retain(|model| model.name != name);
+        self.unusable.insert(name.to_string(), reason);
+    }
+
+    /// Models that are configured and cannot be used, and why.
+    pub fn unusable(&self) -> &BTreeMap<String, String> {
+        &self.unusable
+    }
+
     /// The model of this name.
     ///
     /// # Errors
-    /// When there is none; the error lists those there are.
+    /// When there is none, the error lists those there are; when it is configured and cannot be used, why.
     pub fn get(&self, name: &str) -> Result<&ModelEntry> {
+        if let Some(reason) = self.unusable.get(name) {
+            return Err(Error::ModelConfig { name: name.to_string(), reason: reason.clone() });
+        }
+        if let Some(entry) = self.hub.iter().find(|entry| entry.name == name) {
+            if self.models.iter().all(|model| model.name != name) {
+                return Err(Error::NotAdded { name: name.to_string(), repo: entry.repo.clone() });
+            }
+        }
         self.models.iter().find(|m| m.name == name).ok_or_else(|| Error::UnknownModel {
             name: name.to_string(),
             known: self.models.iter().map(|m| m.name.clone()).collect(),
@@ -440,7 +559,8 @@ impl Manifest {
     }
 }
 
-fn is_plain_name(name: &str) -> bool {
+/// Whether a name can be that of a folder: nothing may lead out of the models folder.
+pub(crate) fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))

@@ -48,6 +48,9 @@ pub struct ModelStore {
     manifest: Arc<Manifest>,
     dir: PathBuf,
     cache: Arc<Mutex<VerifiedCache>>,
+    /// How models are run, and which there are beyond the manifest's.
+    #[cfg(feature = "candle")]
+    configs: Arc<Vec<crate::models::ModelConfig>>,
 }
 
 /// A model whose every file is present with the right size and hash.
@@ -73,23 +76,25 @@ impl VerifiedModel {
     /// # Errors
     /// When the manifest lists no such file: only listed, and therefore verified, files may be opened.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
-        if self.entry.files.iter().any(|f| f.path == name) {
-            return Ok(self.dir.join(name));
-        }
-        Err(Error::Manifest {
+        self.optional_file(name).ok_or_else(|| Error::Manifest {
             origin: format!("entry `{}`", self.entry.name),
             reason: format!("architecture {:?} needs a file `{name}`", self.entry.architecture),
         })
     }
 
+    /// A model whose files nobody has hashed yet: to be looked at, not to be run.
+    pub(crate) fn unverified(entry: ModelEntry, dir: PathBuf) -> Self {
+        Self { entry, dir }
+    }
+
     /// The path of one of its files, where the manifest lists it.
     pub fn optional_file(&self, name: &str) -> Option<PathBuf> {
-        self.entry.files.iter().any(|f| f.path == name).then(|| self.dir.join(name))
+        self.entry.files.iter().find(|f| f.path == name).map(|f| f.place(&self.dir))
     }
 
     /// The paths of its files that end in `suffix`, in the manifest's order.
     pub fn files_ending_in(&self, suffix: &str) -> Vec<PathBuf> {
-        self.entry.files.iter().filter(|f| f.path.ends_with(suffix)).map(|f| self.dir.join(&f.path)).collect()
+        self.entry.files.iter().filter(|f| f.path.ends_with(suffix)).map(|f| f.place(&self.dir)).collect()
     }
 }
 
@@ -98,7 +103,25 @@ impl ModelStore {
     pub fn new(manifest: Manifest, dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
         let cache = VerifiedCache::load(dir.join(VerifiedCache::FILE));
-        Self { manifest: Arc::new(manifest), dir, cache: Arc::new(Mutex::new(cache)) }
+        Self {
+            manifest: Arc::new(manifest),
+            dir,
+            cache: Arc::new(Mutex::new(cache)),
+            #[cfg(feature = "candle")]
+            configs: Arc::default(),
+        }
+    }
+
+    /// The same folder with another manifest, and models as they are configured.
+    #[cfg(feature = "candle")]
+    pub(crate) fn replaced(self, manifest: Manifest, configs: Vec<crate::models::ModelConfig>) -> Self {
+        Self { manifest: Arc::new(manifest), configs: Arc::new(configs), ..self }
+    }
+
+    /// The models that are configured.
+    #[cfg(feature = "candle")]
+    pub fn configs(&self) -> &[crate::models::ModelConfig] {
+        &self.configs
     }
 
     /// The store in [`default_models_dir`] with the built-in manifest.
@@ -125,7 +148,7 @@ impl ModelStore {
     pub fn is_installed(&self, name: &str) -> bool {
         let Ok(entry) = self.manifest.get(name) else { return false };
         let dir = self.model_dir(name);
-        entry.files.iter().all(|f| std::fs::metadata(dir.join(&f.path)).is_ok_and(|m| m.len() == f.size))
+        entry.files.iter().all(|f| std::fs::metadata(f.place(&dir)).is_ok_and(|m| m.len() == f.size))
     }
 
     /// Checks every file of a model: present, the right size, the right sha256.
@@ -139,9 +162,43 @@ impl ModelStore {
         let entry = self.manifest.get(name)?.clone();
         let dir = self.model_dir(name);
         for file in &entry.files {
-            self.verify_file(name, &dir.join(&file.path), file)?;
+            self.verify_file(name, &file.place(&dir), file).map_err(|error| match (error, &file.at) {
+                (error @ Error::Io { .. }, _) | (error, None) => error,
+                // No source has it: it is the operator's own.
+                (error, Some(path)) => own_file(name, path, &error),
+            })?;
         }
         Ok(VerifiedModel { entry, dir })
+    }
+
+    /// The sha256 of a file, which is hashed once: see [`ModelStore::verify`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn hash(&self, path: &Path) -> Result<Sha256Hex> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        let state = FileState::of(&metadata);
+        if let Some(found) = state.as_ref().and_then(|state| self.cache.lock().get(path, state)) {
+            return Ok(found);
+        }
+        let found = sha256_file(path)?;
+        if let Some(state) = state {
+            self.cache.lock().record(path, state, &found);
+        }
+        Ok(found)
+    }
+
+    /// Forgets what was recorded of a model's files: the next check hashes them.
+    pub fn forget(&self, name: &str) {
+        let Ok(entry) = self.manifest.get(name) else { return };
+        let dir = self.model_dir(name);
+        let mut cache = self.cache.lock();
+        for file in &entry.files {
+            cache.entries.remove(&file.place(&dir));
+        }
+        if let Err(error) = cache.store() {
+            tracing::debug!(path = %cache.path.display(), %error, "hashes are not remembered");
+        }
     }
 
     /// As [`ModelStore::verify`], of one file that the manifest describes, at `path`.
@@ -179,6 +236,22 @@ impl ModelStore {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a file of the operator's own.
+fn own_file(name: &str, path: &Path, error: &Error) -> Error {
+    let reason = match error {
+        Error::MissingFile { .. } => format!(
+            "{} does not exist: put it back, or `poq models remove {name}` and `poq models add` it from where it is",
+            path.display()
+        ),
+        _ => format!(
+            "{} is not the file that was added: put that one back, or `poq models remove {name}` and `poq models add` this one, \
+             which is another model to everybody who sees its digest",
+            path.display()
+        ),
+    };
+    Error::ModelConfig { name: name.to_string(), reason }
 }
 
 /// The sha256 of a file's content.
@@ -239,7 +312,12 @@ impl VerifiedCache {
     }
 
     fn holds(&self, path: &Path, state: &FileState, sha256: &Sha256Hex) -> bool {
-        self.entries.get(path).is_some_and(|v| v.state == *state && v.sha256 == sha256.to_string())
+        self.get(path, state).is_some_and(|found| found == *sha256)
+    }
+
+    fn get(&self, path: &Path, state: &FileState) -> Option<Sha256Hex> {
+        let known = self.entries.get(path).filter(|known| known.state == *state)?;
+        known.sha256.parse().ok()
     }
 
     fn record(&mut self, path: &Path, state: FileState, sha256: &Sha256Hex) {
@@ -287,7 +365,7 @@ mod tests {
             name = "m"
             title = "a test"
             role = "generator"
-            architecture = "llama-gguf"
+            architecture = "gguf"
             licence = "Apache-2.0"
             context_tokens = 8
             memory_bytes = 1

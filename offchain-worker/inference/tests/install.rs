@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use poq_inference::{
-    install::{install, InstallOptions, Silent},
-    Error, Manifest, ModelStore,
+    install::{install, HubRef, InstallOptions, Silent},
+    Error, Manifest, ModelStore, Role,
 };
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Write, path::Path};
@@ -26,7 +26,7 @@ fn manifest(dir: &Path, pinned: &[u8]) -> Manifest {
         name = "toy"
         title = "a test"
         role = "generator"
-        architecture = "llama-gguf"
+        architecture = "gguf"
         licence = "Apache-2.0"
         context_tokens = 8
         memory_bytes = 1
@@ -120,6 +120,25 @@ fn the_built_in_manifest_is_whole() {
         for file in &model.files {
             assert!(file.size > 0 && !file.sources.is_empty() && file.sha256.0 != [0; 32], "{}", file.path);
         }
+    }
+}
+
+/// The five language models and the three evaluators of arXiv 2512.16317.
+#[test]
+fn the_papers_models_can_be_added_by_name() {
+    let manifest = Manifest::builtin();
+    let of = |role: Role| manifest.hub().iter().filter(move |entry| entry.role == role).count();
+    assert_eq!((of(Role::Generator), of(Role::BiEncoder), of(Role::CrossEncoder)), (5, 1, 2));
+    for entry in manifest.hub() {
+        let reference: HubRef = format!("hub:{}@{}", entry.repo, entry.revision).parse().unwrap();
+        let pinned = entry.revision.len() == 40 && entry.revision.chars().all(|c| c.is_ascii_hexdigit());
+        assert!(pinned || entry.revision == "main", "{reference}");
+        assert!(!entry.licence.is_empty() && entry.needs.contains("memory"), "{}", entry.name);
+        let error = manifest.get(&entry.name).unwrap_err().to_string();
+        assert!(error.contains(&format!("poq models add {}", entry.name)), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let error = install(&manifest, &[entry.name.clone()], &options(dir.path()), &Silent).unwrap_err();
+        assert!(matches!(error, Error::NotAdded { .. }), "{error}");
     }
 }
 

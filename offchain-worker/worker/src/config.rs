@@ -18,11 +18,13 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 use poq_blobs::endpoint::{self, Audience};
 use poq_chain::{NodeUrl, NodeUrls};
 use poq_inference::data::TaskKind;
+use poq_inference::{default_models_dir, Manifest, ModelStore};
 use poq_simulator::Attack;
 use serde::de::Visitor;
 use serde::{Deserialize, Serialize};
 
-pub use crate::models::ModelConfig;
+pub use poq_inference::models::find_config;
+pub use poq_inference::ModelConfig;
 
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "POQ_";
@@ -383,7 +385,7 @@ pub struct WorkerConfig {
     /// Test networks only: what dishonest nodes do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adversary: Option<AdversaryConfig>,
-    /// How models are run, where the defaults do not fit.
+    /// Models of one's own, and how models are run where the defaults do not fit.
     pub models: Vec<ModelConfig>,
     /// The nodes that this process runs.
     #[serde(deserialize_with = "tables")]
@@ -425,15 +427,6 @@ fn xdg(variable: &str, fallback: &str) -> Option<PathBuf> {
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(fallback)))
 }
 
-/// The configuration file that is taken where none is named: `poq.toml` in the working directory, in
-/// `$XDG_CONFIG_HOME/poq` (`~/.config/poq`), or in `/etc/poq`. `None` where there is none.
-pub fn find_config() -> Option<PathBuf> {
-    let mut places = vec![PathBuf::from("poq.toml")];
-    places.extend(xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("poq/poq.toml")));
-    places.push(PathBuf::from("/etc/poq/poq.toml"));
-    places.into_iter().find(|path| path.is_file())
-}
-
 impl WorkerConfig {
     /// Reads the file (if one is named), then the environment, then `overrides`, a table shaped like the file.
     ///
@@ -458,6 +451,11 @@ impl WorkerConfig {
         let figment = figment.merge(environment).merge(Overrides(overrides));
         let mut config: WorkerConfig = figment.extract().map_err(|error| invalid(error, file, &said))?;
         config.origin = file.map_or_else(|| "configuration".into(), |path| path.display().to_string());
+        // What a variable says is relative to the working directory.
+        if let Some(folder) = file.and_then(Path::parent).filter(|_| !said.contains_key("models")) {
+            let manifest = Manifest::builtin();
+            config.models.iter_mut().for_each(|model| model.relative_to(folder, &manifest));
+        }
         Ok(config)
     }
 
@@ -472,6 +470,12 @@ impl WorkerConfig {
             })
         };
         self.blobs.allow_private.unwrap_or_else(|| self.chain.urls.iter().all(is_local))
+    }
+
+    /// The models that there are: those of the manifest, and those that are configured here. Files that are not pinned are hashed.
+    pub fn store(&self) -> ModelStore {
+        let dir = self.models_dir.clone().unwrap_or_else(default_models_dir);
+        ModelStore::new(Manifest::builtin(), dir).with_models(self.models.clone())
     }
 
     /// The documented example file, which parses.
@@ -495,8 +499,9 @@ impl WorkerConfig {
         self.validate_keys(given)?;
         self.validate_blobs()?;
         self.validate_limits()?;
-        if let Some((key, problem, advice)) = ModelConfig::problem(&self.models, &self.nodes) {
-            self.ensure(false, key, problem, advice)?;
+        if let Some((place, key, problem, advice)) = ModelConfig::problem(&self.models, &Manifest::builtin())
+        {
+            self.ensure(false, format!("models[{place}].{key}"), problem, advice)?;
         }
         self.validate_adversary()
     }
@@ -537,7 +542,7 @@ impl WorkerConfig {
                 !node.model.is_empty(),
                 key("model"),
                 "is empty",
-                "`poq-models list` tells the names",
+                "`poq models list` tells the names",
             )?;
             self.ensure(
                 node.key.is_some()
@@ -1058,19 +1063,25 @@ mod tests {
             let config = WorkerConfig::load(Some(&path), toml::Table::new())?;
             config.validate().map(|()| config)
         };
-        let config = run("[[models]]\nname = \"m\"\ndtype = \"f32\"\nparallel = 4\n").unwrap();
-        let options = ModelConfig::options_of(&config.models, "m");
+        let own = |text: &str| format!("[[models]]\nname = \"m\"\nsource = \"m.gguf\"\n{text}\n");
+        let config = run(&own("dtype = \"f32\"\nparallel = 4")).unwrap();
+        // Relative to the file; what is not there hinders nobody who does not ask for it.
+        assert!(config.models[0].source.as_ref().unwrap().ends_with("/m.gguf"));
+        let store = config.store();
+        assert!(store.manifest().get("m").unwrap_err().to_string().contains("/m.gguf"));
+        let options = store.options("m");
         assert_eq!((options.precision, options.parallel), (poq_inference::Precision::F32, Some(4)));
-        assert_eq!(ModelConfig::options_of(&config.models, "other"), Default::default());
+        assert_eq!(store.options("all-minilm-l6-v2"), Default::default());
+        let twice = own("") + &own("");
         for (models, parts) in [
-            ("[[models]]\nname = \"x\"\n", ["models[0].name", "`x`"]),
-            ("[[models]]\nname = \"m\"\n[[models]]\nname = \"m\"\n", ["models[1].name", "second time"]),
-            ("[[models]]\nname = \"m\"\nparallel = 0\n", ["models[0].parallel", "at least 1"]),
-            ("[[models]]\nname = \"m\"\ndevice = \"gpu\"\n", ["device", "cuda:N"]),
-            ("[[models]]\nname = \"m\"\ndtype = \"int8\"\n", ["dtype", "int8"]),
-            ("[[models]]\nname = \"m\"\ndevice = \"cuda:99\"\n", ["models[0].device", "cuda:99"]),
+            ("[[models]]\nname = \"x\"\n".to_string(), ["models[0].name", "`x`"]),
+            (twice, ["models[1].name", "second time"]),
+            (own("parallel = 0"), ["models[0].parallel", "at least 1"]),
+            (own("device = \"gpu\""), ["device", "cuda:N"]),
+            (own("dtype = \"int8\""), ["dtype", "int8"]),
+            (own("device = \"cuda:99\""), ["models[0].device", "cuda:99"]),
         ] {
-            let error = run(models).unwrap_err().to_string();
+            let error = run(&models).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }

@@ -1,80 +1,21 @@
 //! The models that a worker's nodes run: loaded from verified files, or handed in.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use poq_inference::data::TaskKind;
 use poq_inference::quality::rubric::load_rubric_scorer;
 use poq_inference::quality::{QualityScorer, Rubric};
 use poq_inference::{
-    default_models_dir, load_scorer, DeviceSpec, Generator, GeneratorSource, Health, LoadOptions, Manifest,
-    ModelHandle, ModelStore, ModelThread, Precision, Role, ThreadOptions,
+    load_scorer, Generator, GeneratorSource, Health, Manifest, ModelHandle, ModelStore, ModelThread, Role,
+    ThreadOptions,
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::{NodeConfig, RoleName};
+use crate::config::{NodeConfig, RoleName, WorkerConfig};
 use crate::error::{Error, Result};
 use crate::health::{About, Board};
 use crate::metrics;
-
-/// How a model is run, where the defaults do not fit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// The model's name, as the nodes that run it have it.
-    pub name: String,
-    /// Where it computes: `cpu`, `cuda:N`, `metal`.
-    #[serde(default)]
-    pub device: DeviceSpec,
-    /// With what numbers: `auto`, `f32`, `f16`, `bf16`.
-    #[serde(default)]
-    pub dtype: Precision,
-    /// Requests that a language model on a GPU answers at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parallel: Option<usize>,
-}
-
-impl ModelConfig {
-    /// How to load the model of this name: as it is configured, or as by default.
-    pub(crate) fn options_of(models: &[ModelConfig], name: &str) -> LoadOptions {
-        let found = models.iter().find(|model| model.name == name);
-        found.map_or_else(LoadOptions::default, |model| LoadOptions {
-            device: model.device,
-            precision: model.dtype,
-            parallel: model.parallel,
-        })
-    }
-
-    /// What is wrong with these sections for these nodes, if anything: the key, the problem, what to do. Asks whether the
-    /// devices are there.
-    pub(crate) fn problem(
-        models: &[ModelConfig],
-        nodes: &[NodeConfig],
-    ) -> Option<(String, String, &'static str)> {
-        models.iter().enumerate().find_map(|(place, model)| {
-            let key = |field: &str| format!("models[{place}].{field}");
-            let name = &model.name;
-            if !nodes.iter().any(|node| &node.model == name) {
-                let problem = format!("is `{name}`, which no node here runs");
-                return Some((key("name"), problem, "spell it as [[nodes]] does, or leave the section out"));
-            }
-            if models[..place].iter().any(|other| &other.name == name) {
-                return Some((
-                    key("name"),
-                    format!("is `{name}` for the second time"),
-                    "write one section per model",
-                ));
-            }
-            if model.parallel == Some(0) {
-                return Some((key("parallel"), "is 0".into(), "set it to at least 1, or leave it out"));
-            }
-            let error = model.device.check().err()?;
-            Some((key("device"), format!("cannot be: {error}"), "leave it out to compute on the processor"))
-        })
-    }
-}
 
 /// A language model on its thread.
 pub type GeneratorHandle = ModelHandle<Box<dyn Generator>>;
@@ -186,16 +127,10 @@ enum Thread {
 impl ModelSet {
     /// Loads what the nodes need and was not handed in, one after the other: two models that are being read at the same
     /// time only compete for the disk.
-    pub(crate) async fn load(
-        nodes: &[NodeConfig],
-        models: &[ModelConfig],
-        given: &Models,
-        models_dir: Option<&Path>,
-        board: &Board,
-    ) -> Result<ModelSet> {
+    pub(crate) async fn load(config: &WorkerConfig, given: &Models, board: &Board) -> Result<ModelSet> {
         let mut set = ModelSet::default();
         let mut store = None;
-        for node in nodes {
+        for node in &config.nodes {
             let key = key(node);
             if set.loaded.contains_key(&key) {
                 continue;
@@ -208,17 +143,16 @@ impl ModelSet {
             let model = match injected {
                 Some(model) => model,
                 None => {
-                    let store = store.get_or_insert_with(|| {
-                        let dir = models_dir.map_or_else(default_models_dir, Path::to_path_buf);
-                        ModelStore::new(Manifest::builtin(), dir)
-                    });
-                    check_role(node, store.manifest())?;
                     board.set(
                         About::Model(node.model.clone()),
                         format!("the model `{}` is being loaded", node.model),
                     );
-                    let load = ModelConfig::options_of(models, &node.model);
-                    let (thread, model) = start(node, store.clone(), load).await?;
+                    let store = match &store {
+                        Some(store) => store,
+                        None => store.insert(open(config).await?),
+                    };
+                    check_role(node, store.manifest())?;
+                    let (thread, model) = start(node, store.clone()).await?;
                     set.threads.push(thread);
                     model
                 }
@@ -273,7 +207,7 @@ fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "the model `{}` is a {:?}, which an {} node cannot run; `poq-models list` tells which fit",
+        "the model `{}` is a {:?}, which an {} node cannot run; `poq models list` tells which fit",
         node.model,
         entry.role,
         node.role.label()
@@ -281,8 +215,17 @@ fn check_role(node: &NodeConfig, manifest: &Manifest) -> Result<()> {
     Err(Error::Node { node: node.id, problem })
 }
 
-async fn start(node: &NodeConfig, store: ModelStore, load: LoadOptions) -> Result<(Thread, NodeModel)> {
+/// The store of models. Files that are not pinned are hashed: that takes a while.
+async fn open(config: &WorkerConfig) -> Result<ModelStore> {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || config.store())
+        .await
+        .map_err(|panic| Error::Service { service: "reading the models".into(), reason: panic.to_string() })
+}
+
+async fn start(node: &NodeConfig, store: ModelStore) -> Result<(Thread, NodeModel)> {
     let (role, name) = (node.role, node.model.clone());
+    let load = store.options(&name);
     let model = name.clone();
     let rubric = match (&node.rubric_file, node.rubric) {
         (Some(path), _) => Some(Rubric::from_path(path)),

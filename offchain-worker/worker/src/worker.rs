@@ -427,10 +427,7 @@ impl Boot {
         };
 
         board.set(starting.clone(), "the models are being loaded");
-        let models = Arc::new(
-            ModelSet::load(&config.nodes, &config.models, &deps.models, config.models_dir.as_deref(), &board)
-                .await?,
-        );
+        let models = Arc::new(ModelSet::load(&config, &deps.models, &board).await?);
 
         let Some(best) = patiently(&board, &stop, || client.best()).await? else { return Ok(()) };
         let (heads, head) = watch::channel(best);

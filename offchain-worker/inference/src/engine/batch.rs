@@ -6,7 +6,7 @@
 //! long one does not stop the others.
 
 use super::candle_decoder::{likeliest, CandleDecoder, Piece};
-use super::device::free_bytes;
+use super::{device::free_bytes, threads::Threads};
 use crate::generate::CancelFlag;
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::LogitsProcessor;
@@ -55,11 +55,13 @@ impl Engine {
         parallel: usize,
         is_end: impl Fn(u32) -> bool + Send + 'static,
         decoder: CandleDecoder,
+        threads: Threads,
     ) -> std::io::Result<Self> {
         let (jobs, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("batch {name}")).spawn(move || {
             let (waiting, rows) = Default::default();
-            Batch { decoder, parallel, is_end, waiting, rows, budget: usize::MAX }.run(&receiver);
+            let batch = Batch { decoder, parallel, is_end, waiting, rows, budget: usize::MAX };
+            threads.run(move || batch.run(&receiver));
         })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
@@ -138,8 +140,8 @@ impl<F: Fn(u32) -> bool> Batch<F> {
     /// Nothing is under way: others may have the memory.
     fn rest(&mut self) {
         self.decoder.release();
-        self.budget = free_bytes(self.decoder.device())
-            .map_or(usize::MAX, |free| free / 100 * CACHE_PERCENT / self.decoder.token_bytes().max(1));
+        let free = free_bytes(self.decoder.device()).map_or(usize::MAX, |free| free / 100 * CACHE_PERCENT);
+        self.budget = free.min(self.decoder.cache_limit()) / self.decoder.token_bytes().max(1);
     }
 
     /// Sees some of the prompts that wait, then a token of each answer.
@@ -308,7 +310,8 @@ mod tests {
     }
 
     fn engine(parallel: usize, end: u32) -> Engine {
-        Engine::start("test", parallel, move |token| token == end, random(2048, false)).unwrap()
+        Engine::start("test", parallel, move |token| token == end, random(2048, false), Threads::default())
+            .unwrap()
     }
 
     const NEVER: u32 = u32::MAX;
@@ -403,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_an_error() {
-        let engine = Engine::start("test", 2, |_| false, random(64, true)).unwrap();
+        let engine = Engine::start("test", 2, |_| false, random(64, true), Threads::default()).unwrap();
         let (asked, answer) = job(prompt(4), 5);
         engine.submit(asked);
         let error = answer.recv().unwrap().unwrap_err();

@@ -7,7 +7,10 @@ use super::{
         pool::{Parts, Pool},
         quant::Isa,
     },
-    LoadOptions, Precision,
+    limit::Limit,
+    threads::Threads,
+    tokenizer::read_tokenizer,
+    Kernels, LoadOptions, Precision,
 };
 use crate::{
     encode::{CrossEncoder, Encoder},
@@ -35,6 +38,10 @@ const BATCH_TOKENS: usize = 256;
 const PADDED_TOKENS: usize = 2048;
 const PADDED_TOKENS_GPU: usize = 32 * 1024;
 
+/// What no encoder has more of.
+const MAX_LAYERS: usize = 1024;
+const MAX_POSITIONS: usize = 1 << 20;
+
 /// What runs the network.
 enum Network {
     /// Our own code, on the processor.
@@ -56,6 +63,89 @@ enum Family {
     Modern,
 }
 
+/// What `config.json` is of.
+enum NetworkKind {
+    Bert(EncoderConfig),
+    Deberta { hidden: usize, context: usize },
+    Modern { hidden: usize, context: usize },
+}
+
+impl NetworkKind {
+    fn hidden(&self) -> usize {
+        match self {
+            Self::Bert(config) => config.hidden,
+            Self::Deberta { hidden, .. } | Self::Modern { hidden, .. } => *hidden,
+        }
+    }
+
+    /// The most tokens of a text.
+    fn context(&self) -> usize {
+        match self {
+            Self::Bert(config) => config.context(),
+            Self::Deberta { context, .. } | Self::Modern { context, .. } => *context,
+        }
+    }
+
+    fn family(&self) -> Family {
+        match self {
+            Self::Bert(config) => Family::Bert(config.kind),
+            Self::Deberta { .. } => Family::Deberta,
+            Self::Modern { .. } => Family::Modern,
+        }
+    }
+}
+
+/// What a configuration is of.
+///
+/// # Errors
+/// When there is no code for it.
+fn kind_of(json: &Json) -> std::result::Result<NetworkKind, String> {
+    let Some(name @ ("deberta-v2" | "modernbert")) = json["model_type"].as_str() else {
+        return EncoderConfig::read(json).map(NetworkKind::Bert);
+    };
+    // candle divides by these, and makes tables of so many.
+    let [layers, context, heads, hidden] =
+        ["num_hidden_layers", "max_position_embeddings", "num_attention_heads", "hidden_size"]
+            .map(|name| json[name].as_u64().and_then(|value| usize::try_from(value).ok()).unwrap_or(0));
+    let odd = heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads);
+    if odd || layers > MAX_LAYERS || context > MAX_POSITIONS || hidden > MAX_POSITIONS {
+        return Err(format!(
+            "{layers} layers, {heads} heads, {hidden} wide, {context} positions: not supported"
+        ));
+    }
+    Ok(match name {
+        "modernbert" => NetworkKind::Modern { hidden, context },
+        _ => NetworkKind::Deberta { hidden, context },
+    })
+}
+
+/// Whether our own code runs a network on this processor.
+fn has_own_code(config: &EncoderConfig, kernels: Kernels) -> bool {
+    // In plain Rust candle's BERT is faster.
+    let fast = Isa::detect() != Isa::Portable || kernels == Kernels::Portable;
+    (fast || config.kind != Kind::Bert) && CpuEncoder::supports(config)
+}
+
+/// What a configuration says of an encoder.
+pub(super) struct About {
+    pub(super) model_type: String,
+    /// The most tokens of a text.
+    pub(super) context: usize,
+    /// Whether our own code runs it on this processor.
+    pub(super) own: bool,
+}
+
+/// What a configuration is of.
+///
+/// # Errors
+/// When there is no code for it.
+pub(super) fn inspect(json: &Json) -> std::result::Result<About, String> {
+    let kind = kind_of(json)?;
+    let own = matches!(&kind, NetworkKind::Bert(config) if has_own_code(config, Kernels::Best));
+    let model_type = json["model_type"].as_str().unwrap_or("bert").to_string();
+    Ok(About { model_type, context: kind.context(), own })
+}
+
 /// What both kinds share.
 struct Bert {
     name: String,
@@ -66,6 +156,7 @@ struct Bert {
     family: Family,
     /// `config.json`.
     json: Json,
+    threads: Threads,
 }
 
 /// What is made of a text's vectors: of the first where only that was asked for, else of all of them or of their sum.
@@ -73,7 +164,17 @@ type Head<'a> = &'a (dyn Fn(&[f32]) -> Vec<f32> + Sync);
 
 impl Bert {
     /// Loads the encoder; also returns the rest of the weights for a head.
-    fn load<'a>(model: &VerifiedModel, options: &LoadOptions) -> Result<(Self, VarBuilder<'a>)> {
+    fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<(Self, VarBuilder<'static>)> {
+        let threads = Threads::new(options.threads)?;
+        threads.clone().run(|| Self::load_here(model, options, threads))
+    }
+
+    fn load_here(
+        model: &VerifiedModel,
+        options: &LoadOptions,
+        threads: Threads,
+    ) -> Result<(Self, VarBuilder<'static>)> {
+        Limit::of(model, options)?;
         let entry = model.entry();
         let fail = |e: &dyn std::fmt::Display| Error::model(&entry.name, e);
         // Scores are compared with those of other nodes, and in sixteen bits candle's mask of padding is not a number.
@@ -87,24 +188,15 @@ impl Bert {
         let path = model.file("config.json")?;
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let json: Json = serde_json::from_slice(&config).map_err(|e| fail(&format!("config.json: {e}")))?;
-        let (family, hidden, context, config) = match json["model_type"].as_str() {
-            Some(name @ ("deberta-v2" | "modernbert")) => {
-                let number = |name: &str| json[name].as_u64().unwrap_or(0) as usize;
-                let family = if name == "modernbert" { Family::Modern } else { Family::Deberta };
-                (family, number("hidden_size"), number("max_position_embeddings"), None)
-            }
-            _ => {
-                let config = EncoderConfig::read(&json).map_err(|e| fail(&format!("config.json: {e}")))?;
-                (Family::Bert(config.kind), config.hidden, config.context(), Some(config))
-            }
-        };
+        let kind = kind_of(&json).map_err(|e| fail(&format!("config.json: {e}")))?;
+        let (hidden, context) = (kind.hidden(), kind.context());
         if entry.context_tokens > context {
             return Err(fail(&format!(
                 "the manifest gives it {} tokens of context, it has positions for {context}",
                 entry.context_tokens
             )));
         }
-        let mut tokenizer = Tokenizer::from_file(model.file("tokenizer.json")?).map_err(|e| fail(&e))?;
+        let mut tokenizer = read_tokenizer(&model.file("tokenizer.json")?).map_err(|e| fail(&e))?;
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(Some(TruncationParams {
@@ -117,14 +209,15 @@ impl Bert {
         // SAFETY: see `safetensors::load`: installed files are never written to, only replaced.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&weights, DType::F32, device) }
             .map_err(|e| fail(&e))?;
-        let network = match (family, config) {
-            (Family::Bert(kind), Some(config)) => {
-                let own = device.is_cpu()
-                    && options.precision == Precision::Auto
-                    && (Isa::detect() != Isa::Portable || kind != Kind::Bert)
-                    && CpuEncoder::supports(&config);
-                if own {
-                    CpuEncoder::load(&weights, &config).map(Network::Cpu)
+        let family = kind.family();
+        let network = match kind {
+            NetworkKind::Bert(config) => {
+                let kind = config.kind;
+                let candle = options.kernels == Kernels::Candle && kind == Kind::Bert;
+                let own = device.is_cpu() && options.precision == Precision::Auto && !candle;
+                if own && has_own_code(&config, options.kernels) {
+                    let isa = options.kernels.isa()?;
+                    CpuEncoder::load(&weights, &config).map(|encoder| Network::Cpu(encoder.with_isa(isa)))
                 } else if kind == Kind::Bert {
                     let config: Config = serde_json::from_value(json.clone())
                         .map_err(|e| fail(&format!("config.json: {e}")))?;
@@ -135,8 +228,10 @@ impl Bert {
                     )));
                 }
             }
-            (Family::Modern, _) => {
-                let config = modern_config(&json).map_err(|e| fail(&format!("config.json: {e}")))?;
+            NetworkKind::Modern { .. } => {
+                let mut config = modern_config(&json).map_err(|e| fail(&format!("config.json: {e}")))?;
+                // Tables of rotations, for as many as will be seen.
+                config.max_position_embeddings = entry.context_tokens;
                 // Files of the encoder alone leave the first part of the names out.
                 let weights = match weights.contains_tensor("model.final_norm.weight") {
                     true => weights.clone(),
@@ -147,7 +242,7 @@ impl Bert {
                 ModernBert::load(weights, &config)
                     .map(|model| Network::Modern(Box::new(model), device.clone()))
             }
-            _ => {
+            NetworkKind::Deberta { .. } => {
                 let config: DebertaConfig =
                     serde_json::from_value(json.clone()).map_err(|e| fail(&format!("config.json: {e}")))?;
                 let weights = match weights.contains_tensor("deberta.embeddings.word_embeddings.weight") {
@@ -166,6 +261,7 @@ impl Bert {
             hidden,
             family,
             json,
+            threads,
         };
         Ok((this, weights))
     }
@@ -177,7 +273,7 @@ impl Bert {
     fn tokenise(&self, inputs: &[EncodeInput<'_>]) -> Result<Vec<Encoding>> {
         let mut encodings: Vec<Option<tokenizers::Result<Encoding>>> = inputs.iter().map(|_| None).collect();
         let parts = Parts::new(&mut encodings);
-        Pool::global().run(inputs.len(), &|i| {
+        Pool::current().run(inputs.len(), &|i| {
             // SAFETY: every input is one piece of work.
             let encoding = unsafe { parts.slice(i, 1) };
             encoding[0] = Some(self.tokenizer.encode(inputs[i].clone(), true));
@@ -188,6 +284,15 @@ impl Bert {
 
     /// What `head` makes of each input.
     fn run(&self, inputs: &[EncodeInput<'_>], only_first: bool, head: Head<'_>) -> Result<Vec<Vec<f32>>> {
+        self.threads.run(|| self.run_here(inputs, only_first, head))
+    }
+
+    fn run_here(
+        &self,
+        inputs: &[EncodeInput<'_>],
+        only_first: bool,
+        head: Head<'_>,
+    ) -> Result<Vec<Vec<f32>>> {
         let encodings = self.tokenise(inputs)?;
         match &self.network {
             Network::Cpu(network) => run_on_cpu(network, &encodings, only_first, self.hidden, head),
@@ -291,7 +396,7 @@ fn run_on_cpu(
     hidden: usize,
     head: Head<'_>,
 ) -> candle_core::Result<Vec<Vec<f32>>> {
-    let pool = Pool::global();
+    let pool = &*Pool::current();
     let tokens: usize = encodings.iter().map(Encoding::len).sum();
     // Enough batches that no thread waits long for the last.
     let limit = tokens.div_ceil(pool.threads() * 4).clamp(BATCH_TOKENS / 4, BATCH_TOKENS);

@@ -426,6 +426,7 @@ pub(crate) struct CandleDecoder {
     local_turns: Option<Turns>,
     slots: usize,
     capacity: usize,
+    cache_limit: usize,
 }
 
 impl CandleDecoder {
@@ -533,8 +534,19 @@ impl CandleDecoder {
             local_turns,
             slots: 0,
             capacity: 0,
+            cache_limit: usize::MAX,
             network,
         })
+    }
+
+    /// With so many bytes for keys and values at most.
+    pub(crate) fn with_cache_limit(self, cache_limit: usize) -> Self {
+        Self { cache_limit, ..self }
+    }
+
+    /// Bytes that keys and values may take.
+    pub(crate) fn cache_limit(&self) -> usize {
+        self.cache_limit
     }
 
     pub(crate) fn device(&self) -> &Device {

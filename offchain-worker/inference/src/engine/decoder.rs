@@ -2,17 +2,18 @@
 
 use super::{
     candle_decoder::{CandleDecoder, Piece},
-    cpu::decoder::CpuDecoder,
+    cpu::{decoder::CpuDecoder, quant::Isa},
     device::Precision,
     gguf::{load_for_candle, load_for_cpu},
-    safetensors,
+    gguf_header::Header,
+    limit::Limit,
+    safetensors, Kernels, LoadOptions,
 };
 use crate::{
     error::{Error, Result},
-    manifest::Architecture,
     store::VerifiedModel,
 };
-use candle_core::{quantized::gguf_file, Device};
+use candle_core::Device;
 
 /// A decoder of one sequence, with its cache of what it has already seen.
 #[allow(clippy::large_enum_variant)] // there is one of it per loaded model
@@ -26,18 +27,25 @@ pub(crate) enum Decoder {
 impl Decoder {
     /// The weights out of a GGUF file.
     pub(crate) fn from_gguf(
-        gguf: &gguf_file::Content,
+        gguf: &Header,
         file: &mut std::fs::File,
         context: usize,
         device: &Device,
-        precision: Precision,
+        options: &LoadOptions,
+        limit: Limit,
     ) -> candle_core::Result<Self> {
-        if device.is_cpu() && precision == Precision::Auto {
-            if let Some(decoder) = load_for_cpu(gguf, file, context)? {
-                return Ok(Self::Cpu(decoder));
+        let precision = options.precision;
+        if device.is_cpu() && precision == Precision::Auto && options.kernels != Kernels::Candle {
+            let isa = options.kernels.isa().map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+            // Where there are no kernels, candle's are faster than plain Rust.
+            if isa != Isa::Portable || options.kernels == Kernels::Portable {
+                if let Some(mut decoder) = load_for_cpu(gguf, file, context)? {
+                    decoder.set_isa(isa);
+                    return Ok(Self::Cpu(decoder));
+                }
             }
         }
-        load_for_candle(gguf, file, context, device, precision).map(Self::Candle)
+        load_for_candle(gguf, file, context, device, precision, limit).map(Self::Candle)
     }
 
     /// The weights out of safetensors files.
@@ -45,19 +53,14 @@ impl Decoder {
         model: &VerifiedModel,
         device: &Device,
         precision: Precision,
+        limit: Limit,
     ) -> Result<Self> {
         let entry = model.entry();
         let path = model.file("config.json")?;
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let model_type = match entry.architecture {
-            Architecture::LlamaSafetensors => Some("llama"),
-            Architecture::Qwen2Safetensors => Some("qwen2"),
-            // What the folder says it is.
-            _ => None,
-        };
         let files = model.files_ending_in(".safetensors");
-        safetensors::load(&config, model_type, &files, entry.context_tokens, device, precision)
-            .map(Self::Candle)
+        safetensors::load(&config, &files, entry.context_tokens, device, precision)
+            .map(|decoder| Self::Candle(decoder.with_cache_limit(limit.cache())))
             .map_err(|e| Error::model(&entry.name, e))
     }
 

@@ -4,6 +4,9 @@ use super::{
     batch::{Engine, Job},
     cpu::math::argmax,
     decoder::Decoder,
+    gguf_header::Header,
+    limit::Limit,
+    threads::Threads,
     tokenizer::TextCodec,
     LoadOptions,
 };
@@ -13,12 +16,11 @@ use crate::{
     manifest::{Architecture, ModelDigest, ModelEntry, Role},
     store::{ModelStore, VerifiedModel},
 };
-use candle_core::{quantized::gguf_file, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use parking_lot::Mutex;
 use std::{
     fs::File,
-    io::BufReader,
     sync::{mpsc, Arc},
     time::{Duration, Instant},
 };
@@ -30,22 +32,28 @@ const PROMPT_CHUNK: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Text to tokens and the network, of a model whose files have been checked.
-fn open(model: &VerifiedModel, options: &LoadOptions) -> Result<(TextCodec, Decoder)> {
+fn open(model: &VerifiedModel, options: &LoadOptions, threads: &Threads) -> Result<(TextCodec, Decoder)> {
+    threads.run(|| open_here(model, options))
+}
+
+fn open_here(model: &VerifiedModel, options: &LoadOptions) -> Result<(TextCodec, Decoder)> {
     let entry = model.entry();
+    let limit = Limit::of(model, options)?;
     let fail = |e: candle_core::Error| Error::model(&entry.name, e);
     let device = options.device.open()?;
     match entry.architecture {
-        Architecture::Gguf | Architecture::LlamaGguf | Architecture::Qwen2Gguf => {
+        Architecture::Gguf => {
             let path = model.file("model.gguf")?;
             let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
-            let gguf = gguf_file::Content::read(&mut BufReader::new(&file)).map_err(fail)?;
+            let gguf = Header::read(&mut file).map_err(fail)?;
             let codec = TextCodec::from_gguf(model, &gguf)?;
-            let (context, precision) = (entry.context_tokens, options.precision);
-            Ok((codec, Decoder::from_gguf(&gguf, &mut file, context, &device, precision).map_err(fail)?))
+            let context = entry.context_tokens;
+            Ok((codec, Decoder::from_gguf(&gguf, &mut file, context, &device, options, limit).map_err(fail)?))
         }
-        Architecture::Safetensors | Architecture::LlamaSafetensors | Architecture::Qwen2Safetensors => {
-            Ok((TextCodec::from_files(model)?, Decoder::from_safetensors(model, &device, options.precision)?))
-        }
+        Architecture::Safetensors => Ok((
+            TextCodec::from_files(model)?,
+            Decoder::from_safetensors(model, &device, options.precision, limit)?,
+        )),
         Architecture::Bert => Err(Error::model(&entry.name, "a BERT encoder cannot generate text")),
     }
 }
@@ -162,6 +170,7 @@ fn sampler(request: &GenerateRequest) -> Option<LogitsProcessor> {
 pub struct CandleGenerator {
     about: About,
     decoder: Decoder,
+    threads: Threads,
 }
 
 impl CandleGenerator {
@@ -170,8 +179,9 @@ impl CandleGenerator {
     /// # Errors
     /// When the files are not of the architecture that the manifest says, or there is no such device.
     pub fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<Self> {
-        let (codec, decoder) = open(model, options)?;
-        Ok(Self { about: About::new(model.entry(), codec), decoder })
+        let threads = Threads::new(options.threads)?;
+        let (codec, decoder) = open(model, options, &threads)?;
+        Ok(Self { about: About::new(model.entry(), codec), decoder, threads })
     }
 
     fn fail(&self, error: candle_core::Error) -> Error {
@@ -193,6 +203,10 @@ impl CandleGenerator {
     /// When prompt and answer together are longer than the model's context, or one of them is empty.
     pub fn continue_tokens(&mut self, prompt: &[u32], count: usize) -> Result<Continuation> {
         self.about.fits(prompt, count)?;
+        self.threads.clone().run(|| self.continue_here(prompt, count))
+    }
+
+    fn continue_here(&mut self, prompt: &[u32], count: usize) -> Result<Continuation> {
         let mut run = || {
             let started = Instant::now();
             self.decoder.reset(prompt.len() + count)?;
@@ -280,6 +294,12 @@ impl Generator for CandleGenerator {
     }
 
     fn generate(&mut self, request: &GenerateRequest) -> Result<Generation> {
+        self.threads.clone().run(|| self.generate_here(request))
+    }
+}
+
+impl CandleGenerator {
+    fn generate_here(&mut self, request: &GenerateRequest) -> Result<Generation> {
         let prompt = self.about.prompt(request)?;
         let mut sampler = sampler(request);
         self.decoder.reset(prompt.len() + request.max_tokens).map_err(|e| self.fail(e))?;
@@ -336,15 +356,21 @@ impl BatchGenerator {
     /// As [`CandleGenerator::load`]; when the model is one that our own code runs, which answers one request at a time.
     pub fn load(model: &VerifiedModel, options: &LoadOptions) -> Result<Self> {
         let entry = model.entry();
-        let (codec, decoder) = open(model, options)?;
+        let threads = Threads::new(options.threads)?;
+        let (codec, decoder) = open(model, options, &threads)?;
         let Decoder::Candle(decoder) = decoder else {
             return Err(Error::model(&entry.name, "on this device it answers one request after the other"));
         };
         let ends = codec.ends().to_vec();
         let is_end = move |token: u32| ends.binary_search(&token).is_ok();
-        let engine =
-            Engine::start(&entry.name, options.parallel.unwrap_or(super::PARALLEL).max(1), is_end, decoder)
-                .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
+        let engine = Engine::start(
+            &entry.name,
+            options.parallel.unwrap_or(super::PARALLEL).max(1),
+            is_end,
+            decoder,
+            threads,
+        )
+        .map_err(|e| Error::model(&entry.name, format!("no thread could be started for it: {e}")))?;
         Ok(Self(Arc::new(Shared { about: About::new(entry, codec), engine })))
     }
 

@@ -15,12 +15,13 @@ use super::{
         quant::{Format, Isa, QuantMatrix},
     },
     device::{Numbers, Precision},
-    gguf_tokenizer::whole,
+    gguf_header::{told, whole, Header},
+    limit::Limit,
     rope::{self, Scaling},
 };
 use crate::convert::gguf::{is_slow, to_q8_0};
 use candle_core::{
-    quantized::{gguf_file::Content, QStorage, QTensor},
+    quantized::{gguf_file::Value, QStorage, QTensor},
     Device,
 };
 use std::{
@@ -137,36 +138,45 @@ const ROPE_TENSORS: [&str; 3] =
 
 impl Hyper {
     /// Reads it; positions up to `context` are to be seen. What would change the computation and is not known is refused.
-    fn read<R: Read + Seek>(gguf: &Content, reader: &mut R, context: usize) -> candle_core::Result<Self> {
-        let architecture = match gguf.metadata.get("general.architecture") {
-            Some(value) => value.to_string()?.clone(),
-            None => candle_core::bail!("the file names no architecture"),
+    fn read<R: Read + Seek>(gguf: &Header, reader: &mut R, context: usize) -> candle_core::Result<Self> {
+        let Some(architecture) = gguf.text("general.architecture").map(str::to_string) else {
+            candle_core::bail!("the file names no architecture")
         };
         let Some(family) = family(&architecture) else {
             candle_core::bail!("architecture `{architecture}` is not one of {ARCHITECTURES}")
         };
-        if gguf.metadata.get("split.count").and_then(whole).is_some_and(|parts| parts > 1) {
+        if gguf.whole("split.count").is_some_and(|parts| parts > 1) {
             candle_core::bail!("the file is one part of several: join them first (llama-gguf-split --merge)")
         }
         let namespace = format!("{architecture}.");
-        for key in gguf.metadata.keys().filter_map(|key| key.strip_prefix(&namespace)) {
+        for key in gguf.keys().filter_map(|key| key.strip_prefix(&namespace)) {
             if !KNOWN_KEYS.contains(&key) && !family.keys.contains(&key) {
                 candle_core::bail!("the file has `{architecture}.{key}`, which is not supported: to pass over it would give other answers")
             }
         }
-        let optional = |key: &str| gguf.metadata.get(&format!("{namespace}{key}"));
-        let get = |key: &str| match optional(key) {
-            Some(value) => Ok(value),
-            None => candle_core::bail!("the file has no `{architecture}.{key}`"),
+        // Some files have a list, a number per layer, where others have one number.
+        let optional = |key: &str| -> candle_core::Result<Option<&Value>> {
+            let key = format!("{namespace}{key}");
+            match gguf.count(&key) {
+                None => Ok(gguf.value(&key)),
+                Some(count) => candle_core::bail!("`{key}` is no number, but a list of {count}"),
+            }
         };
-        let float = |key: &str| optional(key).map(|v| v.to_f32()).transpose();
+        let float = |key: &str| -> candle_core::Result<Option<f32>> {
+            match optional(key)? {
+                None => Ok(None),
+                Some(value) => match value.to_f32() {
+                    Ok(value) if value.is_finite() => Ok(Some(value)),
+                    _ => candle_core::bail!("`{architecture}.{key}` is no number: {}", told(value)),
+                },
+            }
+        };
         let count = |key: &str| -> candle_core::Result<Option<usize>> {
-            match optional(key) {
+            match optional(key)? {
                 None => Ok(None),
                 Some(value) => match whole(value).and_then(|v| usize::try_from(v).ok()) {
                     Some(value) => Ok(Some(value)),
-                    // Some files have a number per layer.
-                    None => candle_core::bail!("`{architecture}.{key}` is no number: {value:?}"),
+                    None => candle_core::bail!("`{architecture}.{key}` is no number: {}", told(value)),
                 },
             }
         };
@@ -174,7 +184,7 @@ impl Hyper {
             Some(value) => Ok(value),
             None => candle_core::bail!("the file has no `{architecture}.{key}`"),
         };
-        if optional("attention.causal").is_some_and(|v| matches!(v.to_bool(), Ok(false))) {
+        if optional("attention.causal")?.is_some_and(|v| matches!(v.to_bool(), Ok(false))) {
             candle_core::bail!(
                 "`{architecture}.attention.causal` is false: the model sees ahead, so it writes no text"
             )
@@ -211,18 +221,36 @@ impl Hyper {
         }
         let layers = number("block_count")?;
         refuse_unknown_tensors(gguf, layers, family.tensors)?;
+        // What is made from here on is as large as these say: they must be those of the tensors.
+        if layers == 0 || layers > gguf.tensors.len() {
+            candle_core::bail!(
+                "`{architecture}.block_count` is {layers}, of a file of {} tensors",
+                gguf.tensors.len()
+            )
+        }
+        let queries = heads.saturating_mul(head_dim);
+        let all = queries.saturating_add(kv_heads.saturating_mul(head_dim).saturating_mul(2));
+        let (apart, joined) = ("blk.0.attn_q.weight", "blk.0.attn_qkv.weight");
+        let (name, rows) = if gguf.tensors.contains_key(joined) { (joined, all) } else { (apart, queries) };
+        match gguf.tensors.get(name).map(|info| info.shape.dims()) {
+            None => candle_core::bail!("the file has no tensor `{name}`"),
+            Some(shape) if shape != [rows, hidden] => candle_core::bail!(
+                "{heads} heads of {head_dim} in a network {hidden} wide do not fit `{name}`, which is {shape:?}"
+            ),
+            Some(_) => {}
+        }
 
         let original = count("rope.scaling.original_context_length")?;
         let factor = float("rope.scaling.factor")?.filter(|factor| *factor > 0.0);
-        let kind = match optional("rope.scaling.type") {
+        let kind = match optional("rope.scaling.type")? {
             Some(value) => value.to_string()?.as_str(),
-            None if gguf.tensor_infos.contains_key(ROPE_TENSORS[1]) => "longrope",
+            None if gguf.tensors.contains_key(ROPE_TENSORS[1]) => "longrope",
             None => "none",
         };
         let mut divisors = |name: &str| -> candle_core::Result<Vec<f32>> {
             gguf.tensor(reader, name, &Device::Cpu)?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()
         };
-        let has = |name: &str| gguf.tensor_infos.contains_key(name);
+        let has = |name: &str| gguf.tensors.contains_key(name);
         let scaling = match kind {
             "longrope" => {
                 let Some(original) = original else {
@@ -276,7 +304,9 @@ impl Hyper {
                 .map_err(|reason| candle_core::Error::Msg(format!("its rotary embedding has {reason}")))?;
             Ok(Positions { frequencies, magnitude })
         };
-        let epsilon = get("attention.layer_norm_rms_epsilon")?.to_f32()?;
+        let Some(epsilon) = float("attention.layer_norm_rms_epsilon")? else {
+            candle_core::bail!("the file has no `{architecture}.attention.layer_norm_rms_epsilon`")
+        };
         let global = positions(base, &scaling)?;
         let mut network = Network::plain(family.rope, global, layers, heads, kv_heads, head_dim, epsilon);
         let window = count("attention.sliding_window")?.filter(|window| *window > 0);
@@ -358,7 +388,7 @@ impl Hyper {
 }
 
 /// A tensor that nothing here uses does something in the network that wrote it.
-fn refuse_unknown_tensors(gguf: &Content, layers: usize, more: &[&str]) -> candle_core::Result<()> {
+fn refuse_unknown_tensors(gguf: &Header, layers: usize, more: &[&str]) -> candle_core::Result<()> {
     let known = |name: &str| {
         if let Some((index, tensor)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             return index.parse::<usize>().is_ok_and(|index| index < layers)
@@ -368,7 +398,7 @@ fn refuse_unknown_tensors(gguf: &Content, layers: usize, more: &[&str]) -> candl
             || ROPE_TENSORS.contains(&name)
     };
     let mut unknown: Vec<&str> =
-        gguf.tensor_infos.keys().map(String::as_str).filter(|name| !known(name)).collect();
+        gguf.tensors.keys().map(String::as_str).filter(|name| !known(name)).collect();
     unknown.sort_unstable();
     match unknown.first() {
         None => Ok(()),
@@ -379,54 +409,73 @@ fn refuse_unknown_tensors(gguf: &Content, layers: usize, more: &[&str]) -> candl
     }
 }
 
-/// Loads the file for our own code; `None` where candle is to run it: on processors that there are no kernels for, and for
-/// formats and shapes that there is no code for.
-///
-/// # Errors
-/// When the file cannot be read, or its tensors do not fit together.
-pub(crate) fn load_for_cpu<R: Read + Seek>(
-    gguf: &Content,
-    reader: &mut R,
-    context: usize,
-) -> candle_core::Result<Option<CpuDecoder>> {
-    if Isa::detect() == Isa::Portable {
-        return Ok(None);
-    }
-    load_own(gguf, reader, context)
+/// What a file says of its network.
+pub(super) struct About {
+    /// Whether our own code runs it on this processor.
+    pub(super) own: bool,
+    /// Bytes of keys and values per token, on the processor.
+    pub(super) token_bytes: u64,
 }
 
-fn load_own<R: Read + Seek>(
-    gguf: &Content,
+/// Makes every check of loading that needs no weights.
+///
+/// # Errors
+/// As [`load_for_cpu`].
+pub(super) fn inspect<R: Read + Seek>(
+    gguf: &Header,
     reader: &mut R,
     context: usize,
-) -> candle_core::Result<Option<CpuDecoder>> {
+) -> candle_core::Result<About> {
     let hyper = Hyper::read(gguf, reader, context)?;
+    let Network { layers, kv_heads, head_dim, .. } = hyper.network;
+    let token_bytes = (2 * layers * kv_heads * head_dim * size_of::<f32>()) as u64;
+    Ok(About { own: Isa::detect() != Isa::Portable && has_own_code(gguf, &hyper), token_bytes })
+}
+
+/// Whether there is code of our own for what the file has.
+fn has_own_code(gguf: &Header, hyper: &Hyper) -> bool {
     let is_matrix = |name: &str| {
         name.ends_with(".weight") && !name.ends_with("norm.weight") && !ROPE_TENSORS.contains(&name)
     };
-    let unknown = gguf.tensor_infos.iter().find(|(name, info)| {
+    let unknown = gguf.tensors.iter().find(|(name, info)| {
         is_matrix(name) && Format::of(info.ggml_dtype).is_none_or(|f| !f.fits(info.shape.dims()))
     });
     if let Some((name, info)) = unknown {
         tracing::info!(tensor = name, format = ?info.ggml_dtype, "no kernels for this format: candle runs the model");
-        return Ok(None);
+        return false;
     }
     if !hyper.plain {
-        return Ok(None);
+        return false;
     }
     if !hyper.shape().is_supported() {
         tracing::info!(
             head_dim = hyper.network.head_dim,
             "no kernels for heads of this width: candle runs the model"
         );
+        return false;
+    }
+    true
+}
+
+/// Loads the file for our own code; `None` where candle is to run it: for formats and shapes that there is no code for.
+///
+/// # Errors
+/// When the file cannot be read, or its tensors do not fit together.
+pub(crate) fn load_for_cpu<R: Read + Seek>(
+    gguf: &Header,
+    reader: &mut R,
+    context: usize,
+) -> candle_core::Result<Option<CpuDecoder>> {
+    let hyper = Hyper::read(gguf, reader, context)?;
+    if !has_own_code(gguf, &hyper) {
         return Ok(None);
     }
-    let pool = Pool::global();
+    let pool = &*Pool::current();
     let arena = Arena::default();
     // One buffer for all tensors: fresh memory would be cleared by the system each time.
     let source = RefCell::new((reader, Vec::new()));
     let matrix = |name: &str| -> candle_core::Result<QuantMatrix> {
-        let Some(info) = gguf.tensor_infos.get(name) else {
+        let Some(info) = gguf.tensors.get(name) else {
             candle_core::bail!("the file has no tensor `{name}`")
         };
         let (rows, columns) = info.shape.dims2()?;
@@ -435,7 +484,7 @@ fn load_own<R: Read + Seek>(
         };
         let (reader, data) = &mut *source.borrow_mut();
         data.resize(format.file_size(rows, columns), 0);
-        reader.seek(SeekFrom::Start(gguf.tensor_data_offset + info.offset))?;
+        reader.seek(SeekFrom::Start(gguf.data + info.offset))?;
         reader.read_exact(data)?;
         QuantMatrix::pack(pool, &arena, format, rows, columns, data)
     };
@@ -452,7 +501,7 @@ fn load_own<R: Read + Seek>(
             let bias = name(&format!("{tensor}.bias"));
             candle_core::Result::Ok(cpu::Linear {
                 matrix: matrix(&name(&format!("{tensor}.weight")))?,
-                bias: gguf.tensor_infos.contains_key(&bias).then(|| vector(&bias)).transpose()?,
+                bias: gguf.tensors.contains_key(&bias).then(|| vector(&bias)).transpose()?,
             })
         };
         layers.push(cpu::Layer {
@@ -467,8 +516,7 @@ fn load_own<R: Read + Seek>(
             down: linear("ffn_down")?,
         });
     }
-    let head =
-        gguf.tensor_infos.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
+    let head = gguf.tensors.contains_key("output.weight").then(|| matrix("output.weight")).transpose()?;
     let (cos, sin) = hyper.rotations(context)?;
     CpuDecoder::new(
         hyper.shape(),
@@ -487,26 +535,28 @@ fn load_own<R: Read + Seek>(
 /// # Errors
 /// When the file cannot be read, or its tensors do not fit together.
 pub(crate) fn load_for_candle<R: Read + Seek>(
-    gguf: &Content,
+    gguf: &Header,
     reader: &mut R,
     context: usize,
     device: &Device,
     precision: Precision,
+    limit: Limit,
 ) -> candle_core::Result<CandleDecoder> {
     let hyper = Hyper::read(gguf, reader, context)?;
     let numbers = Numbers::new(precision, device);
-    let elements = gguf.tensor_infos.values().map(|info| info.shape.elem_count()).sum();
+    let elements = gguf.tensors.values().map(|info| info.shape.elem_count()).sum();
     // Processors multiply by quantised matrices fast, GPUs by dense ones: theirs stay quantised only where memory is short.
-    let keep = precision == Precision::Auto && (device.is_cpu() || !fits_dense(device, numbers, elements));
+    let dense = fits_dense(device, numbers, elements) && limit.allows_dense(numbers, elements);
+    let keep = precision == Precision::Auto && (device.is_cpu() || !dense);
     if keep && !device.is_cpu() {
         tracing::info!(elements, "the weights stay quantised: dense they would not fit");
     }
     // The experts of a layer are one tensor, which is read once.
     let mut stacked: Option<(String, QTensor)> = None;
-    CandleDecoder::new(hyper.network, numbers, context, device, |name| {
+    let decoder = CandleDecoder::new(hyper.network, numbers, context, device, |name| {
         let tensor = match expert(name) {
             Some((whole, number)) => {
-                if !gguf.tensor_infos.contains_key(&whole) {
+                if !gguf.tensors.contains_key(&whole) {
                     return Ok(None);
                 }
                 if stacked.as_ref().is_none_or(|(name, _)| *name != whole) {
@@ -519,14 +569,15 @@ pub(crate) fn load_for_candle<R: Read + Seek>(
                     None => return Ok(None),
                 }
             }
-            None if !gguf.tensor_infos.contains_key(name) => return Ok(None),
+            None if !gguf.tensors.contains_key(name) => return Ok(None),
             None => gguf.tensor(reader, name, device)?,
         };
         // Of these formats candle has only scalar code for processors.
         let tensor =
             if keep && device.is_cpu() && is_slow(tensor.dtype()) { to_q8_0(&tensor)? } else { tensor };
         Weight::from_gguf(tensor, keep).map(Some)
-    })
+    })?;
+    Ok(decoder.with_cache_limit(limit.cache()))
 }
 
 /// `blk.0.ffn_up_exps.3.weight` is the fourth part of `blk.0.ffn_up_exps.weight`.
@@ -554,7 +605,7 @@ mod tests {
     use super::{super::candle_decoder::Piece, *};
     use crate::{encode::cosine, ModelStore};
     use candle_core::{
-        quantized::{gguf_file::Value, GgmlDType},
+        quantized::{gguf_file, GgmlDType},
         Tensor,
     };
     use candle_transformers::models::quantized_llama;
@@ -633,15 +684,15 @@ mod tests {
 
     /// The logits after six tokens, by candle and by our own code on each instruction set; they agree.
     fn logits(mut file: std::io::Cursor<Vec<u8>>) -> candle_core::Result<Vec<f32>> {
-        file.set_position(0);
-        let gguf = Content::read(&mut file)?;
+        let gguf = Header::read(&mut file)?;
         let tokens = [3, 1, 4, 1, 5, 9];
-        let mut on_candle = load_for_candle(&gguf, &mut file, 32, &Device::Cpu, Precision::Auto)?;
+        let mut on_candle =
+            load_for_candle(&gguf, &mut file, 32, &Device::Cpu, Precision::Auto, Limit::default())?;
         on_candle.reserve(1, 8)?;
         let piece = Piece { slot: 0, tokens: &tokens, position: 0, last: true };
         let Some(found) = on_candle.pieces(&[piece])? else { panic!("no logits") };
         let found = found.squeeze(0)?;
-        if let Some(mut own) = load_own(&gguf, &mut file, 32)? {
+        if let Some(mut own) = load_for_cpu(&gguf, &mut file, 32)? {
             for isa in Isa::available() {
                 own.set_isa(*isa);
                 own.reset(8);
@@ -785,11 +836,14 @@ mod tests {
         let tokens: Vec<u32> = (0..40).map(|i| 300 + i * 31).collect();
 
         let mut file = File::open(&path).unwrap();
-        let gguf = Content::read(&mut file).unwrap();
-        let mut on_candle = [Precision::Auto, Precision::F32]
-            .map(|precision| load_for_candle(&gguf, &mut file, 64, &device, precision).unwrap());
-        let mut own = load_own(&gguf, &mut file, 64).unwrap().unwrap();
-        let mut theirs = quantized_llama::ModelWeights::from_gguf(gguf, &mut file, &device).unwrap();
+        let gguf = Header::read(&mut file).unwrap();
+        let mut on_candle = [Precision::Auto, Precision::F32].map(|precision| {
+            load_for_candle(&gguf, &mut file, 64, &device, precision, Limit::default()).unwrap()
+        });
+        let mut own = load_for_cpu(&gguf, &mut file, 64).unwrap().unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let theirs = gguf_file::Content::read(&mut file).unwrap();
+        let mut theirs = quantized_llama::ModelWeights::from_gguf(theirs, &mut file, &device).unwrap();
         let mut reference = |tokens: &[u32], position: usize| {
             let input = Tensor::new(tokens, &device).unwrap().unsqueeze(0).unwrap();
             theirs.forward(&input, position).unwrap().squeeze(0).unwrap()

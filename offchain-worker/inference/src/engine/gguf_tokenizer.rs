@@ -5,7 +5,7 @@
 //! gives other tokens and quietly worse answers. The patterns are those of the models' own `tokenizer.json`; llama.cpp's
 //! `llama-vocab.cpp` says which name stands for which.
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use super::gguf_header::Header;
 use std::collections::{BTreeSet, HashMap};
 use tokenizers::{
     decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
@@ -95,70 +95,27 @@ pub(super) struct GgufTokenizer {
     pub(super) bos: Option<u32>,
 }
 
-fn text<'c>(gguf: &'c Content, key: &str) -> Option<&'c str> {
-    match gguf.metadata.get(key) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
-pub(super) fn truth(gguf: &Content, key: &str) -> Option<bool> {
-    gguf.metadata.get(key).and_then(|v| v.to_bool().ok())
-}
-
-pub(super) fn whole(value: &Value) -> Option<i64> {
-    Some(match value {
-        Value::U8(v) => i64::from(*v),
-        Value::I8(v) => i64::from(*v),
-        Value::U16(v) => i64::from(*v),
-        Value::I16(v) => i64::from(*v),
-        Value::U32(v) => i64::from(*v),
-        Value::I32(v) => i64::from(*v),
-        Value::U64(v) => i64::try_from(*v).ok()?,
-        Value::I64(v) => *v,
-        _ => return None,
-    })
-}
-
 /// A token's number. −1, as some converters write for none, is none.
-pub(super) fn id(gguf: &Content, key: &str) -> Option<u32> {
-    gguf.metadata.get(key).and_then(whole).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX)
-}
-
-fn array<'c>(gguf: &'c Content, key: &str) -> Result<&'c [Value]> {
-    match gguf.metadata.get(key) {
-        Some(Value::Array(values)) => Ok(values),
-        Some(_) => Err(format!("`{key}` is no list")),
-        None => Err(format!("the file has no `{key}`")),
-    }
-}
-
-fn tokens(gguf: &Content) -> Result<Vec<String>> {
-    array(gguf, "tokenizer.ggml.tokens")?
-        .iter()
-        .map(|value| match value {
-            Value::String(token) => Ok(token.clone()),
-            _ => Err("`tokenizer.ggml.tokens` is no list of texts".to_string()),
-        })
-        .collect()
+pub(super) fn id(gguf: &Header, key: &str) -> Option<u32> {
+    gguf.whole(key).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX)
 }
 
 /// The tokenizer of a file.
 ///
 /// # Errors
 /// When the file has none, or one of a kind that would be split otherwise here.
-pub(super) fn load(gguf: &Content) -> Result<GgufTokenizer> {
-    let model = text(gguf, "tokenizer.ggml.model").ok_or("the file has no `tokenizer.ggml.model`")?;
-    let tokens = tokens(gguf)?;
+pub(super) fn load(gguf: &Header) -> Result<GgufTokenizer> {
+    let model = gguf.text("tokenizer.ggml.model").ok_or("the file has no `tokenizer.ggml.model`")?;
+    let tokens = gguf.texts("tokenizer.ggml.tokens")?;
     let vocab: Vocab = tokens.iter().enumerate().map(|(i, token)| (token.clone(), i as u32)).collect();
-    let types: Vec<i64> = match gguf.metadata.get("tokenizer.ggml.token_type") {
-        Some(Value::Array(types)) => types.iter().map(|value| whole(value).unwrap_or(1)).collect(),
-        _ => Vec::new(),
+    let types = match gguf.has("tokenizer.ggml.token_type") {
+        true => gguf.wholes("tokenizer.ggml.token_type")?,
+        false => Vec::new(),
     };
     if !types.is_empty() && types.len() != tokens.len() {
         return Err(format!("it has {} tokens and {} types of tokens", tokens.len(), types.len()));
     }
-    let add_space = truth(gguf, "tokenizer.ggml.add_space_prefix");
+    let add_space = gguf.truth("tokenizer.ggml.add_space_prefix");
     let mut tokenizer = match model {
         "gpt2" => byte_level(gguf, vocab, add_space)?,
         "llama" => sentence_piece(gguf, &tokens, &types, vocab, add_space)?,
@@ -171,18 +128,18 @@ pub(super) fn load(gguf: &Content) -> Result<GgufTokenizer> {
     };
     add_tokens(gguf, &mut tokenizer, &tokens, &types)?;
     // llama.cpp's defaults where a file does not say.
-    let default_bos = match text(gguf, "tokenizer.ggml.pre") {
+    let default_bos = match gguf.text("tokenizer.ggml.pre") {
         _ if model == "llama" => true,
         Some(name) => matches!(name, "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "lfm2" | "tekken"),
         None => false,
     };
-    let add_bos = truth(gguf, "tokenizer.ggml.add_bos_token").unwrap_or(default_bos);
+    let add_bos = gguf.truth("tokenizer.ggml.add_bos_token").unwrap_or(default_bos);
     let bos = id(gguf, "tokenizer.ggml.bos_token_id").filter(|_| add_bos);
     Ok(GgufTokenizer { tokenizer, bos })
 }
 
-fn byte_level(gguf: &Content, vocab: Vocab, add_space: Option<bool>) -> Result<Tokenizer> {
-    let name = text(gguf, "tokenizer.ggml.pre").ok_or_else(|| {
+fn byte_level(gguf: &Header, vocab: Vocab, add_space: Option<bool>) -> Result<Tokenizer> {
+    let name = gguf.text("tokenizer.ggml.pre").ok_or_else(|| {
         format!(
             "the file does not say how text is split (`tokenizer.ggml.pre`): convert the model anew, or put its own \
              tokenizer.json beside the file; known are {KNOWN_PRE}"
@@ -194,14 +151,14 @@ fn byte_level(gguf: &Content, vocab: Vocab, add_space: Option<bool>) -> Result<T
              known are {KNOWN_PRE}"
         )
     })?;
-    let merges = array(gguf, "tokenizer.ggml.merges")?
+    let merges = gguf
+        .texts("tokenizer.ggml.merges")?
         .iter()
-        .map(|value| match value {
-            Value::String(merge) => merge
+        .map(|merge| {
+            merge
                 .split_once(' ')
                 .map(|(a, b)| (a.to_string(), b.to_string()))
-                .ok_or_else(|| format!("`{merge}` is no merge of two tokens")),
-            _ => Err("`tokenizer.ggml.merges` is no list of texts".to_string()),
+                .ok_or_else(|| format!("`{merge}` is no merge of two tokens"))
         })
         .collect::<Result<Vec<_>>>()?;
     let bpe = BPE::builder()
@@ -234,32 +191,25 @@ fn byte_level(gguf: &Content, vocab: Vocab, add_space: Option<bool>) -> Result<T
 
 /// SentencePiece's BPE, as `transformers` converts it: pieces with scores become merges in the order of their scores.
 fn sentence_piece(
-    gguf: &Content,
+    gguf: &Header,
     tokens: &[String],
     types: &[i64],
     vocab: Vocab,
     add_space: Option<bool>,
 ) -> Result<Tokenizer> {
-    if truth(gguf, "tokenizer.ggml.remove_extra_whitespaces") == Some(true) {
+    if gguf.truth("tokenizer.ggml.remove_extra_whitespaces") == Some(true) {
         return Err(
             "it drops extra spaces (`tokenizer.ggml.remove_extra_whitespaces`), which is not supported"
                 .into(),
         );
     }
-    if gguf.metadata.contains_key("tokenizer.ggml.precompiled_charsmap") {
+    if gguf.has("tokenizer.ggml.precompiled_charsmap") {
         return Err(
             "it normalises text by a table (`tokenizer.ggml.precompiled_charsmap`), which is not supported"
                 .into(),
         );
     }
-    let scores = array(gguf, "tokenizer.ggml.scores")?
-        .iter()
-        .map(|value| match value {
-            Value::F32(score) => Ok(f64::from(*score)),
-            Value::F64(score) => Ok(*score),
-            _ => Err("`tokenizer.ggml.scores` is no list of numbers".to_string()),
-        })
-        .collect::<Result<Vec<f64>>>()?;
+    let scores = gguf.floats("tokenizer.ggml.scores")?;
     if scores.len() != tokens.len() || types.len() != tokens.len() {
         return Err(format!(
             "it has {} tokens, {} scores and {} types of tokens",
@@ -337,7 +287,7 @@ fn merges(tokens: &[String], types: &[i64], scores: &[f64]) -> Vec<(String, Stri
 }
 
 /// Control tokens, and tokens that users defined.
-fn add_tokens(gguf: &Content, tokenizer: &mut Tokenizer, tokens: &[String], types: &[i64]) -> Result<()> {
+fn add_tokens(gguf: &Header, tokenizer: &mut Tokenizer, tokens: &[String], types: &[i64]) -> Result<()> {
     let mut special: BTreeSet<usize> =
         (0..types.len()).filter(|i| matches!(types[*i], token_type::CONTROL | token_type::UNKNOWN)).collect();
     for name in ["bos", "eos", "eot", "eom", "padding", "separator", "unknown", "mask", "cls"] {
@@ -361,13 +311,13 @@ fn add_tokens(gguf: &Content, tokenizer: &mut Tokenizer, tokens: &[String], type
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::quantized::gguf_file::Value;
 
-    fn content(pairs: Vec<(&str, Value)>) -> Content {
+    fn content(pairs: Vec<(&str, Value)>) -> Header {
         let mut bytes = std::io::Cursor::new(Vec::new());
         let metadata: Vec<_> = pairs.iter().map(|(key, value)| (*key, value)).collect();
         candle_core::quantized::gguf_file::write(&mut bytes, &metadata, &[]).unwrap();
-        bytes.set_position(0);
-        Content::read(&mut bytes).unwrap()
+        Header::read(&mut bytes).unwrap()
     }
 
     fn texts(values: &[&str]) -> Value {

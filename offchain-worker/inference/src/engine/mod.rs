@@ -9,9 +9,13 @@ mod decoder;
 mod device;
 mod generator;
 mod gguf;
+mod gguf_header;
 mod gguf_tokenizer;
+pub(crate) mod inspect;
+mod limit;
 mod rope;
 mod safetensors;
+mod threads;
 mod tokenizer;
 
 use crate::{
@@ -22,11 +26,13 @@ use crate::{
     quality::{BiEncoderScorer, CrossEncoderScorer, QualityScorer},
     store::ModelStore,
 };
+use cpu::quant::Isa;
 use serde::{Deserialize, Serialize};
 
 pub use bert::{BertCrossEncoder, BertEncoder};
 pub use device::{DeviceSpec, Precision};
 pub use generator::{BatchGenerator, CandleGenerator, Continuation, GeneratorSource};
+pub use inspect::Details;
 
 /// Sets how many threads models compute with, all models of this process together; call it first thing in `main`.
 ///
@@ -46,6 +52,84 @@ pub fn configure_threads(threads: usize) {
 /// room for them beside a model of 3 billion weights.
 const PARALLEL: usize = 8;
 
+/// Which code computes, on a processor. All but the first are for comparisons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    /// Our own where there is some for the model, with the best instructions that the processor has; else candle's.
+    #[default]
+    Best,
+    /// candle's operations.
+    Candle,
+    /// Our own in plain Rust.
+    Portable,
+    /// Our own with AVX2.
+    Avx2,
+    /// Our own with AVX-512 and VNNI.
+    Avx512,
+}
+
+impl Kernels {
+    /// All that run on this processor, beside [`Kernels::Best`].
+    pub fn available() -> Vec<Self> {
+        let all = [Self::Candle, Self::Portable, Self::Avx2, Self::Avx512];
+        all.into_iter().filter(|kernels| *kernels == Self::Candle || kernels.isa().is_ok()).collect()
+    }
+
+    /// The instructions of our own code.
+    fn isa(self) -> Result<Isa> {
+        let name = match self {
+            Self::Best | Self::Candle => return Ok(Isa::detect()),
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        };
+        let found = Isa::available().iter().find(|isa| isa.as_str() == name).copied();
+        found.ok_or_else(|| Error::InvalidRequest(format!("this processor does not have {name}")))
+    }
+}
+
+impl std::fmt::Display for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Best => "best",
+            Self::Candle => "candle",
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+/// Makes every check of a GGUF file that needs neither its weights nor its tokenizer, for a context of so many tokens.
+///
+/// # Errors
+/// What loading it would say.
+pub fn check_gguf(file: &mut (impl std::io::Read + std::io::Seek), context: usize) -> Result<()> {
+    let mut check = || {
+        let header = gguf_header::Header::read(file)?;
+        gguf::inspect(&header, file, context)
+    };
+    check().map(drop).map_err(|e| Error::model("file", e))
+}
+
+/// Makes every check of a language model's `config.json` and its safetensors files that needs neither weights nor tokenizer, for a
+/// context of so many tokens.
+///
+/// # Errors
+/// What loading them would say.
+pub fn check_safetensors(config: &[u8], files: &[std::path::PathBuf], context: usize) -> Result<()> {
+    safetensors::inspect(config, files, context).map(drop).map_err(|e| Error::model("files", e))
+}
+
+/// What the model in a GGUF file or a folder is, before anything of it is hashed or computed.
+///
+/// # Errors
+/// When there is none, or one that there is no code for.
+pub fn inspect_path(path: &std::path::Path) -> Result<Details> {
+    crate::local::look(path, "model", &crate::local::Wanted::default()).map(|found| found.details)
+}
+
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,6 +139,12 @@ pub struct LoadOptions {
     /// With what numbers.
     #[serde(rename = "dtype")]
     pub precision: Precision,
+    /// Which code computes, on the processor.
+    pub kernels: Kernels,
+    /// Threads of its own, on the processor; without it, those that all models of the process share.
+    pub threads: Option<usize>,
+    /// The most bytes of memory that it may take, the card's where it computes on one.
+    pub memory_limit: Option<u64>,
     /// Requests that a language model answers at once; 8 where it is not set. On processors they are answered one after the
     /// other, whatever is set: one answer uses all cores.
     pub parallel: Option<usize>,

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use std::{collections::BTreeSet, path::PathBuf};
 
 /// The types of models that there is code for.
-const MODEL_TYPES: [&str; 9] =
+pub(super) const MODEL_TYPES: [&str; 9] =
     ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "phi3"];
 
 /// What of `config.json` the computation depends on.
@@ -266,6 +266,32 @@ impl Config {
         Ok(network)
     }
 
+    /// Holds what everything else is as large as against the tensors.
+    fn fits(&self, weights: &MmapedSafetensors) -> candle_core::Result<()> {
+        let Self { hidden_size: hidden, num_hidden_layers: layers, num_attention_heads: heads, .. } = *self;
+        let count = weights.tensors().len();
+        if heads == 0 || layers == 0 || layers > count {
+            candle_core::bail!("config.json: {layers} layers with {heads} heads, of files of {count} tensors")
+        }
+        let head_dim = self.head_dim.unwrap_or(hidden / heads);
+        let queries = heads.saturating_mul(head_dim);
+        let keys = self.num_key_value_heads.unwrap_or(heads).saturating_mul(head_dim);
+        let attention = "model.layers.0.self_attn";
+        let (apart, joined) = (format!("{attention}.q_proj.weight"), format!("{attention}.qkv_proj.weight"));
+        let (name, rows) = match weights.get(&joined) {
+            Ok(_) => (joined, queries.saturating_add(keys.saturating_mul(2))),
+            Err(_) => (apart, queries),
+        };
+        let Ok(found) = weights.get(&name) else { candle_core::bail!("the files have no tensor `{name}`") };
+        if found.shape() != [rows, hidden] {
+            candle_core::bail!(
+                "config.json: {heads} heads of {head_dim} in a network {hidden} wide do not fit `{name}`, which is {:?}",
+                found.shape()
+            )
+        }
+        Ok(())
+    }
+
     fn is_gemma(&self) -> bool {
         self.model_type.starts_with("gemma")
     }
@@ -276,37 +302,95 @@ impl Config {
     }
 }
 
-/// Loads `files` by what `config` says; it must be of a model of type `model_type`, where one is given.
+impl Config {
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// When it is of a network that there is no code for.
+    fn read(config: &[u8]) -> candle_core::Result<Self> {
+        let bad = |e: serde_json::Error| candle_core::Error::Msg(format!("config.json: {e}"));
+        let json: Json = serde_json::from_slice(config).map_err(bad)?;
+        let found = json["model_type"].as_str().unwrap_or_default();
+        if !MODEL_TYPES.contains(&found) {
+            candle_core::bail!("config.json is of a `{found}`; supported are {}", MODEL_TYPES.join(", "))
+        }
+        if !json["quantization_config"].is_null() {
+            candle_core::bail!(
+                "config.json: the weights are quantised (`{}`), which is not supported in safetensors files: take a GGUF file",
+                json["quantization_config"]["quant_method"].as_str().unwrap_or("quantization_config")
+            )
+        }
+        serde_json::from_value(json).map_err(bad)
+    }
+}
+
+/// Maps the files.
+fn open(files: &[PathBuf]) -> candle_core::Result<MmapedSafetensors> {
+    // SAFETY: mapping a file is sound as long as nobody changes it meanwhile. Model files are written once, beside their
+    // place, and renamed into it; nothing here or in the installer opens an installed file for writing. Operators are told to do
+    // the same with files of their own (docs/models.md).
+    unsafe { MmapedSafetensors::multi(files) }
+}
+
+/// Formats, numbers of elements and bytes of the tensors of some files.
+pub(super) type Tensors = Vec<(String, u64, u64)>;
+
+/// The tensors of some files.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn tensors_of(files: &[PathBuf]) -> candle_core::Result<Tensors> {
+    let weights = open(files)?;
+    let tensors = weights.tensors();
+    let about = tensors.iter().map(|(_, view)| {
+        let elements: usize = view.shape().iter().product();
+        (format!("{:?}", view.dtype()), elements as u64, view.data().len() as u64)
+    });
+    Ok(about.collect())
+}
+
+/// What `config.json` says of the most tokens that the network can see.
+///
+/// # Errors
+/// When it is of a network that there is no code for.
+pub(super) fn trained_context(config: &[u8]) -> candle_core::Result<usize> {
+    Config::read(config).map(|config| config.max_position_embeddings)
+}
+
+/// What a folder says of its network.
+pub(super) struct About {
+    pub(super) model_type: String,
+    pub(super) tensors: Tensors,
+    /// Bytes of keys and values per token, on the processor.
+    pub(super) token_bytes: u64,
+}
+
+/// Makes every check of [`load`] that needs no weights.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn inspect(config: &[u8], files: &[PathBuf], context: usize) -> candle_core::Result<About> {
+    let config = Config::read(config)?;
+    config.fits(&open(files)?)?;
+    let network = config.network(context)?;
+    let token_bytes = 2 * network.layers * network.kv_heads * network.head_dim * size_of::<f32>();
+    Ok(About { model_type: config.model_type, tensors: tensors_of(files)?, token_bytes: token_bytes as u64 })
+}
+
+/// Loads `files` by what `config` says.
 ///
 /// # Errors
 /// When the files cannot be read, do not fit together, or ask for what there is no code for.
 pub(crate) fn load(
     config: &[u8],
-    model_type: Option<&str>,
     files: &[PathBuf],
     context: usize,
     device: &Device,
     precision: Precision,
 ) -> candle_core::Result<CandleDecoder> {
-    let bad = |e: serde_json::Error| candle_core::Error::Msg(format!("config.json: {e}"));
-    let json: Json = serde_json::from_slice(config).map_err(bad)?;
-    let found = json["model_type"].as_str().unwrap_or_default().to_string();
-    if let Some(expected) = model_type.filter(|expected| *expected != found) {
-        candle_core::bail!("config.json is of a `{found}`, the manifest says {expected}")
-    }
-    if !MODEL_TYPES.contains(&found.as_str()) {
-        candle_core::bail!("config.json is of a `{found}`; supported are {}", MODEL_TYPES.join(", "))
-    }
-    if !json["quantization_config"].is_null() {
-        candle_core::bail!(
-            "config.json: the weights are quantised (`{}`), which is not supported in safetensors files: take a GGUF file",
-            json["quantization_config"]["quant_method"].as_str().unwrap_or("quantization_config")
-        )
-    }
-    let config: Config = serde_json::from_value(json).map_err(bad)?;
-    // SAFETY: mapping a file is sound as long as nobody changes it meanwhile. Model files are written once, beside their
-    // place, and renamed into it; nothing here or in the installer opens an installed file for writing.
-    let weights = unsafe { MmapedSafetensors::multi(files) }?;
+    let config = Config::read(config)?;
+    let weights = open(files)?;
+    config.fits(&weights)?;
     let mut unused: BTreeSet<String> = weights.tensors().into_iter().map(|(name, _)| name).collect();
     let numbers = Numbers::new(precision, device);
     let (names, gemma) = (Names::of(&config), config.is_gemma());
@@ -498,15 +582,10 @@ mod tests {
         reference
     }
 
-    fn open(
-        config: &Json,
-        model_type: &str,
-        folder: &std::path::Path,
-        precision: Precision,
-    ) -> CandleDecoder {
+    fn open(config: &Json, folder: &std::path::Path, precision: Precision) -> CandleDecoder {
         let files = [folder.join("model.safetensors")];
         let config = serde_json::to_vec(config).unwrap();
-        load(&config, Some(model_type), &files, CONTEXT, &Device::Cpu, precision).unwrap()
+        load(&config, &files, CONTEXT, &Device::Cpu, precision).unwrap()
     }
 
     fn see(model: &mut CandleDecoder, slot: usize, tokens: &[u32], position: usize) -> Tensor {
@@ -536,7 +615,7 @@ mod tests {
                 config["rope_scaling"] = scaling;
             }
             let mut reference = random(model_type, &config, folder.path());
-            let mut ours = open(&config, model_type, folder.path(), Precision::Auto);
+            let mut ours = open(&config, folder.path(), Precision::Auto);
             let tokens = text(640, 1);
             ours.reserve(1, 641).unwrap();
             see(&mut ours, 0, &tokens[..256], 0);
@@ -561,7 +640,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let config = config(model_type);
             let mut reference = random(model_type, &config, folder.path());
-            let mut ours = open(&config, model_type, folder.path(), Precision::Auto);
+            let mut ours = open(&config, folder.path(), Precision::Auto);
             let mut sequences = [text(5, 2), text(300, 3), text(64, 4)];
             for (slot, sequence) in sequences.iter().enumerate() {
                 // The cache grows in both directions while it holds something.
@@ -620,7 +699,7 @@ mod tests {
         let tokens = text(100, 5);
         let expected = reference(&tokens);
         for (precision, limit) in [(Precision::F16, 0.02), (Precision::Bf16, 0.15)] {
-            let mut ours = open(&config, "qwen2", folder.path(), precision);
+            let mut ours = open(&config, folder.path(), precision);
             ours.reserve(1, 100).unwrap();
             let logits = see(&mut ours, 0, &tokens, 0);
             assert!(
@@ -641,7 +720,7 @@ mod tests {
             config[key] = value;
             let files = [folder.path().join("model.safetensors")];
             let config = serde_json::to_vec(&config).unwrap();
-            match load(&config, Some("qwen2"), &files, CONTEXT, &Device::Cpu, Precision::Auto) {
+            match load(&config, &files, CONTEXT, &Device::Cpu, Precision::Auto) {
                 Ok(_) => panic!("{key} was accepted"),
                 Err(error) => error.to_string(),
             }
@@ -656,7 +735,9 @@ mod tests {
         assert!(refused("rope_parameters", serde_json::json!({ "rope_type": "longrope" }))
             .contains("original_max_position_embeddings"));
         assert!(refused("hidden_act", "gelu".into()).contains("`gelu`"));
-        assert!(refused("model_type", "llama".into()).contains("`llama`"));
+        assert!(refused("model_type", "mamba".into()).contains("`mamba`"));
+        assert!(refused("num_attention_heads", 8.into()).contains("q_proj"));
+        assert!(refused("num_hidden_layers", serde_json::json!(1u64 << 60)).contains("layers"));
         assert!(refused("max_position_embeddings", 128.into()).contains("128"));
     }
 }

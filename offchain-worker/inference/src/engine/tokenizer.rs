@@ -3,6 +3,7 @@
 
 use super::{
     chat::{ChatTemplate, Piece},
+    gguf_header::Header,
     gguf_tokenizer::{self, GgufTokenizer},
 };
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     generate::Prompt,
     store::VerifiedModel,
 };
-use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::Value as Json;
 use std::path::Path;
 use tokenizers::{pre_tokenizers::metaspace::PrependScheme, AddedToken, PreTokenizerWrapper, Tokenizer};
@@ -35,6 +35,18 @@ const END_TOKENS: [&str; 16] = [
     "</s>",
     "[/EOT]",
 ];
+
+/// The tokenizer in a `tokenizer.json`.
+///
+/// # Errors
+/// When there is none. The library panics on some files that are cut off or made up; here that is an error too.
+pub(super) fn read_tokenizer(path: &Path) -> std::result::Result<Tokenizer, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match std::panic::catch_unwind(|| Tokenizer::from_file(path)) {
+        Ok(read) => read.map_err(|e| format!("{name}: {e}")),
+        Err(_) => Err(format!("{name} is no tokenizer: it is cut off, or made up")),
+    }
+}
 
 /// Text to tokens and back.
 pub(crate) struct TextCodec {
@@ -102,15 +114,12 @@ fn template_of(config: &Json) -> Option<String> {
 
 impl TextCodec {
     /// Out of a GGUF file's metadata; a `tokenizer.json` beside the file wins over the tokenizer in it.
-    pub(crate) fn from_gguf(model: &VerifiedModel, gguf: &Content) -> Result<Self> {
+    pub(crate) fn from_gguf(model: &VerifiedModel, gguf: &Header) -> Result<Self> {
         let name = &model.entry().name;
         let fail = |e: &dyn std::fmt::Display| Error::model(name, format!("its tokenizer: {e}"));
         if let Some(path) = model.optional_file("tokenizer.json") {
-            let tokenizer = Tokenizer::from_file(&path).map_err(|e| fail(&e))?;
-            let in_file = match gguf.metadata.get("tokenizer.ggml.tokens") {
-                Some(Value::Array(tokens)) => Some(tokens.len()),
-                _ => None,
-            };
+            let tokenizer = read_tokenizer(&path).map_err(|e| fail(&e))?;
+            let in_file = gguf.count("tokenizer.ggml.tokens");
             let own = tokenizer.get_vocab_size(true);
             if in_file.is_some_and(|count| count < own) {
                 return Err(fail(&format!(
@@ -141,7 +150,7 @@ impl TextCodec {
     /// Out of `tokenizer.json` and what stands beside it.
     pub(crate) fn from_files(model: &VerifiedModel) -> Result<Self> {
         let name = &model.entry().name;
-        let tokenizer = Tokenizer::from_file(model.file("tokenizer.json")?)
+        let tokenizer = read_tokenizer(&model.file("tokenizer.json")?)
             .map_err(|e| Error::model(name, format!("its tokenizer: {e}")))?;
         let parts = Self::parts_from_files(model, &tokenizer)?;
         Self::new(name, tokenizer, parts)
@@ -221,6 +230,21 @@ impl TextCodec {
             chat_bos: parts.chat_bos,
             end,
         })
+    }
+
+    /// The kind of the tokenizer.
+    pub(crate) fn kind(&self) -> &'static str {
+        super::inspect::kind_of(&self.first)
+    }
+
+    /// Tokens that it knows.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.first.get_vocab_size(true)
+    }
+
+    /// Whether the model says how a conversation is written.
+    pub(crate) fn has_chat_template(&self) -> bool {
+        self.chat.is_some()
     }
 
     /// The tokens that end an answer, in order.
@@ -340,21 +364,17 @@ impl Segments<'_> {
     }
 }
 
-fn gguf_template(gguf: &Content) -> Option<String> {
-    match gguf.metadata.get("tokenizer.chat_template") {
-        Some(Value::String(source)) => Some(source.clone()),
-        _ => None,
-    }
+fn gguf_template(gguf: &Header) -> Option<String> {
+    gguf.text("tokenizer.chat_template").map(str::to_string)
 }
 
-fn gguf_ends(gguf: &Content) -> Vec<u32> {
+fn gguf_ends(gguf: &Header) -> Vec<u32> {
     let names = ["eos", "eot", "eom"];
     let mut ends: Vec<u32> = names
         .iter()
         .filter_map(|n| gguf_tokenizer::id(gguf, &format!("tokenizer.ggml.{n}_token_id")))
         .collect();
-    if let Some(Value::Array(ids)) = gguf.metadata.get("tokenizer.ggml.eog_token_ids") {
-        ends.extend(ids.iter().filter_map(gguf_tokenizer::whole).filter_map(|id| u32::try_from(id).ok()));
-    }
+    let more = gguf.wholes("tokenizer.ggml.eog_token_ids").unwrap_or_default();
+    ends.extend(more.into_iter().filter_map(|id| u32::try_from(id).ok()));
     ends
 }

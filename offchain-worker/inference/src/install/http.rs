@@ -58,7 +58,9 @@ pub(crate) enum Failure {
     Transient(String),
     /// The server could not be reached at all.
     Unreachable(String),
-    /// The server said no.
+    /// The server, of this name, said no with this status.
+    Refused(u16, String),
+    /// Another try would end the same way.
     Final(String),
 }
 
@@ -66,6 +68,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Transient(m) | Failure::Unreachable(m) | Failure::Final(m) => Self::Install(m),
+            Failure::Refused(status, host) => Self::Install(format!("{host} answered {status}")),
         }
     }
 }
@@ -83,10 +86,13 @@ fn send(request: RequestBuilder) -> std::result::Result<Response, Failure> {
     if status.is_success() {
         return Ok(response);
     }
-    let message = format!("{} answered {status}", response.url().host_str().unwrap_or("the server"));
+    let host = response.url().host_str().unwrap_or("the server").to_string();
     let again = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    Err(if again { Failure::Transient(message) } else { Failure::Final(message) })
+    Err(match again {
+        true => Failure::Transient(format!("{host} answered {status}")),
+        false => Failure::Refused(status.as_u16(), host),
+    })
 }
 
 fn pause(attempt: u32) {
@@ -99,9 +105,17 @@ pub(crate) fn get(
     url: &str,
     accept: &str,
 ) -> std::result::Result<(String, String), Failure> {
+    get_with(|| client.get(url), accept)
+}
+
+/// As [`get`], with a request of the caller's own making.
+pub(crate) fn get_with(
+    request: impl Fn() -> RequestBuilder,
+    accept: &str,
+) -> std::result::Result<(String, String), Failure> {
     let mut attempt = 0;
     loop {
-        let request = client.get(url).header(header::ACCEPT, accept).timeout(Duration::from_secs(60));
+        let request = request().header(header::ACCEPT, accept).timeout(Duration::from_secs(60));
         let result = send(request).and_then(|response| {
             let kind = response
                 .headers()
@@ -113,7 +127,7 @@ pub(crate) fn get(
         });
         match result {
             Err(Failure::Transient(message)) if attempt < RETRIES => {
-                tracing::debug!(url, attempt, message, "trying again");
+                tracing::debug!(attempt, message, "trying again");
                 pause(attempt);
                 attempt += 1;
             }
@@ -175,8 +189,8 @@ pub(crate) fn download(
                 return Ok(());
             }
             // What lies in the partial file is not a beginning of this file: start over, once.
-            Err(Failure::Final(message)) if have > 0 && attempt == 0 => {
-                tracing::debug!(what, message, "not resumable, starting over");
+            Err(Failure::Final(_) | Failure::Refused(..)) if have > 0 && attempt == 0 => {
+                tracing::debug!(what, "not resumable, starting over");
                 drop(file);
                 std::fs::remove_file(&partial).map_err(io)?;
             }

@@ -1,8 +1,14 @@
 //! The Hugging Face hub, and the cache other tools keep of it on this machine.
 
-use super::{http, HashingWriter, Progress};
-use crate::error::{Error, Result};
+use super::{http, persist_as, HashingWriter, HubRef, Progress};
+use crate::{
+    error::{Error, Result},
+    manifest::Sha256Hex,
+    store::sha256_file,
+};
 use http::Failure;
+use serde::Deserialize;
+use serde_json::Value as Json;
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -28,13 +34,72 @@ impl Hub {
             Some(cache.join("huggingface"))
         });
         let offline = offline || var("HF_HUB_OFFLINE").is_some_and(|v| v != "0");
+        // Where `hf auth login` puts it.
+        let token_file =
+            var("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join("token")));
+        let kept = || std::fs::read_to_string(token_file?).ok().map(|token| token.trim().to_string());
         Self {
             endpoint: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_string()),
-            token: var("HF_TOKEN"),
+            token: var("HF_TOKEN").or_else(kept).filter(|token| !token.is_empty()),
             cache: var("HF_HUB_CACHE").map(PathBuf::from).or_else(|| home.map(|h| h.join("hub"))),
             client: None,
             closed: offline.then(|| "not asked (offline)".to_string()),
         }
+    }
+
+    fn client(&mut self) -> Result<reqwest::blocking::Client> {
+        if let Some(reason) = &self.closed {
+            return Err(Error::Install(reason.clone()));
+        }
+        Ok(match &self.client {
+            Some(client) => client.clone(),
+            None => self.client.insert(http::client(None)?).clone(),
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.endpoint.trim_end_matches('/'))
+    }
+
+    fn authorised(&self, request: reqwest::blocking::RequestBuilder) -> reqwest::blocking::RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// What a failure means. A missing hub is asked once, not once per file.
+    fn failed(&mut self, failure: Failure, repo: &str, revision: &str) -> Error {
+        let message = match failure {
+            Failure::Unreachable(message) => {
+                let closed = format!(
+                    "the hub at {} is not reachable: {message}; HF_ENDPOINT names another one, and a folder that was \
+                     downloaded elsewhere can be added as it is",
+                    self.endpoint
+                );
+                self.closed = Some(closed.clone());
+                closed
+            }
+            Failure::Refused(401 | 403, _) => {
+                let page = self.url(repo);
+                match &self.token {
+                    Some(_) => format!(
+                        "the hub does not give {repo} to the account of this token: its licence may have to be accepted at {page}"
+                    ),
+                    None => format!(
+                        "the hub gives {repo} to known accounts only: accept its licence at {page}, then set HF_TOKEN to a \
+                         token of that account (or `hf auth login`)"
+                    ),
+                }
+            }
+            Failure::Refused(404, _) => format!(
+                "the hub has no {repo} at revision {revision} (it says the same of a repository that is private): {}",
+                self.url(repo)
+            ),
+            Failure::Refused(status, _) => format!("the hub answered {status} for {repo}"),
+            Failure::Transient(message) | Failure::Final(message) => message,
+        };
+        Error::Install(message)
     }
 
     /// Writes one file of one revision to `output`.
@@ -49,34 +114,112 @@ impl Hub {
         if let Some(cached) = self.cached(repo, revision, path) {
             return copy(&cached, output, progress);
         }
-        if let Some(reason) = &self.closed {
-            return Err(Error::Install(reason.clone()));
-        }
-        let client = match self.client.clone() {
-            Some(client) => client,
-            None => self.client.insert(http::client(None)?).clone(),
-        };
-        let url = format!("{}/{repo}/resolve/{revision}/{path}", self.endpoint.trim_end_matches('/'));
         let target = output.file.get_ref().path().with_extension("hub");
-        let request = |client: &reqwest::blocking::Client| {
-            let request = client.get(&url);
-            match &self.token {
-                Some(token) => request.bearer_auth(token),
-                None => request,
-            }
-        };
-        let result = http::download(&client, request, &target, path, progress);
-        if let Err(failure) = result {
-            // A missing hub is asked once, not once per file.
-            if let Failure::Unreachable(message) = &failure {
-                self.closed = Some(format!("not reachable: {message}"));
-            }
+        let fetched = self.download(repo, revision, path, &target, progress);
+        if fetched.is_err() {
             let _ = std::fs::remove_file(target.with_extension("part"));
-            return Err(failure.into());
+            return fetched;
         }
         let copied = copy(&target, output, progress);
         let _ = std::fs::remove_file(&target);
         copied
+    }
+
+    fn download(
+        &mut self,
+        repo: &str,
+        revision: &str,
+        path: &str,
+        target: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let client = self.client()?;
+        let url = self.url(&format!("{repo}/resolve/{revision}/{path}"));
+        let request = |client: &reqwest::blocking::Client| self.authorised(client.get(&url));
+        let downloaded = http::download(&client, request, target, path, progress);
+        downloaded.map_err(|failure| self.failed(failure, repo, revision))
+    }
+
+    /// What the hub has of a revision.
+    pub(crate) fn list(&mut self, hub: &HubRef) -> Result<Listing> {
+        if let Some(listing) = self.cached_listing(hub).filter(|_| self.closed.is_some()) {
+            return Ok(listing);
+        }
+        let client = self.client()?;
+        let url = self.url(&format!("api/models/{}/revision/{}?blobs=true", hub.repo, hub.revision));
+        let request = || self.authorised(client.get(&url));
+        let answer = http::get_with(request, "application/json");
+        let (_, text) = answer.map_err(|failure| self.failed(failure, &hub.repo, &hub.revision))?;
+        let bad =
+            |reason: String| Error::Install(format!("{url}: the hub's answer cannot be used: {reason}"));
+        let said: Said = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if !is_commit(&said.sha) {
+            return Err(bad(format!("`{}` is no commit", said.sha)));
+        }
+        let mut files = Vec::with_capacity(said.siblings.len());
+        for sibling in said.siblings {
+            let sha256 = sibling.lfs.map(|lfs| lfs.sha256.parse()).transpose().map_err(bad)?;
+            files.push(Listed { path: sibling.rfilename, size: sibling.size, sha256 });
+        }
+        let card = &said.card;
+        let licence = ["license", "license_name"]
+            .iter()
+            .filter_map(|key| card[*key].as_str())
+            .find(|licence| *licence != "other")
+            .map(str::to_string);
+        Ok(Listing { commit: said.sha, licence, files })
+    }
+
+    /// Puts one listed file into `dir`, unless it is there already. What was interrupted goes on where it stopped.
+    pub(crate) fn put(
+        &mut self,
+        repo: &str,
+        commit: &str,
+        file: &Listed,
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let destination = dir.join(&file.path);
+        let folder = destination.parent().unwrap_or(dir);
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        if destination.is_file() && check(&destination, file).is_ok() {
+            return Ok(());
+        }
+        let name = destination.file_name().unwrap_or_default().to_string_lossy();
+        // Of this revision alone: what is left of another one is no beginning of this file.
+        let target = folder.join(format!(".{}-{name}.hub", commit.get(..12).unwrap_or(commit)));
+        match self.cached(repo, commit, &file.path) {
+            Some(cached) => std::fs::copy(&cached, &target).map(drop).map_err(|e| Error::io(&cached, e))?,
+            None => self.download(repo, commit, &file.path, &target, progress)?,
+        }
+        if let Err(reason) = check(&target, file) {
+            let _ = std::fs::remove_file(&target);
+            return Err(Error::Install(format!("{} of {repo}: {reason}: refused; try again", file.path)));
+        }
+        persist_as(&target, &destination)
+    }
+
+    /// A revision as the hub's own tools have kept it.
+    fn cached_listing(&self, hub: &HubRef) -> Option<Listing> {
+        let repo = self.cache.as_ref()?.join(format!("models--{}", hub.repo.replace('/', "--")));
+        let commit = match is_commit(&hub.revision) {
+            true => hub.revision.clone(),
+            false => std::fs::read_to_string(repo.join("refs").join(&hub.revision)).ok()?.trim().to_string(),
+        };
+        fn walk(folder: &Path, prefix: &str, files: &mut Vec<Listed>) -> Option<()> {
+            for entry in std::fs::read_dir(folder).ok()? {
+                let entry = entry.ok()?;
+                let path = format!("{prefix}{}", entry.file_name().to_str()?);
+                match entry.path().is_dir() {
+                    true => walk(&entry.path(), &format!("{path}/"), files)?,
+                    false => files.push(Listed { path, size: None, sha256: None }),
+                }
+            }
+            Some(())
+        }
+        let mut files = Vec::new();
+        walk(&repo.join("snapshots").join(&commit), "", &mut files)?;
+        Some(Listing { commit, licence: None, files })
     }
 
     /// Where the hub's own tools would have put it.
@@ -90,6 +233,68 @@ impl Hub {
             .join(path);
         file.is_file().then_some(file)
     }
+}
+
+/// A full commit hash.
+pub(super) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// Whether a file is what the hub listed.
+fn check(path: &Path, file: &Listed) -> std::result::Result<(), String> {
+    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if let Some(expected) = file.size.filter(|expected| *expected != size) {
+        return Err(format!("it has {size} bytes, the hub says {expected}"));
+    }
+    if let Some(expected) = file.sha256 {
+        let found = sha256_file(path).map_err(|e| e.to_string())?;
+        if found != expected {
+            return Err(format!("it has sha256 {found}, the hub says {expected}"));
+        }
+    }
+    Ok(())
+}
+
+/// What the hub has of a revision.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// The commit that the revision stands for.
+    pub(crate) commit: String,
+    /// The licence that the repository names.
+    pub(crate) licence: Option<String>,
+    pub(crate) files: Vec<Listed>,
+}
+
+/// A file that the hub has.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) path: String,
+    /// In bytes, where the hub says.
+    pub(crate) size: Option<u64>,
+    /// Of large files.
+    pub(crate) sha256: Option<Sha256Hex>,
+}
+
+/// The hub's words.
+#[derive(Deserialize)]
+struct Said {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+    #[serde(default, rename = "cardData")]
+    card: Json,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: String,
 }
 
 fn copy(from: &Path, output: &mut HashingWriter<'_>, progress: &dyn Progress) -> Result<()> {

@@ -8,10 +8,13 @@
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
+mod hub_ref;
 #[cfg(feature = "registry")]
 mod pip_config;
 #[cfg(feature = "registry")]
 mod registry;
+
+pub use hub_ref::HubRef;
 
 use crate::{
     convert,
@@ -112,6 +115,11 @@ pub fn install(
         .map(|m| m.name.clone())
         .chain(manifest.data().iter().map(|d| d.name.clone()))
         .collect();
+    if let Some(entry) = manifest.hub().iter().find(|entry| names.contains(&entry.name)) {
+        if !everything.contains(&entry.name) {
+            return Err(Error::NotAdded { name: entry.name.clone(), repo: entry.repo.clone() });
+        }
+    }
     if let Some(unknown) = names.iter().find(|n| !everything.contains(n)) {
         return Err(Error::UnknownModel { name: unknown.clone(), known: everything });
     }
@@ -143,6 +151,61 @@ pub fn install(
         if anything_new { &mut report.installed } else { &mut report.present }.push(name.clone());
     }
     Ok(report)
+}
+
+/// What was fetched from the hub.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The same model at the commit that was fetched.
+    pub hub: HubRef,
+    /// The licence that its repository names.
+    pub licence: Option<String>,
+}
+
+/// Fetches a model of the hub into `dir`: the files that a loader opens, and no others. Files that are there already stay; what
+/// was interrupted goes on where it stopped. Large files are held to the hashes that the hub lists.
+///
+/// # Errors
+/// When the hub cannot be reached, does not give the repository, or has no model there that can be run; with what to do.
+#[cfg(feature = "hub")]
+pub fn fetch_hub(
+    hub: &HubRef,
+    dir: &Path,
+    options: &InstallOptions,
+    progress: &dyn Progress,
+) -> Result<Fetched> {
+    std::fs::create_dir_all(&options.models_dir).map_err(|e| Error::io(&options.models_dir, e))?;
+    let _lock = lock(&options.models_dir.join(".install.lock"))?;
+    let mut source = hub::Hub::from_env(options.offline);
+    progress.begin(&hub.repo);
+    let listing = source.list(hub)?;
+    let wanted = hub_ref::wanted(&listing.files, hub.file.as_deref())
+        .map_err(|reason| Error::Install(format!("{} at {}: {reason}", hub.repo, listing.commit)))?;
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let missing = wanted.iter().filter(|file| !dir.join(&file.path).is_file());
+    let needed: u64 = missing.filter_map(|file| file.size).sum();
+    if let Some(available) = available_bytes(dir).filter(|available| *available < needed) {
+        return Err(Error::Install(format!(
+            "{} needs {} MB of disk space in {}, {} MB are free",
+            hub.repo,
+            needed / 1_000_000,
+            dir.display(),
+            available / 1_000_000
+        )));
+    }
+    for file in wanted {
+        source.put(&hub.repo, &listing.commit, file, dir, progress)?;
+    }
+    Ok(Fetched { hub: HubRef { revision: listing.commit, ..hub.clone() }, licence: listing.licence })
+}
+
+/// Without the feature `hub` nothing can be fetched from it.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "hub"))]
+pub fn fetch_hub(_: &HubRef, _: &Path, _: &InstallOptions, _: &dyn Progress) -> Result<Fetched> {
+    Err(Error::Install("this build has no feature `hub`".into()))
 }
 
 struct Installer<'a> {
@@ -407,6 +470,13 @@ fn persist(file: tempfile::NamedTempFile, destination: &Path) -> Result<()> {
     }
     file.persist(destination).map_err(|e| Error::io(destination, e.error))?;
     Ok(())
+}
+
+/// Puts a whole file in its place.
+#[cfg(feature = "hub")]
+fn persist_as(file: &Path, destination: &Path) -> Result<()> {
+    File::open(file).and_then(|file| file.sync_all()).map_err(|e| Error::io(file, e))?;
+    std::fs::rename(file, destination).map_err(|e| Error::io(destination, e))
 }
 
 /// Writes to a temporary file, counting and hashing.

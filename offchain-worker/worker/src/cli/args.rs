@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// Runs a development chain in this process and serves it on a websocket. Its state is gone when it stops.
     #[cfg(feature = "embedded")]
     Devnet(crate::cli::devnet::DevnetArgs),
+    /// Lists, adds, checks and measures the models that nodes run.
+    #[command(subcommand)]
+    Models(poq_inference::cli::ModelsCommand),
     /// Lists, checks and names rubrics: how evaluators score.
     #[command(subcommand)]
     Rubric(rubric::RubricCommand),

@@ -14,8 +14,8 @@ use poq_chain::types::{KindId, NodeStatus, Overview, Role};
 use poq_chain::{to_account32, AccountId32, Client, Options, View};
 use poq_core::params::MISSES_MAX;
 use poq_inference::quality::Rubric;
-use poq_inference::{DeviceSpec, Manifest, ModelStore};
-use poq_worker::config::{self, ModelConfig, NodeConfig, RoleName};
+use poq_inference::{DeviceSpec, ModelStore};
+use poq_worker::config::{self, NodeConfig, RoleName};
 use poq_worker::endpoint::{self, Audience};
 use poq_worker::WorkerConfig;
 use serde_json::{json, Value};
@@ -109,12 +109,15 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let file = args.config.clone().or_else(config::find_config);
     let config = configuration(&mut findings, file, &args);
     if let Some(config) = &config {
+        // Files that are not pinned are hashed.
+        let own = config.clone();
+        let store = tokio::task::spawn_blocking(move || own.store()).await?;
         if !config.nodes.is_empty() {
             folders(&mut findings, config);
             ports(&mut findings, config);
-            models(&mut findings, config);
+            models(&mut findings, config, &store);
         }
-        chain(&mut findings, config, &args).await;
+        chain(&mut findings, config, &store, &args).await;
     }
     let failed = findings.failed();
     args.output.printer().print(
@@ -227,9 +230,7 @@ fn ports(findings: &mut Findings, config: &WorkerConfig) {
     port("metrics", config.metrics.listen);
 }
 
-fn models(findings: &mut Findings, config: &WorkerConfig) {
-    let folder = config.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
-    let store = ModelStore::new(Manifest::builtin(), folder);
+fn models(findings: &mut Findings, config: &WorkerConfig, store: &ModelStore) {
     let mut memory = 0u64;
     for model in config.models.iter().filter(|model| model.device != DeviceSpec::Cpu) {
         match model.device.check() {
@@ -243,12 +244,23 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
         match store.verify(name) {
             Ok(model) => {
                 // A card has memory of its own, and the model is refused where it does not fit.
-                let on_card = |other: &ModelConfig| other.name == name && other.device != DeviceSpec::Cpu;
-                if !config.models.iter().any(on_card) {
+                if store.options(name).device == DeviceSpec::Cpu {
                     memory = memory.saturating_add(model.entry().required_memory_bytes());
                 }
-                findings
-                    .good(format!("model {name}"), format!("{} is whole", store.model_dir(name).display()));
+                let pinned =
+                    store.config(name).is_none_or(|own| own.source.is_none() || !own.files.is_empty());
+                let place = match model.entry().files.first().and_then(|file| file.at.as_deref()) {
+                    Some(at) => at.parent().unwrap_or(at).display().to_string(),
+                    None => store.model_dir(name).display().to_string(),
+                };
+                match pinned {
+                    true => findings.good(format!("model {name}"), format!("{place} is whole")),
+                    false => findings.add(
+                        Mark::Warning,
+                        format!("model {name}"),
+                        format!("{place} is there, and its files are not pinned: `poq models add` does so"),
+                    ),
+                }
             }
             Err(error) => findings.bad(format!("model {name}"), error.into()),
         }
@@ -266,7 +278,7 @@ fn models(findings: &mut Findings, config: &WorkerConfig) {
     );
 }
 
-async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs) {
+async fn chain(findings: &mut Findings, config: &WorkerConfig, store: &ModelStore, args: &CheckArgs) {
     let contract = match config.chain.contract.as_deref().map(poq_chain::signer::parse_account).transpose() {
         Ok(contract) => contract,
         Err(error) => return findings.bad("contract", error.into()),
@@ -283,7 +295,7 @@ async fn chain(findings: &mut Findings, config: &WorkerConfig, args: &CheckArgs)
         return findings.bad("contract", error);
     }
     for node in &config.nodes {
-        if let Err(error) = registration(findings, &client, config, node).await {
+        if let Err(error) = registration(findings, &client, config, store, node).await {
             findings.bad(format!("node {}", node.id), error);
         }
     }
@@ -455,6 +467,7 @@ async fn registration(
     findings: &mut Findings,
     client: &Client,
     config: &WorkerConfig,
+    store: &ModelStore,
     node: &NodeConfig,
 ) -> anyhow::Result<()> {
     let chain = client.chain();
@@ -481,7 +494,7 @@ async fn registration(
         format!("it is registered for {registered}"),
     );
 
-    match Manifest::builtin().get(&node.model) {
+    match store.manifest().get(&node.model) {
         Ok(entry) => findings.check(
             entry.digest().0 == found.node.model_digest,
             what("model"),

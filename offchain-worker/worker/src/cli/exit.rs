@@ -92,6 +92,9 @@ fn verdict_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict
         Some(poq_worker::Error::Config(_)) => return plain(Exit::Usage, "configuration"),
         _ => {}
     }
+    if cause.downcast_ref::<poq_inference::Error>().is_some_and(poq_inference::Error::is_configuration) {
+        return plain(Exit::Usage, "model");
+    }
     if cause.is::<Difference>() {
         plain(Exit::Difference, "difference")
     } else if cause.is::<Refused>() {

@@ -62,6 +62,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Advance(args) => advance::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Rubric(command) => rubric::run(command),
+        Command::Models(command) => {
+            tokio::task::spawn_blocking(move || command.execute()).await?.map_err(Into::into)
+        }
         Command::Experiment(args) => {
             tokio::task::spawn_blocking(move || args.execute()).await?.map_err(Into::into)
         }

@@ -6,7 +6,6 @@ use crate::cli::connect::Session;
 use crate::cli::exit::{Refused, Usage};
 use crate::cli::order::Desk;
 use crate::cli::output::{pairs, table, time};
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use poq_chain::json::ToJson;
 use poq_chain::stake::Unstake;
@@ -17,9 +16,10 @@ use poq_chain::types::{
 use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
 use poq_core::params::MISSES_MAX;
 use poq_core::registry::class_of;
-use poq_inference::Manifest;
+use poq_inference::{models::find_config, Manifest, ModelStore};
 use poq_worker::endpoint::Checked;
 use serde_json::{json, Value};
+use std::path::PathBuf;
 
 /// `poq node …`.
 #[derive(Debug, Subcommand)]
@@ -75,13 +75,8 @@ pub(crate) struct RegisterArgs {
     /// The account that rewards are paid to (an address or a key file); the node owner's where it is not given.
     #[arg(long, env = "POQ_NODE_PAYEE", hide_env_values = true, value_name = "ACCOUNT|FILE")]
     payee: Option<Who>,
-    /// The name of the model that the node runs.
-    #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
-    model: String,
-    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the installed manifest's
-    /// model of that name.
-    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
-    model_digest: Option<[u8; 32]>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The URL under which the node's worker serves its blobs (its `blobs.public_url`).
     #[arg(long, env = "POQ_NODE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     endpoint: String,
@@ -229,21 +224,40 @@ pub(crate) fn role_of(role: RoleArg) -> Role {
     }
 }
 
-/// The digest of a model of the manifest that the worker goes by.
-pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
-    let manifest = Manifest::builtin();
-    let entry = manifest
-        .get(model)
-        .context("give --model-digest for a model that is not in the manifest")
-        .map_err(|e| Usage(format!("{e:#}")))?;
-    Ok(entry.digest().0)
+/// The model that a node is registered with.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArgs {
+    /// The name of the model that the node runs, as `poq models list` has it.
+    #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
+    pub(crate) model: String,
+    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the files of the model of that name
+    /// in the configuration or the manifest.
+    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
+    model_digest: Option<[u8; 32]>,
+    /// The configuration with the worker's [[models]] sections, found as `poq worker run` finds it.
+    #[arg(long, short, env = "POQ_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// The digest that the node is registered with: that of the model as the worker will load it.
+    pub(crate) async fn digest(&self) -> anyhow::Result<[u8; 32]> {
+        if let Some(digest) = self.model_digest {
+            return Ok(digest);
+        }
+        let (config, model) = (self.config.clone().or_else(find_config), self.model.clone());
+        // Files that are not pinned are hashed.
+        let found = tokio::task::spawn_blocking(move || {
+            let store = ModelStore::configured(Manifest::builtin(), None, config.as_deref())?;
+            store.manifest().get(&model).map(|entry| entry.digest().0)
+        });
+        let advice = "`poq models add` makes a model one that a node can run; --model-digest names one that is elsewhere";
+        found.await?.map_err(|error| Usage(format!("{error}; {advice}")).into())
+    }
 }
 
 async fn register(args: RegisterArgs) -> anyhow::Result<()> {
-    let model_digest = match args.model_digest {
-        Some(digest) => digest,
-        None => digest_of(&args.model)?,
-    };
+    let model_digest = args.model.digest().await?;
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let unit = &session.unit;
@@ -265,7 +279,7 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
             kind: args.kind,
             operator: to_ink(&operator),
             payee: to_ink(&payee),
-            model: args.model.clone(),
+            model: args.model.model.clone(),
             model_digest,
             endpoint: endpoint.to_string(),
             price,
@@ -273,7 +287,7 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
         stake,
     );
     let mut order = desk.order(format!("register an {} node for kind {}", role_name(role), args.kind));
-    order.effect("model", format!("{} (0x{})", args.model, hex::encode(model_digest)));
+    order.effect("model", format!("{} (0x{})", args.model.model, hex::encode(model_digest)));
     order.effect("endpoint", format!("{endpoint}: {probe}"));
     order.effect("operator", session.address(&operator));
     order.effect("payee", session.address(&payee));

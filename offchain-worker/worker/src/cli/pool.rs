@@ -1,11 +1,11 @@
 //! `poq pool`: staking pools, for those who run a node with other people's stake and for those whose stake it is.
 
 use crate::cli::amount::Amount;
-use crate::cli::args::{duration, hash, ReadArgs, SendArgs, Who};
+use crate::cli::args::{duration, ReadArgs, SendArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::deploy::{find_artifact, POOL_ARTIFACT};
 use crate::cli::exit::{Refused, Usage};
-use crate::cli::node::{digest_of, role_name, role_of, RoleArg};
+use crate::cli::node::{role_name, role_of, ModelArgs, RoleArg};
 use crate::cli::order::Desk;
 use crate::cli::output::{pairs, table, time};
 use crate::cli::params_file::ratio;
@@ -68,13 +68,8 @@ pub(crate) struct CreateArgs {
     /// The hot account that does the node's duties: an address, or the path of its key file.
     #[arg(long, env = "POQ_NODE_OPERATOR", hide_env_values = true, value_name = "ACCOUNT|FILE")]
     operator: Who,
-    /// The name of the model that the node runs.
-    #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
-    model: String,
-    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the installed manifest's
-    /// model of that name.
-    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
-    model_digest: Option<[u8; 32]>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The URL under which the node's worker serves its blobs (its `blobs.public_url`).
     #[arg(long, env = "POQ_NODE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     endpoint: String,
@@ -312,10 +307,7 @@ fn span(ms: u64) -> String {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let artifact = find_artifact(args.artifact.as_deref(), POOL_ARTIFACT, "--artifact")?;
-    let model_digest = match args.model_digest {
-        Some(digest) => digest,
-        None => digest_of(&args.model)?,
-    };
+    let model_digest = args.model.digest().await?;
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let unit = &session.unit;
@@ -352,7 +344,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
             role,
             kind: args.kind,
             operator: to_ink(&operator),
-            model: args.model.clone(),
+            model: args.model.model.clone(),
             model_digest,
             endpoint: endpoint.to_string(),
             price,
@@ -366,7 +358,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let mut order =
         desk.order(format!("make a pool with an {} node for kind {}", role_name(role), args.kind));
     order.effect("pool", session.address(&new.address(&desk.account(), &artifact, salt)));
-    order.effect("model", format!("{} (0x{})", args.model, hex::encode(model_digest)));
+    order.effect("model", format!("{} (0x{})", args.model.model, hex::encode(model_digest)));
     order.effect("endpoint", format!("{endpoint}: {probe}"));
     order.effect("operator", session.address(&operator));
     order.effect("bond", unit.show(bond));

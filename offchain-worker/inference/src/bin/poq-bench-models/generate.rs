@@ -2,8 +2,7 @@
 
 use crate::{median, ratio, Common};
 use poq_inference::{
-    data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, LoadOptions, ModelStore, Prompt,
-    Role,
+    data_dir, default_models_dir, engine::CandleGenerator, load_qa, Error, ModelStore, Prompt, Role,
 };
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -103,7 +102,7 @@ fn beginning(model: &CandleGenerator, text: &str, limit: usize) -> Result<Vec<u3
 fn measure(options: &Options, store: &ModelStore, name: &str, text: &str) -> Result<Value, Error> {
     let common = &options.common;
     let verified = store.verify(name)?;
-    let mut model = CandleGenerator::load(&verified, &LoadOptions::on(common.device))?;
+    let mut model = CandleGenerator::load(&verified, &store.options_on(name, common.device))?;
     let prompt = beginning(&model, text, options.prompt_tokens)?;
     let count = options.tokens as usize;
 

@@ -4,13 +4,14 @@
 //! Both sides take turns within one run, with the same inputs and the same number of threads: on a machine that others use
 //! too, only the ratio of neighbouring measurements means something.
 
+mod devices;
 mod generate;
 mod gpu;
 mod peer;
 mod score;
 
 use clap::{Args, Parser, Subcommand};
-use poq_inference::{configure_threads, default_models_dir, DeviceSpec, Error, Manifest, ModelStore};
+use poq_inference::{configure_threads, models::find_config, DeviceSpec, Error, Manifest, ModelStore};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Measures the speed of models, beside the programs that people would otherwise use.
@@ -27,6 +28,8 @@ enum Command {
     Generate(generate::Options),
     /// Texts and pairs per second of evaluators, beside ONNX Runtime and sentence-transformers.
     Score(score::Options),
+    /// What differs between the ways in which this machine can compute: logits, answers, vectors, scores.
+    Devices(devices::Options),
     /// Whether a card computes what the processor does, and how fast, beside PyTorch.
     GpuCheck(gpu::Options),
 }
@@ -45,13 +48,17 @@ struct Common {
     #[arg(long, env = "POQ_MODELS_MANIFEST", value_name = "FILE")]
     manifest: Option<PathBuf>,
 
+    /// The configuration whose [[models]] sections say which models there are and how they are run.
+    #[arg(long, env = "POQ_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Threads that each side computes with; the number of cores unless given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Where our side computes: cpu, cuda:N, metal.
-    #[arg(long, default_value = "cpu", env = "POQ_DEVICE", value_name = "DEVICE")]
-    device: DeviceSpec,
+    /// Where our side computes, in place of what the configuration says: cpu, cuda:N, metal.
+    #[arg(long, env = "POQ_DEVICE", value_name = "DEVICE")]
+    device: Option<DeviceSpec>,
 
     /// How often each side is measured; medians are reported.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -81,7 +88,8 @@ impl Common {
             Some(path) => Manifest::from_path(path)?,
             None => Manifest::builtin(),
         };
-        Ok(ModelStore::new(manifest, self.dir.clone().unwrap_or_else(default_models_dir)))
+        let config = self.config.clone().or_else(find_config);
+        ModelStore::configured(manifest, self.dir.as_deref(), config.as_deref())
     }
 
     /// Starts the other side, if there is one.
@@ -120,6 +128,7 @@ fn main() -> ExitCode {
     let threads = match &cli.command {
         Command::Generate(options) => options.common.threads(),
         Command::Score(options) => options.common.threads(),
+        Command::Devices(options) => options.common.threads(),
         Command::GpuCheck(options) => options.threads(),
     };
     // First of all: it sets an environment variable, and no other thread runs yet.
@@ -127,6 +136,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Generate(options) => generate::run(options),
         Command::Score(options) => score::run(options),
+        Command::Devices(options) => devices::run(options),
         Command::GpuCheck(options) => gpu::run(options),
     };
     match result {

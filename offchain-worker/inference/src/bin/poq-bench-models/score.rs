@@ -3,7 +3,7 @@
 use crate::{median, peer::Peer, ratio, Common};
 use poq_inference::{
     data_dir, encode::cosine, load_cross_encoder, load_encoder, load_qa, CrossEncoder, DeviceSpec, Encoder,
-    Error, LoadOptions, ModelStore, QaItem, Role,
+    Error, ModelStore, QaItem, Role,
 };
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -33,8 +33,8 @@ enum Model {
 }
 
 impl Model {
-    fn load(store: &ModelStore, name: &str, device: DeviceSpec) -> Result<Self, Error> {
-        let options = LoadOptions::on(device);
+    fn load(store: &ModelStore, name: &str, device: Option<DeviceSpec>) -> Result<Self, Error> {
+        let options = store.options_on(name, device);
         Ok(match store.manifest().get(name)?.role {
             Role::CrossEncoder => Self::Cross(load_cross_encoder(store, name, &options)?),
             _ => Self::Bi(load_encoder(store, name, &options)?),

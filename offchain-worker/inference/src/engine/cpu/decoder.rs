@@ -153,7 +153,6 @@ impl CpuDecoder {
     }
 
     /// Computes with other instructions than the best.
-    #[cfg(test)]
     pub(crate) fn set_isa(&mut self, isa: Isa) {
         self.isa = isa;
     }
@@ -182,7 +181,7 @@ impl CpuDecoder {
         if let Some(token) = tokens.iter().find(|token| **token as usize >= embedding.rows()) {
             candle_core::bail!("there is no token {token}")
         }
-        let pool = Pool::global();
+        let pool = &*Pool::current();
         let rotation = Rotation {
             cos: &self.cos[position * half..seen * half],
             sin: &self.sin[position * half..seen * half],

@@ -94,7 +94,7 @@ impl EncoderConfig {
             Some(other) => return Err(format!("`{activation}` is `{other}`, which is not supported")),
         };
         let first = match kind {
-            Kind::Roberta | Kind::MpNet => number("pad_token_id").unwrap_or(1) + 1,
+            Kind::Roberta | Kind::MpNet => number("pad_token_id").unwrap_or(1).saturating_add(1),
             Kind::Bert | Kind::DistilBert => 0,
         };
         let this = Self {
@@ -253,6 +253,11 @@ impl CpuEncoder {
     /// Whether there is code for a network of this shape.
     pub(crate) fn supports(config: &EncoderConfig) -> bool {
         config.hidden.is_multiple_of(config.heads * WIDTH)
+    }
+
+    /// With these instructions.
+    pub(crate) fn with_isa(self, isa: Isa) -> Self {
+        Self { isa, ..self }
     }
 
     /// Packs the weights.

@@ -8,7 +8,7 @@
 use parking_lot::Mutex;
 use std::{
     any::Any,
-    cell::UnsafeCell,
+    cell::{RefCell, UnsafeCell},
     panic::{catch_unwind, resume_unwind, AssertUnwindSafe},
     sync::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -120,6 +120,11 @@ impl Shared {
     }
 }
 
+thread_local! {
+    /// The pool of whoever computes on this thread, where it has its own.
+    static OWN: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
+}
+
 /// The calling thread and some helpers.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -158,16 +163,34 @@ impl Pool {
         Self { shared, helpers, turn: Mutex::new(()) }
     }
 
-    /// The pool that all models of this process share: as many threads as `RAYON_NUM_THREADS` says (see
+    /// The pool that whoever computes on this thread computes with: its own (see [`Pool::with`]), else that which all models of
+    /// this process share: as many threads as `RAYON_NUM_THREADS` says (see
     /// [`configure_threads`](super::super::configure_threads)), or as there are cores.
-    pub(crate) fn global() -> &'static Self {
-        static POOL: OnceLock<Pool> = OnceLock::new();
-        POOL.get_or_init(|| {
+    pub(crate) fn current() -> Arc<Self> {
+        static SHARED: OnceLock<Arc<Pool>> = OnceLock::new();
+        if let Some(own) = OWN.with_borrow(Option::clone) {
+            return own;
+        }
+        let shared = SHARED.get_or_init(|| {
             let asked =
                 std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
             let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-            Self::new(asked.unwrap_or_else(cores))
-        })
+            Arc::new(Self::new(asked.unwrap_or_else(cores)))
+        });
+        shared.clone()
+    }
+
+    /// Does this with `pool` for [`Pool::current`].
+    pub(crate) fn with<T>(pool: Arc<Self>, work: impl FnOnce() -> T) -> T {
+        /// Puts back what was there, also when `work` panics.
+        struct Before(Option<Arc<Pool>>);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                OWN.set(self.0.take());
+            }
+        }
+        let _before = Before(OWN.replace(Some(pool)));
+        work()
     }
 
     /// How many threads can be at work.

@@ -252,8 +252,7 @@ impl Maker {
         Self::write_json(&folder, "tokenizer_config.json", &config)?;
         let tensors: HashMap<String, Tensor> = tensors.clone().into_iter().collect();
         candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).map_err(failed(name))?;
-        let architecture = format!("{}-safetensors", shape.model_type);
-        self.enter(name, "generator", &architecture, shape.context, "")
+        self.enter(name, "generator", "safetensors", shape.context, "")
     }
 
     /// The same as a GGUF file with matrices of this format.
@@ -310,7 +309,7 @@ impl Maker {
             gguf_file::write(&mut out, &metadata, &quantised)
         };
         write().map_err(failed(name))?;
-        self.enter(name, "generator", &format!("{architecture}-gguf"), shape.context, "")
+        self.enter(name, "generator", "gguf", shape.context, "")
     }
 
     /// A BERT with random weights.

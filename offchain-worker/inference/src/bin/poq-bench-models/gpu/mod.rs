@@ -214,7 +214,7 @@ impl Check<'_> {
     }
 
     fn on(&self, device: DeviceSpec, precision: Precision) -> LoadOptions {
-        LoadOptions { device, precision, parallel: None }
+        LoadOptions { device, precision, ..LoadOptions::default() }
     }
 
     fn continuation(

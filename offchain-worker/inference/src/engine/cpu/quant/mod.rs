@@ -277,8 +277,19 @@ impl Isa {
         *Self::available().last().unwrap_or(&Self::Portable)
     }
 
+    /// Its name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// All that this processor has, the best last.
-    pub(in super::super) fn available() -> &'static [Self] {
+    pub(crate) fn available() -> &'static [Self] {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2")
