@@ -4,6 +4,13 @@
 #   scripts/bench.sh gas [--json FILE] [--registry N]
 #       ref_time, proof size and storage deposits of every message and of whole rounds; rounds per block; the cost of a draw
 #       against the registry's size. Deterministic: it is what the chain charges, not what this machine needs.
+#   scripts/bench.sh fuzz [--calls N] [--native N] [--raw N] [--seed S] [--acts N] [--json FILE]
+#       Random people send random messages: N calls to the Wasm on the real runtime, N to the contract's own code in this process,
+#       N of any bytes to every selector. After each, the books and every invariant are checked; what fails is shortened and printed.
+#   scripts/bench.sh fuzz --replay FILE
+#       Runs what was printed once more, and prints all of its calls.
+#   scripts/bench.sh fuzz --mutants
+#       Builds the contract with each of its mutants (contracts/poq/mutant.rs), as Wasm too: the fuzzer must find them.
 #   scripts/bench.sh simulate [--json FILE] [--quick]
 #       5,000 rounds of the papers' setting on one core; how the time grows with rounds, panels and nodes; the same round in
 #       NumPy beside it, after a check that both compute the same. Set POQ_SIMULATE to a program that is already built.
@@ -37,6 +44,17 @@ gas)
     [[ -f contracts/artifacts/poq.wasm ]] || scripts/build-contract.sh
     build_programs poq-bench-gas
     exec "$CARGO_TARGET_DIR/release/poq-bench-gas" "$@"
+    ;;
+fuzz)
+    [[ -f contracts/artifacts/poq.wasm ]] || scripts/build-contract.sh
+    if [[ "${1:-}" == --mutants ]]; then
+        shift
+        . "$POQ_ROOT/scripts/bench/mutants.sh"
+        fuzz_mutants "$@"
+        exit 0
+    fi
+    build_programs poq-fuzz
+    exec "$CARGO_TARGET_DIR/release/poq-fuzz" "$@"
     ;;
 simulate)
     need_cmd cargo "Install Rust from https://rustup.rs."
@@ -128,5 +146,5 @@ fuzz-models)
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: attacks, devices, fuzz-models, gas, generate, kernels, score, simulate)" ;;
+*) die "unknown benchmark '$what' (known: attacks, devices, fuzz, fuzz-models, gas, generate, kernels, score, simulate)" ;;
 esac
