@@ -3,7 +3,7 @@
 use crate::commit::Network;
 use crate::dry_run::{call_args, Executed};
 use crate::error::{Error, Result};
-use crate::events::{Emitted, FinalEvent, PoqEvent};
+use crate::events::{Emitted, FinalEvent, PoqEvent, Said};
 use crate::options::Options;
 use crate::runtime::{contract_emitted, metadata_at_version, metadata_plain, RawEvent, Runtime};
 use crate::signer::Keys;
@@ -586,7 +586,15 @@ impl Client {
     /// # Errors
     /// Where the node cannot be asked.
     pub async fn code_hash_of(&self, address: &AccountId32) -> Result<Option<H256>> {
-        let hash = self.hash_of(At::Best).await?;
+        self.code_hash_at(address, At::Best).await
+    }
+
+    /// The code hash of the contract that was at `address` in a block, if there was one.
+    ///
+    /// # Errors
+    /// `NoBlock`, `Pruned`, or where the node cannot be asked.
+    pub async fn code_hash_at(&self, address: &AccountId32, at: impl Into<At>) -> Result<Option<H256>> {
+        let hash = self.hash_of(at.into()).await?;
         let key = storage_key("Contracts", "ContractInfoOf", &twox_64_concat(&address.0));
         let Some(bytes) = self.storage(&key, hash).await? else { return Ok(None) };
         let value = self.runtime(hash).await?.storage_value("Contracts", "ContractInfoOf", &bytes)?;
@@ -692,6 +700,23 @@ impl Client {
         for raw in self.raw_events(block.hash).await? {
             if let Some(event) = contract_event(&raw, &contract)? {
                 out.push(Emitted { block, extrinsic: raw.extrinsic, index: raw.index, event });
+            }
+        }
+        Ok(out)
+    }
+
+    /// What every contract said in a block, in order: this one, its pools, and strangers.
+    ///
+    /// # Errors
+    /// `NoBlock`, `Pruned`, or where the node cannot be asked.
+    pub async fn said_at(&self, at: impl Into<At>) -> Result<Vec<Said>> {
+        let hash = self.hash_of(at.into()).await?;
+        let mut out = Vec::new();
+        for raw in self.raw_events(hash).await? {
+            if raw.is("Contracts", "ContractEmitted") {
+                let (contract, data) = contract_emitted(&raw.fields)?;
+                let RawEvent { extrinsic, index, topics, .. } = raw;
+                out.push(Said { contract, extrinsic, index, topics, data });
             }
         }
         Ok(out)

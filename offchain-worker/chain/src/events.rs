@@ -14,7 +14,7 @@ pub use poq_contract::events::{
 };
 use serde_json::{json, Value};
 use std::borrow::Borrow;
-use subxt::utils::H256;
+use subxt::utils::{AccountId32, H256};
 
 macro_rules! poq_events {
     ($($(#[$doc:meta])* $name:ident($holds:ty) { $($field:ident),* $(,)? })*) => {
@@ -229,6 +229,21 @@ impl PartialEq for PoqEvent {
     fn eq(&self, other: &PoqEvent) -> bool {
         self.name() == other.name() && self.fields() == other.fields()
     }
+}
+
+/// An event of any contract, as the chain has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The contract that said it.
+    pub contract: AccountId32,
+    /// The extrinsic within the block.
+    pub extrinsic: Option<u32>,
+    /// The event within the block.
+    pub index: u32,
+    /// Its topics; an ink! event's first is its signature.
+    pub topics: Vec<H256>,
+    /// Its fields.
+    pub data: Vec<u8>,
 }
 
 /// An event with its place in the chain.

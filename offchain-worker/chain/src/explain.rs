@@ -773,7 +773,9 @@ impl Explainer<'_> {
 /// The draws of a task, the last one first.
 type Draws = Vec<(Emitted, PanelDrawn)>;
 
-fn node_lines(
+/// What each node got out of a task, in the order of its outputs and seats; vacant seats have no line. `trusted` is what an opened
+/// reference has made of the panel's trust.
+pub fn node_lines(
     params: &KindParams,
     event: &TaskClosed,
     trusted: Option<&[crate::types::TrustState]>,
@@ -846,7 +848,7 @@ fn node_lines(
 }
 
 /// Every leaf that differs, by its path.
-fn diff(check: &str, path: &str, expected: &Value, found: &Value, out: &mut Vec<Difference>) {
+pub fn diff(check: &str, path: &str, expected: &Value, found: &Value, out: &mut Vec<Difference>) {
     match (expected, found) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();

@@ -53,7 +53,7 @@ pub use commit::Network;
 pub use cost::{Cost, Quote};
 pub use dry_run::{Deposit, Weight};
 pub use error::{Class, Error};
-pub use events::{Emitted, FinalEvent, PoqEvent};
+pub use events::{Emitted, FinalEvent, PoqEvent, Said};
 pub use messages::Message;
 pub use options::{Confirm, Mortality, Options};
 pub use poq_contract::errors::Error as ContractError;

@@ -24,6 +24,7 @@ pub use poq_pool_contract::events::{
 };
 pub use poq_pool_contract::types::{ExitView, MemberView, PoolNode, PoolNodeUpdate, PoolView, Token};
 use poq_pool_contract::PoolRef;
+pub use psp22::Transfer;
 use serde_json::{json, Value};
 use std::collections::BTreeSet;
 use subxt::utils::{AccountId32, H256};
@@ -262,7 +263,7 @@ macro_rules! pool_events {
         }
 
         impl PoolEvent {
-            /// Decodes an event from its topics and data; `None` for one that is no pool's, of the token's for example.
+            /// Decodes an event from its topics and data; `None` for one that is no pool's, an allowance's for example.
             ///
             /// # Errors
             /// `Decode` where the data is not what the topic promises.
@@ -276,6 +277,13 @@ macro_rules! pool_events {
                     }
                 )*
                 Ok(None)
+            }
+
+            /// The event's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(PoolEvent::$name(_) => stringify!($name),)*
+                }
             }
         }
 
@@ -319,6 +327,8 @@ pool_events! {
     StageChanged { stage }
     /// Another manager was proposed or accepted.
     ManagerChanged { manager, proposed }
+    /// Shares moved (PSP22): minted where they come from nobody, burned where they go to nobody.
+    Transfer { from, to, value }
 }
 
 impl PoolEvent {
