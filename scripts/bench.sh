@@ -17,6 +17,9 @@
 #       Texts (for a cross-encoder: pairs) per second of evaluators, and milliseconds of one alone, beside ONNX Runtime and
 #       sentence-transformers on the same weights.
 #       Both install what they are measured beside (6 GB at most, under $POQ_CACHE/venv-bench); --alone measures us only.
+#   scripts/bench.sh index [--json FILE] [--sizes N,N,…] [--replay N] [--db URL]
+#       Events a second into the index, how long each question of the read API takes at 10, 1,000 and 100,000 tasks, and how long
+#       10,000 settlements take to compute again. Made-up histories, in SQLite; --db measures an empty PostgreSQL database.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -48,6 +51,10 @@ simulate)
     # NumPy's own threads would only slow arrays of nine numbers down.
     OMP_NUM_THREADS=1 exec "$venv/bin/python" scripts/lib/bench_simulate.py \
         "$POQ_SIMULATE" contracts/poq-core/tests/vectors/settlement.json "$@"
+    ;;
+index)
+    build_programs poq-bench-index
+    exec "$CARGO_TARGET_DIR/release/poq-bench-index" "$@"
     ;;
 attacks)
     [[ -f contracts/artifacts/poq.contract ]] || scripts/build-contract.sh
@@ -85,5 +92,5 @@ generate | score)
     sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
     [[ -n "$what" ]] || exit 2
     ;;
-*) die "unknown benchmark '$what' (known: attacks, gas, generate, score, simulate)" ;;
+*) die "unknown benchmark '$what' (known: attacks, gas, generate, index, score, simulate)" ;;
 esac

@@ -31,7 +31,7 @@ need_cmd() {
 # What every cargo call here selects: packages decide the features of their dependencies, and another selection would compile
 # those anew. Targets are selected by name, so that nothing compiles the node but scripts/build-node.sh.
 POQ_WORKSPACE=(--workspace)
-POQ_PROGRAMS=(poq poq-models poq-bench-models poq-experiment poq-simulate poq-bench-gas xtask)
+POQ_PROGRAMS=(poq poq-models poq-bench-models poq-experiment poq-simulate poq-bench-gas poq-bench-index xtask)
 # All code but the node's, for lints.
 POQ_ALL_TARGETS=(--lib --tests "${POQ_PROGRAMS[@]/#/--bin=}")
 

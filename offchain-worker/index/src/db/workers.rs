@@ -2,6 +2,7 @@
 
 use super::{Access, Conn, Target};
 use crate::error::{Error, Result};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
@@ -46,7 +47,8 @@ impl<T: 'static> Workers<T> {
                     loop {
                         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         match job {
-                            Ok(job) => job(&mut owned),
+                            // Whoever asked hears that nobody answered; the next question is another one.
+                            Ok(job) => drop(catch_unwind(AssertUnwindSafe(|| job(&mut owned)))),
                             Err(_) => return,
                         }
                     }

@@ -21,6 +21,7 @@ use poq_chain::signer::{parse_account, ss58};
 use poq_chain::AccountId32;
 use serde::Serialize;
 use serde_json::Value;
+use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
 
 /// The most rows of one page.
@@ -94,6 +95,8 @@ pub struct Status {
     pub head_at: u64,
     /// What went wrong since, if anything did.
     pub error: Option<String>,
+    /// The time now, by this program's clock.
+    pub now: u64,
     /// This program's version.
     pub version: String,
 }
@@ -165,6 +168,7 @@ impl Reads {
     pub fn status(&self, conn: &mut Conn) -> Result<Status> {
         let tip = conn.first("SELECT number, hash, at FROM tip WHERE id = 1", &[])?;
         let heard = conn.first("SELECT heard_at, head, head_at, error FROM follower WHERE id = 1", &[])?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let Identity { genesis, contract, chain, symbol, decimals, ss58_prefix } = &self.identity;
         Ok(Status {
             network: Network {
@@ -180,6 +184,7 @@ impl Reads {
             head: heard.as_ref().map_or(0, |row| row.u32(1)),
             head_at: heard.as_ref().map_or(0, |row| row.uint(2)),
             error: heard.and_then(|row| row.opt_text(3)),
+            now: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }

@@ -333,6 +333,27 @@ impl Reads {
         Ok(Page::cut(items, limit, |task: &TaskInfo| task.task.to_string()))
     }
 
+    /// Tasks from a number on, the oldest first.
+    ///
+    /// # Errors
+    /// `Invalid`, `Database`.
+    pub fn tasks_from(
+        &self,
+        conn: &mut Conn,
+        requester: Option<&str>,
+        from: TaskId,
+        most: usize,
+    ) -> Result<Vec<TaskInfo>> {
+        let mut values = row![from, most];
+        let mut also = "";
+        if let Some(requester) = requester {
+            values.push(self.account(requester)?.1.into());
+            also = " AND requester = ?3";
+        }
+        let sql = format!("SELECT {} FROM tasks WHERE task >= ?1{also} ORDER BY task LIMIT ?2", TASKS.names());
+        Ok(conn.query(&sql, &values)?.iter().map(|row| TaskInfo::of(self, row)).collect())
+    }
+
     /// A task.
     ///
     /// # Errors

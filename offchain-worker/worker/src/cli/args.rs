@@ -2,8 +2,8 @@
 //! argument values: flags take the path of a file that holds them.
 
 use crate::cli::{
-    advance, audit, balance, check, claim, completions, demo, deploy, explain, keys, node, owner, params,
-    pool, rubric, task, transfer, treasury, worker,
+    advance, audit, balance, check, claim, completions, demo, deploy, explain, explorer, index, keys, node,
+    owner, params, pool, replay, rubric, task, transfer, treasury, worker,
 };
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -72,6 +72,12 @@ pub(crate) enum Command {
     Audit(audit::AuditCommand),
     /// Recomputes every number of every reward of a task from chain data and compares it with what the chain paid.
     Explain(explain::ExplainArgs),
+    /// Keeps the network's whole history in a database: every event since the contract's birth, and what follows from it.
+    Index(index::IndexArgs),
+    /// Recomputes every settlement of an index and compares it, to the unit, with what the chain paid.
+    Replay(replay::ReplayArgs),
+    /// Serves an index as pages for people and as an API for programs.
+    Explorer(explorer::ExplorerArgs),
     /// Shows an account's money: spendable, held and frozen on the chain; staked, pending and claimable in the contract. Needs
     /// no key.
     Balance(balance::BalanceArgs),

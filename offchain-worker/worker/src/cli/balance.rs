@@ -2,12 +2,14 @@
 
 use crate::cli::args::{ReadArgs, Who};
 use crate::cli::connect::Session;
-use crate::cli::output::{pairs, table};
+use crate::cli::indexed::IndexArg;
+use crate::cli::output::{pairs, table, time};
 use clap::Args;
 use poq_chain::json::ToJson;
 use poq_chain::pool::MemberView;
 use poq_chain::types::{Balances, NodeView};
 use poq_chain::{to_account32, AccountId32, Funds, View};
+use poq_index::read::HistoryFilter;
 use serde_json::{json, Value};
 use std::path::PathBuf;
 
@@ -20,6 +22,14 @@ pub(crate) struct BalanceArgs {
     /// The file with the keystore's password, where the account is named by an encrypted one.
     #[arg(long, env = "POQ_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Shows what moved, the newest first, instead of what there is: fees, refunds, rewards, stakes, slashes, pools. From the index.
+    #[arg(long)]
+    history: bool,
+    /// Shows at most so many movements.
+    #[arg(long, value_name = "COUNT", default_value_t = 50, requires = "history")]
+    limit: u32,
+    #[command(flatten)]
+    index: IndexArg,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -156,6 +166,9 @@ impl Money {
 /// Runs `poq balance`.
 pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
     let account = args.account.account(args.password_file.as_deref())?;
+    if args.history {
+        return history(&args, &account).await;
+    }
     let session = args.read.contract().await?;
     let view = session.client.view().await?;
     let (money, nodes) = Money::read(&session, &view, &account).await?;
@@ -169,6 +182,39 @@ pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
             value
         },
         || text(&session, &account, &money, &nodes),
+    )
+}
+
+/// What moved.
+async fn history(args: &BalanceArgs, account: &AccountId32) -> anyhow::Result<()> {
+    let index = args.index.required("an account's history").await?;
+    let (address, most) = (account.to_string(), args.limit);
+    let entries = index
+        .ask(move |reads, conn| reads.entries(conn, &address, &HistoryFilter::default(), most))
+        .await?;
+    args.read.printer().print(
+        || json!(entries),
+        || {
+            let mut rows = table(["time", "block", "movement", "in", "out", "neither", "about"], &[1, 3, 4, 5]);
+            for entry in &entries {
+                let amount = index.unit.number(entry.amount.parse().unwrap_or(0));
+                let (mut inward, mut outward, mut other) = (String::new(), String::new(), String::new());
+                *match entry.cash {
+                    1 => &mut inward,
+                    -1 => &mut outward,
+                    _ => &mut other,
+                } = amount;
+                let about = [
+                    entry.task.map(|task| format!("task {task}")),
+                    entry.node.map(|node| format!("node {node}")),
+                    entry.pool.as_ref().map(|pool| format!("pool {pool}")),
+                ];
+                let about = about.into_iter().flatten().collect::<Vec<_>>().join(", ");
+                let (when, block) = (time(entry.at), entry.block.to_string());
+                rows.add_row([when, block, entry.what.replace('_', " "), inward, outward, other, about]);
+            }
+            rows.to_string()
+        },
     )
 }
 

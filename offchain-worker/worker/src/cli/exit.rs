@@ -86,6 +86,16 @@ fn verdict_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Verdict
     if let Some(chain) = cause.downcast_ref::<poq_chain::Error>() {
         return plain(exit_of_chain(chain), &code_of_chain(chain));
     }
+    if let Some(index) = cause.downcast_ref::<poq_index::Error>() {
+        return match index {
+            poq_index::Error::Chain(chain) => plain(exit_of_chain(chain), &code_of_chain(chain)),
+            poq_index::Error::Url { .. } | poq_index::Error::Invalid(_) => plain(Exit::Usage, "usage"),
+            poq_index::Error::Pruned { .. } => plain(Exit::Failure, "pruned"),
+            poq_index::Error::Absent(_) => plain(Exit::Refused, "absent"),
+            error if error.is_transient() => plain(Exit::Unreachable, "database"),
+            _ => plain(Exit::Failure, "index"),
+        };
+    }
     // The worker's errors are transparent: what they wrap is not among the causes.
     match cause.downcast_ref::<poq_worker::Error>() {
         Some(poq_worker::Error::Chain(chain)) => return plain(exit_of_chain(chain), &code_of_chain(chain)),

@@ -4,6 +4,7 @@ use crate::cli::amount::Unit;
 use crate::cli::args::ReadArgs;
 use crate::cli::exit::Difference;
 use crate::cli::history;
+use crate::cli::indexed::IndexArg;
 use crate::cli::output::{pairs, table, time};
 use crate::cli::task::{ending_text, score};
 use clap::Args;
@@ -21,24 +22,21 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "BLOCK")]
     block: Option<u32>,
     #[command(flatten)]
+    index: IndexArg,
+    #[command(flatten)]
     read: ReadArgs,
 }
 
 /// Runs `poq explain`.
 pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
-    let session = args.read.contract().await?;
-    let block = match args.block {
-        Some(block) => block,
-        None => history::end_of(&session, args.task).await?,
-    };
-    let explanation = explain_at(&session.client, args.task, block).await?;
+    let (explanation, unit) = explained(&args).await?;
     args.read.printer().print(
         || {
             let mut value = json!(explanation);
             value["agrees"] = json!(explanation.agrees());
             value
         },
-        || text(&explanation, &session.unit),
+        || text(&explanation, &unit),
     )?;
     if explanation.agrees() {
         return Ok(());
@@ -49,6 +47,28 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
         explanation.differences.len()
     );
     Err(Difference(text).into())
+}
+
+/// From the index where one is named and has the task's end, else from the chain.
+async fn explained(args: &ExplainArgs) -> anyhow::Result<(Explanation, Unit)> {
+    let task = args.task;
+    if let Some(index) = args.index.open().await? {
+        match index.ask(move |reads, conn| reads.explanation(conn, task)).await {
+            Ok(explanation) => return Ok((explanation, index.unit)),
+            Err(error) => match error.downcast_ref::<poq_index::Error>() {
+                Some(poq_index::Error::Absent(why)) => {
+                    tracing::warn!("the index does not have it ({why}): asking the chain");
+                }
+                _ => return Err(error),
+            },
+        }
+    }
+    let session = args.read.contract().await?;
+    let block = match args.block {
+        Some(block) => block,
+        None => history::end_of(&session, task).await?,
+    };
+    Ok((explain_at(&session.client, task, block).await?, session.unit))
 }
 
 /// Parts per billion as a number with all its digits.

@@ -18,8 +18,11 @@ mod deployment;
 mod devnet;
 mod exit;
 mod explain;
+mod explorer;
 mod history;
 mod host;
+mod index;
+mod indexed;
 mod keys;
 mod logging;
 mod node;
@@ -29,6 +32,7 @@ mod owner;
 mod params;
 mod params_file;
 mod pool;
+mod replay;
 mod rubric;
 mod signal;
 mod task;
@@ -53,6 +57,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Task(command) => task::run(command).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Explain(args) => explain::run(args).await,
+        Command::Index(args) => index::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
+        Command::Explorer(args) => explorer::run(args).await,
         Command::Balance(args) => balance::run(args).await,
         Command::Transfer(args) => transfer::run(args).await,
         Command::Claim(args) => claim::run(args).await,

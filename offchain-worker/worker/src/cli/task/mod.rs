@@ -10,13 +10,14 @@ use crate::cli::advance::step_text;
 use crate::cli::args::{duration, ReadArgs, SendArgs, Signer, Who};
 use crate::cli::connect::{load_keys, Session};
 use crate::cli::exit::Refused;
+use crate::cli::indexed::{Index, IndexArg};
 use crate::cli::output::{pairs, table, time};
 use clap::{Args, Subcommand};
 use follow::{see_through, show_answers, watch, Followed};
 use poq_chain::cost::Cost;
 use poq_chain::json::ToJson;
 use poq_chain::types::{Ending, OutputState, Phase, Score, SeatState, TaskId, TaskView, MAX_BATCH};
-use poq_chain::{messages, to_account32, Deposit};
+use poq_chain::{messages, to_account32, AccountId32, Deposit};
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub(crate) enum TaskCommand {
     Request(Box<request::RequestArgs>),
     /// Shows a task.
     Show(TaskShowArgs),
-    /// Lists tasks that have not been collected.
+    /// Lists tasks that have not been collected; with --index all there ever were.
     List(TaskListArgs),
     /// Sees requested tasks through to their end with the requester's key, as `request` does: whoever stopped there goes on here.
     Follow(TaskFollowArgs),
@@ -61,6 +62,8 @@ pub(crate) struct TaskListArgs {
     /// Lists at most so many tasks.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
+    #[command(flatten)]
+    index: IndexArg,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -266,6 +269,9 @@ fn describe(session: &Session, view: &TaskView) -> String {
 
 async fn list(args: TaskListArgs) -> anyhow::Result<()> {
     let requester = args.requester.as_ref().map(|who| who.account(None)).transpose()?;
+    if let Some(index) = args.index.open().await? {
+        return indexed(&args, &index, requester).await;
+    }
     let session = args.read.contract().await?;
     let mut tasks = session.client.view().await?.all_tasks(args.from).await?;
     tasks.retain(|view| requester.as_ref().is_none_or(|who| to_account32(&view.task.requester) == *who));
@@ -288,6 +294,40 @@ async fn list(args: TaskListArgs) -> anyhow::Result<()> {
                     format!("{} of {}", clock.delivered, clock.outputs),
                     format!("{} of {} revealed", clock.revealed, view.task.panel.len()),
                     session.address(&to_account32(&view.task.requester)),
+                ]);
+            }
+            rows.to_string()
+        },
+    )
+}
+
+/// Tasks as the index has them, from the lowest number on.
+async fn indexed(args: &TaskListArgs, index: &Index, requester: Option<AccountId32>) -> anyhow::Result<()> {
+    let (from, limit) = (args.from, args.limit);
+    let tasks = index
+        .ask(move |reads, conn| {
+            let requester = requester.map(|who| who.to_string());
+            reads.tasks_from(conn, requester.as_deref(), from, limit)
+        })
+        .await?;
+    args.read.printer().print(
+        || json!(tasks),
+        || {
+            let header = ["task", "kind", "phase", "ended", "fee", "paid", "refund", "answers", "panel", "requester"];
+            let mut rows = table(header, &[0, 4, 5, 6]);
+            for task in &tasks {
+                let amount = |text: &str| index.unit.number(text.parse().unwrap_or(0));
+                rows.add_row([
+                    task.task.to_string(),
+                    task.kind.to_string(),
+                    task.phase.clone(),
+                    task.ended_at.map_or_else(|| "-".into(), time),
+                    amount(&task.fee),
+                    amount(&task.paid),
+                    amount(&task.refund),
+                    task.outputs.to_string(),
+                    format!("{} of {} revealed", task.revealed, task.panel),
+                    task.requester.clone(),
                 ]);
             }
             rows.to_string()
