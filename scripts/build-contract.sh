@@ -116,7 +116,7 @@ build() {
     #    are called, so that calls take fewer bytes. The pallet charges every call for each function that it enters, by the
     #    function's size: so a function with a single caller stays apart, unless it is small.
     local shrink=(wasm-opt -Oz --mvp-features --zero-filled-memory --strip-debug --strip-producers
-        --one-caller-inline-max-function-size=200)
+        --one-caller-inline-max-function-size=45)
     "$xtask" strip-exports "$linked" "$part/stripped.wasm"
     "${shrink[@]}" "$part/stripped.wasm" -o "$part/once.wasm"
     "${shrink[@]}" "$part/once.wasm" -o "$part/twice.wasm"

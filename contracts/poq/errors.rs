@@ -33,7 +33,7 @@ pub enum Error {
     Paused,
     /// Returned if a text is longer than 256 bytes.
     TextTooLong,
-    /// Returned if a batch is empty or has more than 64 items.
+    /// Returned if a batch is empty or has more than 64 items; and for an item of a batch that found no memory left: send it again.
     BatchSize,
     /// Returned if an account has as many nodes or tasks as it may have.
     TooMany,
@@ -155,7 +155,9 @@ impl Error {
             Error::NoKind => "there is no task kind of that number; `poq params show` lists them",
             Error::Paused => "new tasks are paused; claims, refunds and settlements go on",
             Error::TextTooLong => "a model name, endpoint or input address is longer than 256 bytes",
-            Error::BatchSize => "a batch takes 1 to 64 items",
+            Error::BatchSize => {
+                "a batch takes 1 to 64 items, of large tasks as many as there is memory for: send the others again"
+            }
             Error::TooMany => "the account has as many nodes (32) or uncollected tasks (256) as it may have",
             Error::PanelSize => "the number of outputs or evaluators is outside the kind's bounds",
             Error::Task(refusal) => refusal.explain(),

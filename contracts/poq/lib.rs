@@ -23,7 +23,9 @@
 //!
 //! A message that returns an error has changed nothing. Repeating a duty with the same content is accepted and does nothing,
 //! so that a worker that lost an answer can simply send again. Batches (1 to 64 items) skip what is wrong and say so per item; a
-//! batch none of whose items is accepted is refused with the first item's error.
+//! batch none of whose items is accepted is refused with the first item's error. Items of large tasks for which there is no memory left
+//! say `BatchSize`: send them again ([`memory`]). ink! reads 16 KiB of a call: 64 items of every kind fit in but draws with four openings
+//! each (48), and requests with long addresses or inputs.
 //!
 //! # Storage deposits
 //!
@@ -36,19 +38,28 @@
 //! every large helper is a function of its own (`inline(never)`): a commitment does not pay for the settlement's code. Messages that
 //! change nothing of the contract's own cell take `&self`: ink! writes that cell after every `&mut self`. Their entry in the
 //! metadata says all the same that they change something (`contract-metadata` sees to it by [`CHANGES_STATE`]).
+//! Copying memory is most of what is executed: `copy.rs` does it by words, and batches of sixteen cost a quarter less for it.
 //!
 //! # Upgrades
 //!
 //! The root's layout never changes: what later code adds goes into cells of its own. Every mapping has a key of its own
 //! ([`storage`]). `set_code` runs announced code and lets it `migrate` in the same message.
+// What is announced and what is called is decoded once and used at once: a box would only cost gas.
+#![allow(clippy::large_enum_variant)]
 #![cfg_attr(not(feature = "std"), no_std, no_main)]
 // ink!'s macros generate undocumented items and arithmetic of their own.
 #![allow(missing_docs, unreachable_pub, clippy::new_without_default, unexpected_cfgs)]
 
+#[cfg(target_arch = "wasm32")]
+mod copy;
 pub mod errors;
 pub mod events;
 pub mod governance;
+mod memory;
 pub mod money;
+pub mod mutant;
+#[cfg(feature = "std")]
+pub mod native;
 pub mod nodes;
 pub mod storage;
 pub mod tasks;

@@ -87,6 +87,7 @@ impl Poq {
             record: Record::default(),
             trust: if inference { Ratio::ONE } else { kind.params.trust_initial },
             gain_average: 0,
+            due: 0,
             misses: 0,
             standing: Standing::default(),
             open: [0; MAX_OPEN],

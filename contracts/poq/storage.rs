@@ -13,7 +13,9 @@ use ink::prelude::vec::Vec;
 use ink::primitives::AccountId;
 use ink::storage::traits::ManualKey;
 use ink::storage::{Lazy, Mapping};
-use parity_scale_codec::{Decode, Encode, Input, Output};
+use parity_scale_codec::{Decode, Encode};
+#[cfg(not(feature = "std"))]
+use parity_scale_codec::{Input, Output};
 use poq_core::commitment::Hash;
 use poq_core::registry::{epoch_of, Registry, RegistryMut};
 use poq_core::units::{Balance, KindId, Millis, NodeId, TaskId};
@@ -88,14 +90,17 @@ pub type Levers = Lazy<Cell<Vec<Lever>>, ManualKey<0x3>>;
 const NODE_ACCOUNTS: Map<NodeId, (AccountId, AccountId)> = Map::at(0x13);
 
 /// Bytes as they are, without a length: a key or a record that is encoded already.
+#[cfg(not(feature = "std"))]
 struct Raw(Vec<u8>);
 
+#[cfg(not(feature = "std"))]
 impl Encode for Raw {
     fn encode_to<T: Output + ?Sized>(&self, out: &mut T) {
         out.write(&self.0);
     }
 }
 
+#[cfg(not(feature = "std"))]
 impl Decode for Raw {
     fn decode<I: Input>(input: &mut I) -> core::result::Result<Self, parity_scale_codec::Error> {
         let mut bytes = ink::prelude::vec![0; input.remaining_len()?.unwrap_or(0)];
@@ -106,16 +111,25 @@ impl Decode for Raw {
 
 #[inline(never)]
 fn read(key: Vec<u8>) -> Option<Vec<u8>> {
+    #[cfg(feature = "std")]
+    return crate::native::read(&key);
+    #[cfg(not(feature = "std"))]
     ink::env::get_contract_storage::<Raw, Raw>(&Raw(key)).ok().flatten().map(|Raw(bytes)| bytes)
 }
 
 #[inline(never)]
 fn write(key: Vec<u8>, record: Vec<u8>) {
+    #[cfg(feature = "std")]
+    crate::native::write(key, record);
+    #[cfg(not(feature = "std"))]
     ink::env::set_contract_storage::<Raw, Raw>(&Raw(key), &Raw(record));
 }
 
 #[inline(never)]
 fn remove(key: Vec<u8>) {
+    #[cfg(feature = "std")]
+    crate::native::remove(key);
+    #[cfg(not(feature = "std"))]
     ink::env::clear_contract_storage::<Raw>(&Raw(key));
 }
 
@@ -127,7 +141,13 @@ impl<K: Encode, V: Encode + Decode> Map<K, V> {
         Map(key, PhantomData)
     }
 
-    fn key(&self, key: K) -> Vec<u8> {
+    /// The mapping's own key, with which those of its cells begin.
+    pub const fn prefix(&self) -> u32 {
+        self.0
+    }
+
+    /// The key of a record's cell in the contract's storage.
+    pub fn key(&self, key: K) -> Vec<u8> {
         (self.0, key).encode()
     }
 

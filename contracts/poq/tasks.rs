@@ -2,7 +2,9 @@
 
 use crate::errors::{Error, Result};
 use crate::events::*;
+use crate::memory::room;
 use crate::money::{add, blake2, check_batch, sub};
+use crate::mutant::{self, Mutant};
 use crate::poq::Poq;
 use crate::storage::Session;
 use crate::types::*;
@@ -73,7 +75,9 @@ impl Poq {
         if fees != self.env().transferred_value() {
             return Err(Error::WrongValue);
         }
-        books.liabilities.escrow = add(books.liabilities.escrow, fees)?;
+        if !mutant::has(Mutant::Fee) {
+            books.liabilities.escrow = add(books.liabilities.escrow, fees)?;
+        }
         session.set_books(&books);
         session.set_account(requester, &account);
         session.finish();
@@ -88,6 +92,7 @@ impl Poq {
         requester: AccountId,
         request: Request,
     ) -> Result<()> {
+        room()?;
         let kind = session.kind(request.kind)?;
         let params = &kind.params;
         let outputs = match request.nodes.len() {
@@ -198,7 +203,7 @@ impl Poq {
         check_batch(tasks.len())?;
         let mut results = Vec::with_capacity(tasks.len());
         for (at, id) in tasks.into_iter().enumerate() {
-            let result = session.task(id).and_then(|mut task| {
+            let result = room().and_then(|()| session.task(id)).and_then(|mut task| {
                 let new = take(session, at, &mut task)?;
                 if new {
                     session.set_task(id, &task);
@@ -327,6 +332,7 @@ impl Poq {
     /// Draws a task's panel. Whether there was one.
     #[inline(never)]
     fn draw_one(&self, session: &Session, draw: &Draw, caller: &AccountId, paid: &mut Paid) -> Result<bool> {
+        room()?;
         let mut task = session.task(draw.task)?;
         let mut drawn_task = session.task(draw.task)?;
         drawn_task.unseal(draw, session.now, session.epoch_ms, &session.network, blake2)?;
@@ -398,7 +404,8 @@ impl Poq {
         let mut nodes = Vec::with_capacity(drawn.len());
         let mut weights = Vec::with_capacity(drawn.len());
         for (node, mut record) in drawn {
-            record.take(id, task.terms.evaluator_at_risk)?;
+            let at_risk = if mutant::has(Mutant::Lock) { 0 } else { task.terms.evaluator_at_risk };
+            record.take(id, at_risk)?;
             let weight = &record.standing.weight;
             weights.push(*weight.at(task.sealed_epoch).unwrap_or(weight.latest()));
             session.save(node, &record);
@@ -441,6 +448,7 @@ impl Poq {
     /// A task with the step that is due and that anybody can take.
     #[inline(never)]
     fn due(&self, session: &Session, id: TaskId) -> Result<(Task, Step)> {
+        room()?;
         let task = session.task(id)?;
         match task.clock().step(session.now) {
             Step::Wait { .. } | Step::Draw { .. } => Err(Error::Task(Refusal::TooEarly)),
@@ -524,6 +532,7 @@ impl Poq {
                 slashed: missed,
                 missed: true,
                 record: None,
+                due: 0,
             };
             record.finish(&outcome, &newest, session.epoch)?;
             session.save(node, &record);
@@ -533,6 +542,9 @@ impl Poq {
         session.book(&|owed| {
             owed.stakes = sub(owed.stakes, burned)?;
             owed.burned = add(owed.burned, burned)?;
+            if mutant::has(Mutant::Slash) {
+                owed.burned = add(owed.burned, burned)?;
+            }
             Ok(())
         })?;
         let drawn = self.evaluators(session, task, 1, seats, &seated, &gone_owners)?;
@@ -550,8 +562,8 @@ impl Poq {
         let params = older.as_ref().unwrap_or(&kind.params);
         let output_nodes: Vec<NodeId> = task.outputs.iter().map(|slot| slot.node).collect();
         let panel_nodes: Vec<NodeId> = task.panel.iter().map(|seat| seat.node).collect();
-        let trust = |node| session.load(node).map_or(Ratio::ZERO, |node| node.trust);
-        let input = task.settlement_input(ending, trust, &kind.population, session.now);
+        let standing = |node| session.load(node).map_or((Ratio::ZERO, 0), |node| (node.trust, node.due));
+        let input = task.settlement_input(ending, standing, &kind.population, session.now);
         let settlement = settle(params, &input).ok_or(Error::Overflow)?;
         let outcomes = task.outcomes(id, &input, &settlement);
         let mut credited: Balance = 0;

@@ -3,7 +3,7 @@
 use crate::commitment::Hash;
 use crate::params::{KindParams, MAX_OPEN, MISSES_MAX};
 use crate::registry::{weight_of, Account, Epoch, Error, Registered, Role, Stake, Standing};
-use crate::units::{AccountId, Balance, KindId, Ratio, Signed, TaskId};
+use crate::units::{AccountId, Balance, KindId, Ratio, Signed, SignedBalance, TaskId};
 use parity_scale_codec::{Decode, Encode};
 use scale_info::TypeInfo;
 
@@ -63,6 +63,9 @@ pub struct Node {
     pub trust: Ratio,
     /// Its moving average of information gains in gold tasks, in signed parts per billion.
     pub gain_average: Signed,
+    /// What its scores have earned and no task has paid yet; below zero what is held back
+    /// ([`crate::formulas::merit::spread`]). Nobody owes it: it is what later tasks can pay out of their fees.
+    pub due: SignedBalance,
     /// Duties missed in a row.
     pub misses: u8,
     /// Its weight by epochs and its place in the draw's pool.
@@ -100,6 +103,8 @@ pub struct Outcome {
     pub missed: bool,
     /// What goes on its record: what the task burned, and the quality of its output or its merit.
     pub record: Option<(Balance, Ratio)>,
+    /// What it adds to what is due to an evaluator.
+    pub due: SignedBalance,
 }
 
 impl Node {
@@ -158,6 +163,7 @@ impl Node {
             self.record.burned = self.record.burned.saturating_add(burned);
             self.record.earned = self.record.earned.saturating_add(value.of(burned));
         }
+        self.due = self.due.saturating_add(outcome.due);
         self.misses = if outcome.missed { self.misses.saturating_add(1) } else { 0 };
         if self.misses >= MISSES_MAX {
             self.status = NodeStatus::Draining;

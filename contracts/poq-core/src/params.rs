@@ -139,22 +139,24 @@ pub struct KindParams {
     /// Stake above this adds no draw weight. At least `stake_min`.
     #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
     pub stake_cap: Balance,
-    /// What an inference node has at risk per task, locked from draw to settlement; at most a sixteenth of `stake_min`.
-    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
-    pub inference_at_risk: Balance,
-    /// σ: how many times its slot an evaluator has at risk per task; at `fee_max` at most a sixteenth of `stake_min`.
+    /// σ of inference nodes: how many times its slot a node has at risk per task, locked from draw to settlement; for one answer at
+    /// `fee_max` at most a sixteenth of `stake_min`.
+    pub inference_risk: u8,
+    /// σ of evaluators: how many times its slot one has at risk per task; at `fee_max` and `panel_min` at most a sixteenth of
+    /// `stake_min`.
     pub evaluator_risk: u8,
     /// The share of the stake at risk that a missed duty costs (no commitment, or every output abstained on). Also the most
     /// that a negative net reward costs: answering badly is never dearer than not answering.
     pub missed_penalty: Ratio,
     /// The share of the stake at risk that a commitment costs which is not opened or not revealed. At least the others, so
-    /// that hiding never pays.
+    /// that hiding never pays; times `inference_risk` at least `delivery_share` of all other slots of the largest task, so that
+    /// nodes of one hand do not live on outputs that nobody judges because one of them hides its own.
     pub unrevealed_penalty: Ratio,
     /// The share of the stake at risk that a deviation beyond the outlier bound costs; at most `missed_penalty`, and at most
     /// one slot.
     pub outlier_penalty: Ratio,
-    /// The share of the stake at risk that an output of quality zero costs; at most `missed_penalty`. It falls linearly to
-    /// nothing at `quality_floor`.
+    /// The share of the stake at risk that an output of quality zero costs, and declining where others delivered; at most
+    /// `missed_penalty`. It falls linearly to nothing at `quality_floor`.
     pub bad_penalty: Ratio,
     /// See `bad_penalty`.
     pub quality_floor: Ratio,
@@ -211,9 +213,11 @@ pub enum ParamsError {
     Stake,
     /// What one task puts at risk, at the largest fee, must be at most a sixteenth of the stake minimum.
     AtRisk,
-    /// Penalties must be ordered: unrevealed ≥ missed ≥ outlier, bad and decline; an outlier costs at most one slot.
+    /// Penalties must be ordered: unrevealed ≥ missed ≥ outlier, bad and decline; an outlier costs at most one slot; hiding an
+    /// output costs at least what the other nodes of the largest task get for theirs unjudged.
     Penalties,
-    /// A keeper's fee must be at most what a missed duty costs at the least slot; four of them must cover what declining costs.
+    /// A keeper's fee must be at most what a missed duty costs at the least slots; four of them must cover what declining the
+    /// dearest task costs.
     KeeperFee,
     /// The quality floor and the ring's price must be above zero, the largest fee at least the smallest.
     Bounds,
@@ -241,16 +245,16 @@ impl core::fmt::Display for ParamsError {
                 "stake_min must be above zero and at most stake_cap, and stake_min * trust_floor / stake_cap at least 2^-15"
             }
             ParamsError::AtRisk => {
-                "what one task puts at risk (inference_at_risk; evaluator_risk times a slot at fee_max) must be at most \
+                "what one task puts at risk (inference_risk and evaluator_risk times a slot at fee_max) must be at most \
                  stake_min / 16"
             }
             ParamsError::Penalties => {
-                "penalties must be ordered: unrevealed >= missed >= outlier, bad and decline, and \
-                 outlier_penalty * evaluator_risk <= 1"
+                "penalties must be ordered: unrevealed >= missed >= outlier, bad and decline; outlier_penalty * evaluator_risk <= \
+                 1 and unrevealed_penalty * inference_risk >= delivery_share * (outputs_max - 1)"
             }
             ParamsError::KeeperFee => {
-                "keeper_fee must be at most missed_penalty of what an evaluator has at risk at the least slot, and four of them \
-                 at least what declining costs"
+                "keeper_fee must be at most missed_penalty of what a node has at risk at the least slots, and four of them at \
+                 least what declining a task of fee_max costs"
             }
             ParamsError::Bounds => "quality_floor and ring_burn must be above zero, and fee_max at least the smallest fee",
             ParamsError::Deadlines => {
@@ -326,25 +330,32 @@ impl KindParams {
                     >= ONE >> 15,
             ParamsError::Stake,
         )?;
+        // One answer and the smallest panel have the largest slots.
         let dearest = self.split_unchecked(self.fee_max, 1, self.panel_min).ok_or(ParamsError::Bounds)?;
-        let most = self.stake_min / MAX_OPEN as Balance;
+        let most = self.stake_min.checked_div(MAX_OPEN as Balance).unwrap_or(0);
+        let dearest_risk = self.inference_at_risk(dearest.inference_slot);
         ensure(
-            self.inference_at_risk <= most && self.evaluator_at_risk(dearest.evaluator_slot) <= most,
+            dearest_risk <= most && self.evaluator_at_risk(dearest.evaluator_slot) <= most,
             ParamsError::AtRisk,
         )?;
+        let times = |share: Ratio, count: u8| u64::from(share.ppb()).saturating_mul(u64::from(count));
         ensure(
             self.unrevealed_penalty >= self.missed_penalty
                 && self.missed_penalty >= self.outlier_penalty
                 && self.missed_penalty >= self.bad_penalty
                 && self.missed_penalty >= self.decline_penalty
-                && u64::from(self.outlier_penalty.ppb()).saturating_mul(u64::from(self.evaluator_risk))
-                    <= u64::from(ONE),
+                && times(self.outlier_penalty, self.evaluator_risk) <= u64::from(ONE)
+                && times(self.unrevealed_penalty, self.inference_risk)
+                    >= times(self.delivery_share, self.outputs_max.saturating_sub(1)),
             ParamsError::Penalties,
         )?;
+        let least_risk = self
+            .evaluator_at_risk(self.evaluator_slot_min)
+            .min(self.inference_at_risk(self.inference_slot_min));
         ensure(
-            self.keeper_fee <= self.missed_penalty.of(self.evaluator_at_risk(self.evaluator_slot_min))
+            self.keeper_fee <= self.missed_penalty.of(least_risk)
                 && self.keeper_fee.saturating_mul(Balance::from(KEEPER_STEPS))
-                    >= self.decline_penalty.of(self.inference_at_risk),
+                    >= self.decline_penalty.of(dearest_risk),
             ParamsError::KeeperFee,
         )?;
         ensure(
@@ -382,6 +393,11 @@ impl KindParams {
             .saturating_add(self.reveal_ms)
     }
 
+    /// σ · slot: what an inference node has at risk in a task with this slot.
+    pub fn inference_at_risk(&self, inference_slot: Balance) -> Balance {
+        inference_slot.saturating_mul(Balance::from(self.inference_risk))
+    }
+
     /// σ · slot: what an evaluator has at risk in a task with this slot.
     pub fn evaluator_at_risk(&self, evaluator_slot: Balance) -> Balance {
         evaluator_slot.saturating_mul(Balance::from(self.evaluator_risk))
@@ -410,7 +426,14 @@ impl KindParams {
 
     /// The smallest fee that [`KindParams::split`] accepts; `None` where the largest is not enough (a share of zero).
     pub fn fee_min(&self, outputs: u8, panel: u8) -> Option<Balance> {
-        let fits = |fee: Balance| self.split(fee, outputs, panel).is_some();
+        self.fee_for(outputs, panel, 0)
+    }
+
+    /// The smallest fee that [`KindParams::split`] accepts and that offers each inference node a slot of at least `price`; `None` where
+    /// the largest is not enough.
+    pub fn fee_for(&self, outputs: u8, panel: u8, price: Balance) -> Option<Balance> {
+        let fits =
+            |fee: Balance| self.split(fee, outputs, panel).is_some_and(|split| split.inference_slot >= price);
         // Monotone in the fee up to the largest: bisect. 128 steps at most, and only in queries.
         let (mut low, mut high) = (0u128, self.fee_max);
         if !fits(high) {
@@ -468,21 +491,21 @@ impl Default for KindParams {
             inference_share: Ratio::from_permille(600),
             inference_slot_min: UNIT / 20,
             evaluator_slot_min: UNIT / 20,
-            fee_max: 20 * UNIT,
+            fee_max: 10 * UNIT,
             delivery_share: Ratio::from_permille(500),
             unavailable_share: Ratio::from_permille(1),
             keeper_fee: UNIT / 100,
             ring_burn: UNIT,
-            stake_min: 100 * UNIT,
+            stake_min: 200 * UNIT,
             stake_cap: 1_000 * UNIT,
-            inference_at_risk: UNIT,
+            inference_risk: 2,
             evaluator_risk: 2,
             missed_penalty: Ratio::from_permille(200),
             unrevealed_penalty: Ratio::ONE,
             outlier_penalty: Ratio::from_permille(200),
             bad_penalty: Ratio::from_permille(100),
             quality_floor: Ratio::from_permille(100),
-            decline_penalty: Ratio::from_permille(5),
+            decline_penalty: Ratio::from_permille(2),
             inference_ms: 120_000,
             draw_ms: 120_000,
             commit_ms: 120_000,

@@ -9,6 +9,8 @@ pub use ink_primitives::AccountId;
 
 /// An amount of money in the chain's smallest unit.
 pub type Balance = u128;
+/// Money owed, or below zero held back, in the chain's smallest unit.
+pub type SignedBalance = i128;
 /// A task's number; they count up from 1. 0 is no task.
 pub type TaskId = u64;
 /// A node's number; they count up from 1. 0 is no node.
@@ -323,21 +325,22 @@ mod json {
 /// Money as a decimal string in JSON: amounts exceed what JSON numbers can carry exactly.
 #[cfg(feature = "serde")]
 pub mod decimal {
+    use core::{fmt::Display, str::FromStr};
     use serde::{de::Error, Deserialize, Deserializer, Serializer};
 
     /// Writes an amount as a decimal string.
     ///
     /// # Errors
     /// Only the serializer's own.
-    pub fn serialize<S: Serializer>(amount: &u128, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: Display, S: Serializer>(amount: &T, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(amount)
     }
 
     /// Reads an amount from a decimal string.
     ///
     /// # Errors
-    /// Where the string is no unsigned decimal number of 128 bits.
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
+    /// Where the string is no decimal number of 128 bits.
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
         alloc::string::String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }

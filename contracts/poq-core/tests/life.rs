@@ -112,7 +112,7 @@ fn quality(permille: u32) -> Score {
 }
 
 fn end(task: &Task, ending: Ending, now: Millis) -> Settlement {
-    let input = task.settlement_input(ending, |_| Ratio::ONE, &Population::default(), now);
+    let input = task.settlement_input(ending, |_| (Ratio::ONE, 0), &Population::default(), now);
     let settlement = settle(&params(), &input).unwrap();
     assert_books(task, &settlement);
     settlement
@@ -236,8 +236,9 @@ fn after_half_time_only_the_secret_may_be_missing() {
         "who withholds an opening does not choose between two panels"
     );
     let s = end(&task, Ending::Unopened, half + 1);
-    assert_eq!(s.outputs[0].payout, task.terms.inference_slot, "who opened is paid in full");
-    assert_eq!(s.outputs[1].slashed, params().unrevealed_penalty.of(UNIT));
+    let share = params().delivery_share.of(task.terms.inference_slot);
+    assert_eq!(s.outputs[0].payout, share, "nobody judged what was opened");
+    assert_eq!(s.outputs[1].slashed, params().unrevealed_penalty.of(task.terms.inference_at_risk));
     assert!(nothing(s.refund, &task));
 
     task.open_output(ID, 2, &opened(2), half, EPOCH, &NETWORK, blake2).unwrap();
@@ -388,7 +389,7 @@ fn h6_a_withheld_input_costs_nodes_little_and_the_requester_more() {
         // At once, not at the deadline: nodes are free again.
         assert_eq!(task.clock().step(START + 1), Step::End(Ending::Undelivered));
         let s = end(&task, Ending::Undelivered, START + 1);
-        let decline = p.decline_penalty.of(p.inference_at_risk);
+        let decline = p.decline_penalty.of(task.terms.inference_at_risk);
         assert_eq!(s.slashed, if n == 1 { decline } else { 0 });
         assert_eq!(s.refund, task.fee - Balance::from(KEEPER_STEPS) * p.keeper_fee);
         // w >= N (delta r + g): filling nodes with tasks that cannot be served costs more than it hurts.
@@ -399,14 +400,15 @@ fn h6_a_withheld_input_costs_nodes_little_and_the_requester_more() {
 }
 
 #[test]
-fn a_decline_counts_only_where_nobody_delivered() {
+fn declining_is_never_dearer_than_nonsense() {
     let p = params();
-    let penalty = |answers: &[Answer], own| inference_penalty(&p, answers, own);
+    let slot = 3 * UNIT;
+    let penalty = |answers: &[Answer], own| inference_penalty(&p, slot, answers, own);
     let delivered = Answer::Delivered { latency_ms: 1 };
-    let missed = p.missed_penalty.of(p.inference_at_risk);
-    let small = p.decline_penalty.of(p.inference_at_risk);
-    assert_eq!(penalty(&[delivered, Answer::Declined], Answer::Declined), missed);
-    assert_eq!(penalty(&[Answer::Unopened, Answer::Declined], Answer::Declined), missed);
+    let of = |share: Ratio| share.of(p.inference_at_risk(slot));
+    let (missed, bad, small) = (of(p.missed_penalty), of(p.bad_penalty), of(p.decline_penalty));
+    assert_eq!(penalty(&[delivered, Answer::Declined], Answer::Declined), bad);
+    assert_eq!(penalty(&[Answer::Unopened, Answer::Declined], Answer::Declined), bad);
     assert_eq!(penalty(&[Answer::Declined], Answer::Declined), small);
     assert_eq!(penalty(&[Answer::Declined, Answer::Missed], Answer::Declined), small);
     assert_eq!(penalty(&[Answer::Declined, Answer::Declined], Answer::Declined), 0);
@@ -441,6 +443,8 @@ fn m1_what_is_at_risk_grows_with_the_fee_and_the_fee_is_bounded() {
             let split = p.split(fee, 1, panel).unwrap();
             assert_eq!(p.evaluator_at_risk(split.evaluator_slot), split.evaluator_slot * 2);
             assert!(p.evaluator_at_risk(split.evaluator_slot) <= p.stake_min / MAX_OPEN as Balance);
+            assert_eq!(p.inference_at_risk(split.inference_slot), split.inference_slot * 2);
+            assert!(p.inference_at_risk(split.inference_slot) <= p.stake_min / MAX_OPEN as Balance);
         }
     }
     assert_eq!(p.split(p.fee_max + 1, 1, 3), None, "dear tasks use a kind with more stake");
@@ -491,7 +495,7 @@ proptest! {
         for (node, score) in (101..).zip(&panel) {
             reveal(&mut task, node, &[*score], START + 3);
         }
-        let mut input = task.settlement_input(Ending::Consensus, |_| Ratio::ONE, &Population::default(), START);
+        let mut input = task.settlement_input(Ending::Consensus, |_| (Ratio::ONE, 0), &Population::default(), START);
         input.panel[0].latency_ms = committed;
         input.outputs[0].price = price;
         let mut cost = |latency_ms| {
@@ -501,8 +505,9 @@ proptest! {
         };
         let (bad, evaluators) = cost(latency);
         let (late, _) = cost(latency + later);
-        let none = inference_penalty(&p, &[Answer::Missed], Answer::Missed);
-        let hidden = inference_penalty(&p, &[Answer::Unopened], Answer::Unopened);
+        let answer = task.terms.inference_slot;
+        let none = inference_penalty(&p, answer, &[Answer::Missed], Answer::Missed);
+        let hidden = inference_penalty(&p, answer, &[Answer::Unopened], Answer::Unopened);
         prop_assert!(bad <= late && late <= none && none <= hidden);
         let slot = task.terms.evaluator_slot;
         let missed = evaluator_penalty(&p, slot, &Conduct::Missed);
@@ -564,10 +569,11 @@ fn m6_the_reference_gain_moves_by_what_is_burned() {
         for node in 101..=103 {
             reveal(&mut task, node, &[quality(900)], START + 3);
         }
-        let input = task.settlement_input(Ending::Consensus, |_| Ratio::ONE, &population, START + 3);
+        let input = task.settlement_input(Ending::Consensus, |_| (Ratio::ONE, 0), &population, START + 3);
         settle(&p, &input).unwrap().reference.ppb().abs_diff(population.reference.ppb())
     };
-    assert!(moved(p.fee_max) > 4 * moved(p.fee_min(1, 3).unwrap()));
+    // A hundredth of the fee, and the keepers' reserve.
+    assert!(moved(p.fee_max) > 3 * moved(p.fee_min(1, 3).unwrap()));
 }
 
 #[test]
@@ -690,7 +696,8 @@ fn the_payoff_inequalities_hold_for_the_shipped_parameters() {
                     let split = p.split(fee, outputs, panel).unwrap();
                     let n = Balance::from(outputs);
                     // w >= N (delta r_i + g), w what every refund burns. Where several decline nothing is taken.
-                    let delta = if outputs == 1 { p.decline_penalty.of(p.inference_at_risk) } else { 0 };
+                    let risk = p.inference_at_risk(split.inference_slot);
+                    let delta = if outputs == 1 { p.decline_penalty.of(risk) } else { 0 };
                     assert!(
                         split.keepers - p.keeper_fee >= n * g + delta,
                         "even if the requester keeps for itself"
@@ -703,7 +710,11 @@ fn the_payoff_inequalities_hold_for_the_shipped_parameters() {
                     assert!(p.unavailable_share.of(split.evaluator_slot) <= g);
                     // d pi S_i < (1 - pi) penalty, pi = 1 %: garbage does not live on tasks that end without a consensus.
                     let hoped = p.delivery_share.of(split.inference_slot) / 100;
-                    assert!(hoped < p.bad_penalty.of(p.inference_at_risk) / 100 * 99);
+                    assert!(hoped < p.bad_penalty.of(risk) / 100 * 99);
+                    // (N - 1) d <= u sigma: nobody lives on outputs that are not judged because one of its nodes hides its own.
+                    let others = (n - 1) * p.delivery_share.of(split.inference_slot);
+                    assert!(others < p.unrevealed_penalty.of(risk));
+                    assert!(risk <= p.stake_min / MAX_OPEN as Balance);
                     // outlier_penalty sigma <= 1: a slandered evaluator loses one slot at most.
                     let risk = p.evaluator_at_risk(split.evaluator_slot);
                     assert!(p.outlier_penalty.of(risk) <= split.evaluator_slot);

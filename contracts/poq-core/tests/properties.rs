@@ -12,7 +12,7 @@ use poq_core::aggregate::{aggregate, median, Weighted};
 use poq_core::cost::inference_cost;
 use poq_core::formulas::settlement::{audit, has_no_input, Answer, AuditInput, Conduct, Ending, TrustState};
 use poq_core::merit::{self, Comparison, RingEntry};
-use poq_core::params::KEEPER_STEPS;
+use poq_core::params::{KEEPER_STEPS, UNIT};
 use poq_core::task::penalties::{evaluator_penalty, inference_penalty};
 use poq_core::task::{Clock, Phase, Step};
 use poq_core::units::ONE;
@@ -41,6 +41,10 @@ fn said(conduct: &Conduct) -> Option<&Vec<Score>> {
         Conduct::Revealed(scores) if !has_no_input(scores) => Some(scores),
         _ => None,
     }
+}
+
+fn inference_slot(params: &KindParams, input: &SettlementInput) -> u128 {
+    params.split(input.fee, input.outputs.len() as u8, input.panel.len() as u8).unwrap().inference_slot
 }
 
 fn scoring(input: &SettlementInput) -> usize {
@@ -496,20 +500,25 @@ fn every_rule_of_validation_is_enforced() {
         (ParamsError::SlotMin, |p| p.inference_slot_min = 0),
         (ParamsError::SlotMin, |p| p.evaluator_slot_min = 0),
         (ParamsError::Stake, |p| p.stake_cap = p.stake_min - 1),
-        (ParamsError::Stake, |p| (p.stake_min, p.inference_at_risk) = (0, 0)),
+        (ParamsError::Stake, |p| p.stake_min = 0),
         (ParamsError::Stake, |p| p.stake_cap = p.stake_min * 2_000),
-        (ParamsError::AtRisk, |p| p.inference_at_risk = p.stake_min / 16 + 1),
-        (ParamsError::AtRisk, |p| p.evaluator_risk = 3),
+        (ParamsError::AtRisk, |p| p.inference_risk = 3),
+        (ParamsError::AtRisk, |p| p.evaluator_risk = 10),
         (ParamsError::AtRisk, |p| p.fee_max *= 2),
         (ParamsError::Penalties, |p| p.unrevealed_penalty = Ratio::from_permille(199)),
         (ParamsError::Penalties, |p| p.outlier_penalty = Ratio::from_permille(201)),
         (ParamsError::Penalties, |p| p.bad_penalty = Ratio::from_permille(201)),
         (ParamsError::Penalties, |p| p.decline_penalty = Ratio::from_permille(201)),
+        // Three others at half a slot each, and two slots at risk.
+        (ParamsError::Penalties, |p| p.unrevealed_penalty = Ratio::from_permille(749)),
+        (ParamsError::Penalties, |p| p.delivery_share = Ratio::from_permille(667)),
+        (ParamsError::Penalties, |p| p.inference_risk = 1),
         (ParamsError::Penalties, |p| {
             (p.missed_penalty, p.outlier_penalty) = (Ratio::ONE, Ratio::from_permille(501))
         }),
         (ParamsError::KeeperFee, |p| p.keeper_fee *= 3),
-        (ParamsError::KeeperFee, |p| p.keeper_fee = p.decline_penalty.of(p.inference_at_risk) / 4 - 1),
+        (ParamsError::KeeperFee, |p| p.decline_penalty = Ratio::from_permille(4)),
+        (ParamsError::KeeperFee, |p| (p.inference_slot_min, p.keeper_fee) = (UNIT / 50, UNIT / 100)),
         (ParamsError::Bounds, |p| p.quality_floor = Ratio::ZERO),
         (ParamsError::Bounds, |p| p.ring_burn = 0),
         (ParamsError::Bounds, |p| p.fee_max = p.fee_min(4, 15).unwrap() - 1),
@@ -553,7 +562,7 @@ proptest! {
         let at_risk = params.evaluator_at_risk(split.evaluator_slot);
         for o in &s.outputs {
             prop_assert!(o.payout <= split.inference_slot);
-            prop_assert!(o.slashed <= params.inference_at_risk);
+            prop_assert!(o.slashed <= params.inference_at_risk(split.inference_slot));
         }
         for e in &s.panel {
             prop_assert!(e.payout <= split.evaluator_slot);
@@ -796,6 +805,7 @@ proptest! {
     fn an_output_counts_where_more_than_half_of_the_scoring_panel_had_it((params, input) in scored()) {
         let s = settle(&params, &input).unwrap();
         let answers: Vec<Answer> = input.outputs.iter().map(|o| o.answer).collect();
+        let slot = inference_slot(&params, &input);
         for (at, (output, settled)) in input.outputs.iter().zip(&s.outputs).enumerate() {
             let scores: Vec<Weighted> = input.panel.iter().filter_map(|e| {
                 Some(Weighted { score: said(&e.conduct)?[at].quality()?, trust: e.trust })
@@ -805,9 +815,9 @@ proptest! {
             prop_assert_eq!(settled.quality, if counts { aggregate(params.aggregation, &scores) } else { None });
             if !counts {
                 let owed = if delivered {
-                    params.missed_penalty.of(params.inference_at_risk)
+                    params.missed_penalty.of(params.inference_at_risk(slot))
                 } else {
-                    inference_penalty(&params, &answers, output.answer)
+                    inference_penalty(&params, slot, &answers, output.answer)
                 };
                 prop_assert_eq!((settled.payout, settled.slashed), (0, owed));
             }
@@ -892,7 +902,8 @@ proptest! {
         }
         for (output, settled) in input.outputs.iter().zip(&s.outputs) {
             if matches!(output.answer, Answer::Delivered { .. }) {
-                prop_assert_eq!(settled.slashed, params.missed_penalty.of(params.inference_at_risk));
+                let risk = params.inference_at_risk(inference_slot(&params, &input));
+                prop_assert_eq!(settled.slashed, params.missed_penalty.of(risk));
             }
         }
         prop_assert_eq!(s.reference, input.population.reference);
@@ -1034,11 +1045,52 @@ proptest! {
     }
 
     #[test]
-    fn merit_rises_with_the_gain_up_to_the_reference(gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE)) {
-        let m = merit::information(gain, reference);
-        prop_assert_eq!(m == Ratio::ZERO, i128::from(gain) * i128::from(ONE) < i128::from(reference.ppb()));
-        prop_assert_eq!(m == Ratio::ONE, gain >= reference.signed());
-        prop_assert!(merit::information(gain + more, reference) >= m);
+    fn merit_rises_with_the_gain_and_with_what_is_due(
+        gain in -i64::from(ONE)..=i64::from(ONE), more in 0..1_000_000_000i64, reference in ratio_in(1..=ONE),
+        slot in 1..1_000_000_000_000_000u128, due in -10_000_000_000_000_000i128..10_000_000_000_000_000,
+        earned in 0..10_000_000_000_000_000i128,
+    ) {
+        let (m, after) = merit::spread(gain, reference, due, slot);
+        let better = merit::spread(gain + more, reference, due, slot);
+        let richer = merit::spread(gain, reference, due + earned, slot);
+        prop_assert!(better.0 >= m && better.1 >= after && richer.0 >= m && richer.1 >= after);
+        // A task earns two slots at most either way, and of what is due two slots at most go.
+        let two = 2 * slot as i128;
+        prop_assert!((after - due).abs() <= 2 * two);
+        prop_assert!(m.of(slot) as i128 <= ((due + two) / 8).max(0));
+    }
+
+    /// However long and whatever it earns: sixteen of the largest slots are the most that can be due or held back.
+    #[test]
+    fn what_is_due_is_bounded(
+        tasks in prop::collection::vec((-i64::from(ONE)..=i64::from(ONE), ratio_in(1..=ONE), 1..1_000_000_000_000u128), 1..200),
+    ) {
+        let most = 16 * tasks.iter().map(|(_, _, slot)| *slot as i128).max().unwrap();
+        let mut due = 0i128;
+        for (gain, reference, slot) in tasks {
+            due = merit::spread(gain, reference, due, slot).1;
+            prop_assert!((-most..=most).contains(&due), "{due} of {most}");
+        }
+    }
+
+    /// What is due is money: who earns in tasks of the least slots is not paid by it in dear ones.
+    #[test]
+    fn cheap_tasks_earn_nothing_dear(
+        cheap in prop::collection::vec(0..=i64::from(ONE), 1..100), dear in prop::collection::vec(-i64::from(ONE)..=0, 1..100),
+    ) {
+        let (mut due, mut paid) = (0, 0);
+        let mut task = |gain: i64, slot: u128| {
+            let (merit, after) = merit::spread(gain, Ratio::from_permille(100), due, slot);
+            due = after;
+            merit.of(slot)
+        };
+        for gain in &cheap {
+            task(*gain, 1_000_000);
+        }
+        for gain in &dear {
+            paid += task(*gain, 1_000_000_000);
+        }
+        prop_assert!(paid <= 16 * 1_000_000);
     }
 
     #[test]

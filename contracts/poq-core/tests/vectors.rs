@@ -143,7 +143,9 @@ fn merit_case(case: &Value) -> Value {
         pairs.into_iter().map(|(own, others)| Comparison { own, others }).collect();
     let gain =
         merit::information_gain(&comparisons, get(case, "tolerance"), &get::<Vec<RingEntry>>(case, "ring"));
-    json!({"gain": gain, "merit": gain.map(|gain| merit::information(gain, get(case, "reference")))})
+    let due: i128 = get::<String>(case, "due").parse().unwrap();
+    let earned = gain.map(|gain| merit::spread(gain, get(case, "reference"), due, amount(case, "slot")));
+    json!({"gain": gain, "merit": earned.map(|e| e.0), "due": earned.map(|e| e.1.to_string())})
 }
 
 fn trust_case(case: &Value) -> Value {
@@ -404,6 +406,8 @@ fn merits() {
             "tolerance": Ratio::from_ppb(any_ratio(&mut rng).ppb() / 10),
             "ring": ring,
             "reference": Ratio::from_ppb(any_ratio(&mut rng).ppb() / 4 + 1),
+            "due": (i128::from(rng.next() % 20_000) - 8_000).to_string(),
+            "slot": (1 + rng.next() % 1_000).to_string(),
         });
         cases.push(with(case, merit_case));
     }
@@ -603,6 +607,7 @@ fn task(rng: &mut Rng, number: usize, ending: Ending) -> SettlementInput {
                 conduct,
                 latency_ms: if committed { rng.next() % 70_000 } else { 0 },
                 trust: any_ratio(rng).max(Ratio::from_permille(50)),
+                due: i128::from(rng.next() % 8_000_000_000_000) - 2_000_000_000_000,
             }
         })
         .collect();

@@ -137,6 +137,45 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
+/// A block that is being built; see [`Sandbox::begin_block`].
+pub struct Draft {
+    root: Hash,
+    number: BlockNumber,
+    timestamp_ms: u64,
+    changes: Changes,
+    body: Vec<Vec<u8>>,
+    included: Vec<(Hash, u32)>,
+}
+
+impl Draft {
+    /// Number that the block will have.
+    pub fn number(&self) -> BlockNumber {
+        self.number
+    }
+
+    /// Its timestamp, milliseconds since the Unix epoch.
+    pub fn timestamp_ms(&self) -> u64 {
+        self.timestamp_ms
+    }
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Draft(#{}, {} extrinsics)", self.number, self.body.len())
+    }
+}
+
+/// What an extrinsic did in a block that is being built.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Whether the call succeeded.
+    pub result: Result<(), DispatchError>,
+    /// Fee paid.
+    pub fee: Balance,
+    /// Everything emitted while it was applied.
+    pub events: Vec<RuntimeEvent>,
+}
+
 /// A chain in this process. See the crate's documentation.
 pub struct Sandbox {
     config: SandboxConfig,
@@ -321,24 +360,13 @@ impl Sandbox {
 
     /// Seals a block with all extrinsics of the pool that are ready and fit, or an empty one.
     pub fn new_block(&mut self) -> Result<BlockInfo, SandboxError> {
-        let parent = self.best_block().clone();
-        let root = *parent.header.state_root();
-        let number = parent.info.number + 1;
-        let timestamp_ms = self.clock_ms();
-
-        let mut changes = Changes::default();
-        let mut body = self.open_block(&mut changes)?;
-        let mut included = Vec::new();
+        let mut draft = self.begin_block()?;
         for hash in self.data.pool.ready() {
             let Some(pooled) = self.data.pool.get(hash) else { continue };
-            let (extrinsic, bytes) = (pooled.extrinsic.clone(), pooled.bytes.clone());
-            match self.apply(root, &mut changes, extrinsic) {
-                Ok(Ok(_)) => {
-                    included.push((hash, body.len() as u32));
-                    body.push(bytes);
-                }
-                // It stays for the next block: this one is full, or lacks an extrinsic that it builds on.
-                Ok(Err(TransactionValidityError::Invalid(
+            match self.apply_in(&mut draft, pooled.extrinsic.clone(), pooled.bytes.clone(), hash) {
+                // It stays for the next block where this one is full, or lacks an extrinsic that it builds on.
+                Ok(Ok(_))
+                | Ok(Err(TransactionValidityError::Invalid(
                     InvalidTransaction::ExhaustsResources | InvalidTransaction::Future,
                 ))) => {}
                 outcome => {
@@ -348,6 +376,88 @@ impl Sandbox {
                     }
                 }
             }
+        }
+        self.seal(draft)
+    }
+
+    /// Begins a block on top of the best one, as its author does: what goes into it, in which order, is the caller's, and its state
+    /// can be read in between. [`Self::seal`] makes it the best one.
+    pub fn begin_block(&self) -> Result<Draft, SandboxError> {
+        let mut changes = Changes::default();
+        let parent = self.best_block();
+        let (root, number) = (*parent.header.state_root(), parent.info.number + 1);
+        let body = self.open_block(&mut changes)?;
+        Ok(Draft { root, number, timestamp_ms: self.clock_ms(), changes, body, included: Vec::new() })
+    }
+
+    fn apply_in(
+        &self,
+        draft: &mut Draft,
+        extrinsic: UncheckedExtrinsic,
+        bytes: Vec<u8>,
+        hash: Hash,
+    ) -> Result<ApplyExtrinsicResult, SandboxError> {
+        let applied = self.apply(draft.root, &mut draft.changes, extrinsic)?;
+        if applied.is_ok() {
+            draft.included.push((hash, draft.body.len() as u32));
+            draft.body.push(bytes);
+        }
+        Ok(applied)
+    }
+
+    /// Signs `call` for `signer` and puts it into the block, past the pool. A call that fails is an `Ok` with an error in
+    /// [`Applied::result`]; an extrinsic that the block does not take (it is full, or nobody pays for it) changes nothing and is
+    /// [`SandboxError::InvalidTransaction`].
+    pub fn submit_in(
+        &self,
+        draft: &mut Draft,
+        signer: &sr25519::Pair,
+        call: RuntimeCall,
+    ) -> Result<Applied, SandboxError> {
+        let account = dev::account_of(signer);
+        let nonce = self.query_in(draft, || System::account_nonce(&account))?;
+        let bytes = self.sign_with(signer, call, nonce, 0);
+        let extrinsic =
+            parity_scale_codec::DecodeAll::decode_all(&mut &bytes[..]).map_err(SandboxError::BadExtrinsic)?;
+        let hash = Hash::from(blake2_256(&bytes));
+        let index = draft.body.len() as u32;
+        let result =
+            self.apply_in(draft, extrinsic, bytes, hash)?.map_err(SandboxError::InvalidTransaction)?;
+        let events = self.query_in(draft, || {
+            System::read_events_no_consensus()
+                .filter(|record| record.phase == Phase::ApplyExtrinsic(index))
+                .map(|record| record.event)
+                .collect::<Vec<_>>()
+        })?;
+        let fee = events.iter().find_map(|event| match event {
+            RuntimeEvent::TransactionPayment(pallet_transaction_payment::Event::TransactionFeePaid {
+                actual_fee,
+                ..
+            }) => Some(*actual_fee),
+            _ => None,
+        });
+        Ok(Applied { result, fee: fee.unwrap_or(0), events })
+    }
+
+    /// Runs `f` on the state of the block as it is now. What it writes is thrown away.
+    pub fn query_in<R>(&self, draft: &mut Draft, f: impl FnOnce() -> R) -> Result<R, SandboxError> {
+        self.data.state.execute_if(draft.root, &mut draft.changes, "query", f, |_| false)
+    }
+
+    /// Every key of the child trie with this id (a contract's storage, say) that the block has written to so far, with its value
+    /// now.
+    pub fn written_in(&self, draft: &mut Draft, child: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        draft.changes.child(child)
+    }
+
+    /// Makes a begun block the best one.
+    ///
+    /// # Errors
+    /// Where another block was sealed since it was begun.
+    pub fn seal(&mut self, draft: Draft) -> Result<BlockInfo, SandboxError> {
+        let Draft { root, number, timestamp_ms, mut changes, body, included } = draft;
+        if root != *self.best_block().header.state_root() || number != self.best().number + 1 {
+            return Err(SandboxError::State(format!("block #{number} was begun on another block")));
         }
         let state = &mut self.data.state;
         let weight =

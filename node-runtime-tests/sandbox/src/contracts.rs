@@ -8,12 +8,13 @@ use polkadot_sdk::{
         ContractInstantiateResult as PalletInstantiateResult, Determinism, StorageDeposit,
     },
     sp_core::sr25519,
+    sp_crypto_hashing::{twox_128, twox_64},
     sp_runtime::MultiAddress,
 };
 use poq_runtime::{AccountId, Balance, ContractsCall, EventRecord, Hash, RuntimeCall, RuntimeEvent};
 
 use crate::{
-    chain::{decode, ExtrinsicReport, Sandbox},
+    chain::{decode, Draft, ExtrinsicReport, Sandbox},
     dev, SandboxError,
 };
 
@@ -78,6 +79,37 @@ impl Sandbox {
         data: Vec<u8>,
     ) -> Result<ContractExecResult, SandboxError> {
         self.dry("ContractsApi_call", &(origin, contract, value, gas, deposit_limit, data))
+    }
+
+    /// What a call would do as the next one of a block that is being built.
+    pub fn dry_call_in(
+        &self,
+        draft: &mut Draft,
+        origin: &AccountId,
+        contract: &AccountId,
+        value: Balance,
+        data: Vec<u8>,
+    ) -> Result<ContractExecResult, SandboxError> {
+        const CALL: &str = "ContractsApi_call";
+        let arguments = (origin, contract, value, None::<Weight>, None::<Balance>, data).encode();
+        let answer = self
+            .query_in(draft, || poq_runtime::apis::api::dispatch(CALL, &arguments))?
+            .ok_or_else(|| SandboxError::UnknownRuntimeApi(CALL.to_owned()))?;
+        decode(CALL, &answer)
+    }
+
+    /// The id of the child trie that a contract's storage is in; `None` where there is no contract at the account.
+    pub fn storage_id(&self, contract: &AccountId) -> Result<Option<Vec<u8>>, SandboxError> {
+        // `ContractInfoOf` is private to the pallet; its records begin with the id.
+        let key = [
+            &twox_128(b"Contracts")[..],
+            &twox_128(b"ContractInfoOf"),
+            &twox_64(contract.as_ref()),
+            contract.as_ref(),
+        ]
+        .concat();
+        let record = self.storage(self.best().hash, &key)?;
+        record.map(|record| decode("the contract's record", &record)).transpose()
     }
 
     /// What an instantiation would do as part of the next block.

@@ -35,7 +35,7 @@ mod rpc;
 mod state;
 mod ws;
 
-pub use chain::{AccountInfo, BlockInfo, ExtrinsicReport, Sandbox, Snapshot};
+pub use chain::{AccountInfo, Applied, BlockInfo, Draft, ExtrinsicReport, Sandbox, Snapshot};
 pub use client::SandboxRpc;
 pub use config::{Finality, SandboxConfig, Sealing, TimeMode};
 pub use contracts::{

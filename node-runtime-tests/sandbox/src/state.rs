@@ -67,6 +67,14 @@ pub(crate) struct Changes {
     overlay: OverlayedChanges<Hasher>,
 }
 
+impl Changes {
+    /// What has been written to the child trie with this id: each key with its value now.
+    pub(crate) fn child(&mut self, id: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let Some((entries, _)) = self.overlay.child_changes_mut(id) else { return Vec::new() };
+        entries.map(|(key, entry)| (key.clone(), entry.value().cloned())).collect()
+    }
+}
+
 /// The root of the empty state.
 pub(crate) fn empty_root() -> Hash {
     Hash::from(blake2_256(&EMPTY_NODE))

@@ -3,6 +3,7 @@
 //! After every accepted message the world checks the contract's books against its records and its balance
 //! ([`World::check_books`]), so every test is a test of solvency too.
 
+pub mod fuzz;
 pub mod pool;
 
 use ink::env::call::utils::{ReturnType, Set};
@@ -45,6 +46,11 @@ pub const TEXT: &[u8] = b"It was the Denver Broncos who won Super Bowl 50.";
 pub const EPOCH_MS: Millis = 600_000;
 /// From unstaking to withdrawal: two epochs and the longest task of the default parameters, and some more.
 pub const UNBONDING_MS: Millis = 2_400_000;
+
+/// A contract that takes everything, says nothing and migrates nothing.
+pub const MUTE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\
+    \x02\x10\x01\x03env\x06memory\x02\x01\x01\x10\x03\x03\x02\0\0\
+    \x07\x11\x02\x06deploy\0\0\x04call\0\x01\x0a\x07\x02\x02\0\x0b\x02\0\x0b";
 
 /// The contract's call builder: `call().stake(node)` and so on.
 pub fn call() -> Builder {
@@ -152,18 +158,24 @@ impl World {
         let genesis: Hash = chain.block_hash(0).ok_or("the chain has no genesis block")?.into();
         let data = [ink::selector_bytes!("new").to_vec(), (genesis, EPOCH_MS, global).encode()].concat();
         let placed = chain.instantiate(&owner, 0, Code::Upload(wasm()), data, vec![])?;
-        let mut world = World {
+        let mut world = World::around(chain, placed.address, owner.clone())?;
+        world.send(&owner, 0, call().propose(Change::Kind(KIND, params.clone())))??;
+        Ok(world)
+    }
+
+    /// The world around a contract that is on this chain already.
+    pub fn around(chain: Sandbox, contract: AccountId32, owner: Pair) -> Res<World> {
+        let genesis: Hash = chain.block_hash(0).ok_or("the chain has no genesis block")?.into();
+        Ok(World {
             chain,
-            network: blake2(&commitment::network(&genesis, placed.address.as_ref())),
-            contract: placed.address,
-            owner: owner.clone(),
+            network: blake2(&commitment::network(&genesis, contract.as_ref())),
+            contract,
+            owner,
             auditors: Vec::new(),
             senders: BTreeMap::new(),
             keys: 100,
             requests: 0,
-        };
-        world.send(&owner, 0, call().propose(Change::Kind(KIND, params.clone())))??;
-        Ok(world)
+        })
     }
 
     /// Announces a change, waits as long as everybody may who does not like it, and enacts it.
@@ -438,7 +450,7 @@ impl World {
         if !drawn {
             return Err(format!("too few evaluators could be drawn for task {id}").into());
         }
-        Ok(self.panel(id)?)
+        self.panel(id)
     }
 
     /// The nodes of a task's panel.
@@ -605,7 +617,7 @@ impl World {
 }
 
 /// What a call returned.
-fn answer<R: Decode>(mut data: &[u8]) -> Res<R> {
+pub(crate) fn answer<R: Decode>(mut data: &[u8]) -> Res<R> {
     match Result::<R, ink::LangError>::decode(&mut data)? {
         Ok(value) => Ok(value),
         Err(error) => Err(format!("the contract did not understand the call: {error:?}").into()),

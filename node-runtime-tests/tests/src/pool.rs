@@ -81,6 +81,19 @@ impl World {
         terms: Terms,
     ) -> Res<Result<TestPool, Error>> {
         let (manager, operator) = (self.account()?, self.account()?);
+        self.pool_of(manager, operator, role, bond, rules, terms)
+    }
+
+    /// A pool of these keys, with a node of the test kind.
+    pub fn pool_of(
+        &mut self,
+        manager: Pair,
+        operator: Pair,
+        role: Role,
+        bond: Balance,
+        rules: Rules,
+        terms: Terms,
+    ) -> Res<Result<TestPool, Error>> {
         let node = PoolNode {
             role,
             kind: KIND,

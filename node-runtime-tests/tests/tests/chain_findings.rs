@@ -379,7 +379,7 @@ fn l7_a_reference_commitment_is_neither_zero_nor_used_twice() -> Res {
     let mut world = World::new()?;
     world.nodes(1, 3)?;
     let requester = world.account()?;
-    let mut ask = |world: &mut World, commitment: [u8; 32]| -> Res<Result<Vec<TaskId>, Error>> {
+    let ask = |world: &mut World, commitment: [u8; 32]| -> Res<Result<Vec<TaskId>, Error>> {
         let request = world.request_with(&requester, 1, 3, FEE, commitment);
         Ok(world.send(&requester, FEE, call().request_tasks(vec![request]))?.map(|sent| sent.value))
     };

@@ -52,9 +52,12 @@ impl Registry for Seen {
     }
 }
 
+/// Inference nodes and evaluators.
+type Nodes = (Vec<TestNode>, Vec<TestNode>);
+
 /// Two inference nodes and twelve evaluators, known since the last epoch, and a task of theirs that is sealed half a minute before the
 /// epoch ends.
-fn sealed(world: &mut World, panel: u8) -> Res<((Vec<TestNode>, Vec<TestNode>), Pair, TaskId)> {
+fn sealed(world: &mut World, panel: u8) -> Res<(Nodes, Pair, TaskId)> {
     let nodes = world.nodes(2, 12)?;
     world.next_epoch()?;
     let left = EPOCH_MS - world.chain.now_ms() % EPOCH_MS;
@@ -101,7 +104,7 @@ fn h4_nobody_can_change_the_panel_of_a_sealed_task() -> Res {
 
     let attacks: [(&str, Attack); 8] = [
         ("a later block", |world, _| world.pass(1_000)),
-        ("one drains", |world, own| Ok(world.send(&own[0].owner, 0, call().drain(own[0].id)).map(drop)?)),
+        ("one drains", |world, own| world.send(&own[0].owner, 0, call().drain(own[0].id)).map(drop)),
         ("all drain", |world, own| {
             for node in own {
                 world.send(&node.owner, 0, call().drain(node.id))??;
@@ -115,10 +118,10 @@ fn h4_nobody_can_change_the_panel_of_a_sealed_task() -> Res {
             Ok(())
         }),
         ("stakes more", |world, own| {
-            Ok(world.send(&own[0].owner, 800 * UNIT, call().stake(own[0].id)).map(drop)?)
+            world.send(&own[0].owner, 800 * UNIT, call().stake(own[0].id)).map(drop)
         }),
         ("unstakes all", |world, own| {
-            Ok(world.send(&own[3].owner, 0, call().unstake(own[3].id, 200 * UNIT)).map(drop)?)
+            world.send(&own[3].owner, 0, call().unstake(own[3].id, 200 * UNIT)).map(drop)
         }),
         ("registers", |world, _| {
             for model in 0..3 {

@@ -71,6 +71,12 @@ impl ToJson for u8 {
     }
 }
 
+impl ToJson for i128 {
+    fn to_json(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
 impl ToJson for u128 {
     fn to_json(&self) -> Value {
         Value::String(self.to_string())
@@ -293,7 +299,7 @@ fields! {
     Record { tasks, burned, earned }
     Node {
         owner, operator, payee, role, kind, status, model_digest, price, stake, claimable, withdrawn, slashed, record,
-        trust, gain_average, misses, standing, open
+        trust, gain_average, due, misses, standing, open
     }
     NodeInfo { model, endpoint, registered_at }
     PoolView { poq, node, manager, proposed, token, rules, ledger, supply, room, wiped_out }

@@ -113,8 +113,8 @@ impl Records {
             Step::End(ending) => ending,
             _ => Ending::Consensus,
         };
-        let trust = |node| self.nodes.get(&node).map_or(Ratio::ZERO, |node| node.trust);
-        Some(task.settlement_input(ending, trust, self.population.as_ref()?, now))
+        let standing = |node| self.nodes.get(&node).map_or((Ratio::ZERO, 0), |node| (node.trust, node.due));
+        Some(task.settlement_input(ending, standing, self.population.as_ref()?, now))
     }
 
     /// What a member of a panel is trusted.
@@ -205,6 +205,7 @@ impl Records {
                 slashed: penalty.amount,
                 missed: true,
                 record: None,
+                due: 0,
             };
             self.finish(penalty.node, &outcome, &params)?;
         }
@@ -308,6 +309,7 @@ pub(crate) fn standing(node: &Node) -> Value {
         "record": node.record.to_json(),
         "trust": node.trust,
         "gain_average": node.gain_average,
+        "due": node.due.to_json(),
         "misses": node.misses,
         "status": node.status.to_json(),
     })

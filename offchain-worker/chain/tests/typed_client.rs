@@ -130,7 +130,7 @@ async fn a_task_lives_from_request_to_claim() {
     let payout = event.settlement.outputs[0].payout;
     let sender = sender_of(&inference, earner);
     let holding = world.client.view().await.unwrap().holding(earner).await.unwrap().unwrap();
-    assert_eq!((holding.bonded, holding.claimable), (100 * UNIT, payout));
+    assert_eq!((holding.bonded, holding.claimable), (200 * UNIT, payout));
     let before = world.client.free_balance(&sender.account()).await.unwrap();
     let claimed = sender.send(messages::claim(earner)).await.unwrap();
     assert_eq!(claimed.value, payout);
@@ -394,7 +394,7 @@ async fn twenty_calls_of_one_account_at_once_all_land() {
     let after = world.client.account(&sender.account(), At::Best).await.unwrap().nonce;
     assert_eq!(after, before + 20);
     let node = world.client.view().await.unwrap().node(node).await.unwrap().unwrap();
-    assert_eq!(node.node.stake.bonded, 100 * UNIT + 20 * UNIT + 190);
+    assert_eq!(node.node.stake.bonded, 200 * UNIT + 20 * UNIT + 190);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -492,7 +492,7 @@ async fn taking_out_more_stake_moves_nothing_that_waits() {
         }
     };
     assert!(foretell(0).await.is_err());
-    assert!(foretell(101 * UNIT).await.is_err());
+    assert!(foretell(201 * UNIT).await.is_err());
     let first = foretell(10 * UNIT).await.unwrap();
     assert_eq!((first.withdrawable, first.tranches.len()), (0, 1));
     let begun = sender.send(messages::unstake(node, 10 * UNIT)).await.unwrap().value;
@@ -511,7 +511,7 @@ async fn taking_out_more_stake_moves_nothing_that_waits() {
     assert_eq!(foretell(UNIT).await.unwrap().withdrawable, 10 * UNIT);
     assert_eq!(sender.send(messages::withdraw_unbonded(node)).await.unwrap().value, 10 * UNIT);
     let holding = world.client.view().await.unwrap().holding(node).await.unwrap().unwrap();
-    assert_eq!((holding.bonded, holding.unbonding, holding.withdrawable), (85 * UNIT, 5 * UNIT, 0));
+    assert_eq!((holding.bonded, holding.unbonding, holding.withdrawable), (185 * UNIT, 5 * UNIT, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -568,12 +568,12 @@ async fn reads_are_of_one_block() {
     assert_eq!(new.global_params().await.unwrap(), setup().global);
     assert!(!new.paused().await.unwrap());
     assert_eq!(new.proposed_owner().await.unwrap(), None);
-    assert_eq!(new.liabilities().await.unwrap().stakes, 100 * UNIT);
+    assert_eq!(new.liabilities().await.unwrap().stakes, 200 * UNIT);
     assert_eq!(new.task_count().await.unwrap(), 0);
     assert!(new.all_tasks(1).await.unwrap().is_empty());
     let owner = keys("//Evaluator//0").account();
     let balances = new.balances(&owner).await.unwrap();
-    assert_eq!((balances.staked, balances.locked), (100 * UNIT, 0));
+    assert_eq!((balances.staked, balances.locked), (200 * UNIT, 0));
     assert_eq!(balances.to_json()["nodes"], serde_json::json!([node]));
     assert_eq!(world.client.view_at(old.block().hash).await.unwrap().block(), old.block());
     assert_eq!(world.client.block(old.block().number).await.unwrap(), old.block());

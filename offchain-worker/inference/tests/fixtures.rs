@@ -3,6 +3,8 @@
 //! `scripts/make-fixtures.py` makes them; `scripts/check-models.sh` makes them anew (in the folder that POQ_FIXTURES names) and
 //! prints the table that this prints.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 use poq_inference::{
     engine::CandleGenerator, load_cross_encoder, load_encoder, ChatRole, LoadOptions, Manifest, Message,
     ModelStore, Precision, Prompt, VerifiedModel,

@@ -29,6 +29,8 @@ pub enum Attack {
     CopyCat,
     /// Always reports the usual quality plus this, without looking.
     Constant(f64),
+    /// With this probability per task does not look and reports the usual quality; else honest.
+    Lazy(f64),
     /// Colluders agree on a number per output without looking: the usual quality plus this many times its deviations.
     SharedSignal(f64),
     /// One colluder on the panel looks, all report what it saw.
@@ -82,13 +84,14 @@ pub enum Corrupts {
 
 impl Attack {
     /// Every attack at its usual strength.
-    pub const ALL: [Attack; 24] = [
+    pub const ALL: [Attack; 25] = [
         Attack::Noise(0.3),
         Attack::Boosting(0.4),
         Attack::Sabotage(0.4),
         Attack::Intermittent(0.3),
         Attack::CopyCat,
         Attack::Constant(0.0),
+        Attack::Lazy(0.5),
         Attack::SharedSignal(1.0),
         Attack::FreeRide,
         Attack::PanelMajority(0.4),
@@ -118,6 +121,7 @@ impl Attack {
             Attack::Intermittent(_) => "intermittent",
             Attack::CopyCat => "copy-cat",
             Attack::Constant(_) => "constant",
+            Attack::Lazy(_) => "lazy",
             Attack::SharedSignal(_) => "shared-signal",
             Attack::FreeRide => "free-ride",
             Attack::PanelMajority(_) => "panel-majority",
@@ -144,7 +148,8 @@ impl Attack {
         match self {
             Attack::Noise(x) | Attack::Boosting(x) | Attack::Sabotage(x) => Some((x, 0.0..=1.0)),
             Attack::PanelMajority(x) | Attack::BoostOwn(x) => Some((x, 0.0..=1.0)),
-            Attack::Intermittent(x) | Attack::Exaggerate(x) | Attack::Selective(x) => Some((x, 0.0..=1.0)),
+            Attack::Intermittent(x) | Attack::Lazy(x) => Some((x, 0.0..=1.0)),
+            Attack::Exaggerate(x) | Attack::Selective(x) => Some((x, 0.0..=1.0)),
             Attack::RevealIfGood(x) | Attack::Whitewash(x) | Attack::ModelSwap(x) => Some((x, 0.0..=1.0)),
             Attack::Constant(x) => Some((x, -1.0..=1.0)),
             Attack::SharedSignal(x) => Some((x, 0.0..=20.0)),
@@ -355,6 +360,11 @@ pub(crate) fn plan(
         Attack::CopyCat => scores.extend(view.seen.iter().map(|_| Some(view.last.unwrap_or(view.usual)))),
         Attack::Constant(by) => scores.extend(view.seen.iter().map(|_| Some(view.usual + by))),
         Attack::Whitewash(_) => scores.extend(view.seen.iter().map(|_| Some(view.usual))),
+        Attack::Lazy(probability) => {
+            plan.looked = rng.random::<f64>() >= probability;
+            let looked = plan.looked;
+            scores.extend(view.seen.iter().map(|seen| if looked { *seen } else { Some(view.usual) }));
+        }
         Attack::SharedSignal(_) => scores.extend(collusion.signal.iter().map(|s| Some(*s))),
         Attack::FreeRide | Attack::SybilSplit(_) => {
             if collusion.seen.is_empty() {
@@ -432,7 +442,7 @@ mod tests {
 
     const SEEN: [Option<f64>; 3] = [Some(0.5), Some(0.7), None];
     const OWN: [bool; 3] = [true, false, false];
-    const RING: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
+    const EARLIER: [f64; 4] = [0.6, 0.65, 0.7, 0.62];
 
     struct Given {
         scores: Vec<Option<f64>>,
@@ -448,7 +458,7 @@ mod tests {
     }
 
     fn act(attack: Attack, seen: &[Option<f64>], shared: &mut Collusion, rng: &mut Rng) -> Given {
-        let view = View { seen, own: &OWN, ring: &RING, last: Some(0.62), usual: 0.65 };
+        let view = View { seen, own: &OWN, ring: &EARLIER, last: Some(0.62), usual: 0.65 };
         let mut scores = Vec::new();
         let plan = plan(attack, &view, shared, rng, &mut scores);
         assert_eq!(scores.len(), seen.len());
@@ -540,6 +550,19 @@ mod tests {
             attacked += u32::from(scores[0] > Some(0.7));
         }
         assert!((500..700).contains(&attacked));
+    }
+
+    #[test]
+    fn the_lazy_look_and_pay_for_it_in_the_share_of_tasks_that_they_say() {
+        let attack = Attack::Lazy(0.3);
+        let mut looked = 0;
+        for seed in 0..2_000 {
+            let (mut shared, mut rng) = collusion(attack, seed);
+            let acted = act(attack, &[Some(0.1)], &mut shared, &mut rng);
+            assert_eq!(acted.plan.looked, near(&acted.scores, &[Some(0.1)]));
+            looked += u32::from(acted.plan.looked);
+        }
+        assert!((1_300..1_500).contains(&looked));
     }
 
     #[test]

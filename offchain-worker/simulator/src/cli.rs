@@ -292,6 +292,12 @@ struct ReportArgs {
     /// Rounds per replication, instead of 3,000 (the sweep: 1,500).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
+    /// Replications, instead of 5; the sweep has one whatever is asked.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    replications: Option<u32>,
+    /// The shares of attackers that every attack is measured at, instead of 0.1 to 0.5.
+    #[arg(long, value_delimiter = ',', value_name = "SHARE,…")]
+    ratios: Vec<f64>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -393,6 +399,8 @@ pub fn run(args: SimulateArgs) -> Result<()> {
                     only: command.only,
                     quick: command.quick,
                     rounds: command.rounds,
+                    replications: command.replications,
+                    ratios: command.ratios,
                     seed: args.seed,
                     progress: interactive(),
                 },

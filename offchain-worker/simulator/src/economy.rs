@@ -30,7 +30,7 @@ pub(crate) fn blake2_256(bytes: &[u8]) -> Hash {
 }
 
 /// The simulated network: its genesis and its contract.
-const NETWORK: Hash = *b"the simulated chain and contract";
+pub(crate) const NETWORK: Hash = *b"the simulated chain and contract";
 
 /// Gold tasks: tasks whose reference is opened after the scores were revealed, so that evaluators are measured by the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -381,6 +381,11 @@ impl<'a> Economy<'a> {
         self.split
     }
 
+    /// What an inference node has at risk.
+    pub fn inference_at_risk(&self) -> Balance {
+        self.terms.inference_at_risk
+    }
+
     /// What an evaluator has at risk.
     pub fn evaluator_at_risk(&self) -> Balance {
         self.terms.evaluator_at_risk
@@ -620,7 +625,7 @@ impl<'a> Economy<'a> {
         for node in task.vacate() {
             self.finish(
                 index_of(node),
-                Outcome { task: id, at_risk, payout: 0, slashed, missed: true, record: None },
+                Outcome { task: id, at_risk, payout: 0, slashed, missed: true, record: None, due: 0 },
                 None,
             )?;
         }
@@ -905,8 +910,11 @@ impl<'a> Economy<'a> {
     /// Ends a task, and opens its reference if it is gold.
     fn close(&mut self, mut task: Task, id: TaskId, ending: Ending, gold: Audit) -> Result<Ended> {
         let params = &self.setting.params;
-        let trust = |node| self.store.get(index_of(node)).trust;
-        let input = task.settlement_input(ending, trust, &self.population, self.now);
+        let standing = |node| {
+            let node = self.store.get(index_of(node));
+            (node.trust, node.due)
+        };
+        let input = task.settlement_input(ending, standing, &self.population, self.now);
         let settlement = settle(params, &input).ok_or_else(|| self.bug())?;
         let consensus = settlement.ending == Ending::Consensus;
         let mut paid = 0;
@@ -980,6 +988,7 @@ impl<'a> Economy<'a> {
                 if float(record.trust) < below {
                     record.trust = newcomers_trust(node.role, params);
                     record.gain_average = 0;
+                    record.due = 0;
                 }
             }
             self.store.refresh(id, params, epoch);
@@ -1061,7 +1070,7 @@ mod tests {
             if round.ended == Some(Ended::Refunded(Ending::Undelivered)) {
                 refunded += 1;
                 assert!(round.answers.iter().all(Option::is_none));
-                let missed = setting.params.missed_penalty.of(setting.params.inference_at_risk);
+                let missed = setting.params.missed_penalty.of(economy.inference_at_risk());
                 assert!(round.entries.iter().all(|e| e.slashed == missed));
             }
         }
@@ -1115,7 +1124,9 @@ mod tests {
         assert!(refund(&round) < UNIT / 1_000, "{}", refund(&round));
 
         // Nodes that were given nothing to work on lose next to nothing, and it is not free.
-        for (outputs, owed) in [(1, KindParams::default().decline_penalty.of(UNIT)), (2, 0)] {
+        let alone = Setting { outputs: 1, ..Setting::default() };
+        let at_risk = alone.params.inference_at_risk(alone.split().unwrap().inference_slot);
+        for (outputs, owed) in [(1, alone.params.decline_penalty.of(at_risk)), (2, 0)] {
             let round = run(Requester::WithholdsAll, outputs);
             assert_eq!(round.ended, Some(Ended::Refunded(Ending::Undelivered)));
             assert_eq!((paid(&round), slashed(&round)), (0, owed));
@@ -1124,11 +1135,12 @@ mod tests {
     }
 
     #[test]
-    fn who_hides_its_output_owes_the_most_and_whoever_opened_is_paid() {
+    fn who_hides_its_output_owes_the_most_and_whoever_opened_gets_its_share() {
         let world = World::standard(Spread::Wide).unwrap();
         let setting = Setting { fault_rate: 0.0, ..Setting::default() };
         let crowd = Crowd::default().attacked(Attack::WithholdOpening, 0.5);
         let mut economy = economy(&world, &setting, crowd, 12);
+        let share = setting.params.delivery_share.of(economy.fee_split().inference_slot);
         let mut seen = 0;
         for _ in 0..40 {
             let round = economy.round().unwrap().clone();
@@ -1137,8 +1149,8 @@ mod tests {
             assert_eq!(hidden, round.ended == Some(Ended::Refunded(Ending::Unopened)));
             for entry in round.entries.iter().filter(|_| hidden) {
                 let expected = match bad(&entry.node) {
-                    true => (0, setting.params.inference_at_risk),
-                    false => (economy.fee_split().inference_slot, 0),
+                    true => (0, economy.inference_at_risk()),
+                    false => (share, 0),
                 };
                 assert_eq!((entry.payout, entry.slashed), expected);
                 seen += 1;

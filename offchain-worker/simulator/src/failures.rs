@@ -222,6 +222,8 @@ impl Failure {
             Failure::EvaluatorAbstains => all(Score::UNAVAILABLE),
             _ => all(Score::of(Ratio::ZERO)),
         };
+        // Those who have earned their slots so far earn this one: an eighth of eight.
+        let due = setting.split().map_or(0, |split| i128::try_from(7 * split.evaluator_slot).unwrap_or(0));
         SettlementInput {
             ending,
             fee: setting.fee,
@@ -237,6 +239,7 @@ impl Failure {
                         conduct,
                         latency_ms: if committed { SCORED_MS } else { 0 },
                         trust: setting.params.trust_initial,
+                        due,
                     }
                 })
                 .collect(),

@@ -22,12 +22,14 @@ pub mod measure;
 pub mod papers;
 mod plot;
 pub mod population;
+pub mod raids;
 pub mod report;
 pub mod rng;
 pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod stats;
+pub mod steering;
 pub mod sweep;
 pub mod world;
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::rng::{Purpose, Streams};
 use poq_core::commitment::Hash;
 use poq_core::settlement::{audit, Audit, AuditInput, TrustState};
-use poq_core::units::{Balance, Millis, NodeId, TaskId};
+use poq_core::units::{Balance, Millis, NodeId, SignedBalance, TaskId};
 use poq_core::{settle, KindParams, Population, Ratio, Settlement, SettlementInput};
 use rand::seq::IndexedRandom;
 use rand::Rng as _;
@@ -107,6 +107,7 @@ pub struct Book {
     params: KindParams,
     population: Population,
     standings: BTreeMap<NodeId, TrustState>,
+    dues: BTreeMap<NodeId, SignedBalance>,
     purses: BTreeMap<NodeId, Purse>,
     treasury: Balance,
     burned: Balance,
@@ -123,6 +124,7 @@ impl Book {
             population: Population::new(&params),
             params,
             standings: BTreeMap::new(),
+            dues: BTreeMap::new(),
             purses: BTreeMap::new(),
             treasury: 0,
             burned: 0,
@@ -143,6 +145,7 @@ impl Book {
         input.population = self.population.clone();
         for (given, node) in input.panel.iter_mut().zip(recorded.panel_nodes) {
             given.trust = if *node == 0 { Ratio::ZERO } else { self.standing(*node).trust };
+            given.due = self.dues.get(node).copied().unwrap_or(0);
         }
         let settlement = settle(&self.params, &input).ok_or(Error::Unsettled { round: recorded.task })?;
         for (node, settled) in recorded.output_nodes.iter().zip(&settlement.outputs) {
@@ -152,6 +155,7 @@ impl Book {
             recorded.panel_nodes.iter().zip(&settlement.panel).filter(|(node, _)| **node != 0)
         {
             self.book(*node, settled.payout, settled.slashed);
+            self.dues.insert(*node, settled.due);
         }
         self.treasury += settlement.treasury;
         self.burned += settlement.burned + settlement.slashed;
@@ -282,11 +286,12 @@ mod tests {
                     .iter()
                     .map(|node| EvaluatorInput {
                         conduct: Conduct::Revealed(vec![poq_core::Score::of(
-                            quality.saturating_add(Ratio::from_permille(*node as u32)),
+                            quality.saturating_add(Ratio::from_permille(*node)),
                         )]),
                         latency_ms: 1_000,
                         // The book knows better.
                         trust: Ratio::ZERO,
+                        due: 0,
                     })
                     .collect(),
                 population: Population::default(),

@@ -162,7 +162,6 @@ const TRUST_POINTS: u64 = 40;
 impl Recorder {
     pub(crate) fn new(economy: &Economy<'_>, rounds: u64) -> Recorder {
         let split = economy.fee_split();
-        let params = economy.params();
         let outcome = Outcome {
             rounds: 0,
             settled: 0,
@@ -174,7 +173,7 @@ impl Recorder {
             absolute_error: Moments::default(),
             groups: [Group::default(); 4],
             slots: (units(split.inference_slot), units(split.evaluator_slot)),
-            at_risk: (units(params.inference_at_risk), units(economy.evaluator_at_risk())),
+            at_risk: (units(economy.inference_at_risk()), units(economy.evaluator_at_risk())),
             nodes: Vec::new(),
             trust: Vec::new(),
         };

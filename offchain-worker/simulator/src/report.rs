@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `scenarios.json` | the papers' findings and ours, each reproduced or not, with its numbers |
 //! | `attacks.csv`, `attacks-profit-*.svg`, `attacks-error-*.svg` | every attack × ratio × five sets of rules |
+//! | `attacks.json` | the same at 30 % and 45 %, with how it was measured |
 //! | `strength.csv`, `strength.svg` | attacks at other strengths: is a milder one, or a wilder one, better? |
 //! | `deviation.csv` | what attackers gain over behaving honestly themselves, same network, same luck |
 //! | `rules.csv` | how every set of rules holds against its worst attack (from `sweep.csv`) |
@@ -12,6 +13,8 @@
 //! | `rewards.csv`, `rewards.svg` | rewards by node, beside what the truth would have earned |
 //! | `gold.csv`, `gold.svg` | how many gold tasks are enough, and how many abusive auditors too many |
 //! | `failures.csv` | what each failure costs whom |
+//! | `steering.csv` | who can steer a panel, and how far |
+//! | `raids.csv` | what raids on a staking pool gain |
 //! | `sweep.csv` | the whole sweep |
 
 use crate::attack::{Attack, Corrupts};
@@ -22,12 +25,14 @@ use crate::measure::{Metric, Outcome, Summary};
 use crate::papers;
 use crate::plot::{bars, Bar, Line, Multiples, Panel};
 use crate::population::{Crowd, Role};
+use crate::raids;
 use crate::rules::{
     Regime, RuleSet, AGGREGATIONS, GOLD_NOISE, MERITS, RECOMMENDED, RULE_SETS, TRUSTS, UNAUDITED,
 };
 use crate::run::{run_all, Effort, Job};
 use crate::scenario::{self, Finding};
 use crate::stats::{estimate, Estimate};
+use crate::steering::{steer, Steerer};
 use crate::sweep::{short, verdicts, write_csv, write_table, Cell, Grid, Row};
 use crate::world::{Spread, World};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,13 +41,13 @@ use serde_json::json;
 use std::path::Path;
 
 /// How thorough a report is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Scale {
     /// The tables and plots that the documentation shows.
     tables: Effort,
     /// The whole sweep.
     sweep: Effort,
-    ratios: &'static [f64],
+    ratios: Vec<f64>,
     panels: &'static [u8],
     sweep_panels: &'static [u8],
     sweep_ratios: &'static [f64],
@@ -53,7 +58,7 @@ impl Scale {
         Scale {
             tables: Effort { rounds: 3_000, replications: 5, seed },
             sweep: Effort { rounds: 1_500, replications: 1, seed },
-            ratios: &[0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
+            ratios: vec![0.1, 0.2, 0.3, 0.4, 0.45, 0.5],
             panels: &[3, 4, 5, 6, 7, 9, 11, 13, 15],
             sweep_panels: &[3, 5, 9, 15],
             sweep_ratios: &[0.1, 0.2, 0.3, 0.45],
@@ -64,7 +69,7 @@ impl Scale {
         Scale {
             tables: Effort { rounds: 600, replications: 3, seed },
             sweep: Effort { rounds: 500, replications: 1, seed },
-            ratios: &[0.1, 0.3, 0.45],
+            ratios: vec![0.1, 0.3, 0.45],
             panels: &[3, 5, 9, 15],
             sweep_panels: &[9],
             sweep_ratios: &[0.3],
@@ -93,6 +98,10 @@ pub enum Part {
     Gold,
     /// What each failure costs whom.
     Failures,
+    /// Who can steer a panel.
+    Steering,
+    /// Raids on a staking pool.
+    Raids,
     /// The whole sweep.
     Sweep,
 }
@@ -106,6 +115,10 @@ pub struct Options {
     pub quick: bool,
     /// Rounds per replication instead of the scale's own, in the sweep too.
     pub rounds: Option<u64>,
+    /// Replications instead of the scale's own, but in the sweep.
+    pub replications: Option<u32>,
+    /// The shares of attackers that every attack is measured at, instead of the scale's own.
+    pub ratios: Vec<f64>,
     /// What all random numbers come from.
     pub seed: u64,
     /// Whether to show progress on standard error.
@@ -118,18 +131,22 @@ pub struct Options {
 /// Files that cannot be written; bugs that the books found.
 pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let Options { only, quick, rounds, seed, progress } = options;
+    let Options { only, quick, rounds, replications, ratios, seed, progress } = options;
     let mut scale = if quick { Scale::quick(seed) } else { Scale::full(seed) };
     if let Some(rounds) = rounds {
         scale.tables.rounds = rounds;
         scale.sweep.rounds = rounds;
+    }
+    scale.tables.replications = replications.unwrap_or(scale.tables.replications);
+    if !ratios.is_empty() {
+        scale.ratios = ratios;
     }
     let worlds = Spread::ALL.iter().map(|s| World::standard(*s)).collect::<Result<Vec<_>>>()?;
     let report = Report { folder, scale, worlds, progress };
     let asked = |part| only.is_empty() || only.contains(&part);
     let findings = if asked(Part::Scenarios) { report.scenarios()? } else { Vec::new() };
     type Write = fn(&Report<'_>) -> Result<()>;
-    let parts: [(Part, Write); 9] = [
+    let parts: [(Part, Write); 11] = [
         (Part::Attacks, |r| r.attacks()),
         (Part::Strength, |r| r.strength()),
         (Part::Deviation, |r| r.deviation()),
@@ -138,6 +155,8 @@ pub fn write(folder: &Path, options: Options) -> Result<Vec<Finding>> {
         (Part::Rewards, |r| r.rewards()),
         (Part::Gold, |r| r.gold()),
         (Part::Failures, |r| r.failures()),
+        (Part::Steering, |r| r.steering()),
+        (Part::Raids, |r| r.raids()),
         (Part::Sweep, |r| r.sweep()),
     ];
     for (part, write) in parts {
@@ -212,13 +231,63 @@ impl Report<'_> {
         Ok(findings)
     }
 
+    /// What attacks earn at 30 % and 45 %, one line each, so that two runs can be compared line by line.
+    fn attacks_json(&self, rows: &[(Spread, Attack, f64, usize)], summaries: &[Summary]) -> Result<()> {
+        let path = self.folder.join("attacks.json");
+        let failed = |e: serde_json::Error| Error::File { path: path.clone(), problem: e.to_string() };
+        let rounded = |e: Option<Estimate>| {
+            let figure = |x: f64| short(x).parse::<f64>().ok();
+            e.map(|e| json!([figure(e.mean), figure(e.low), figure(e.high)]))
+        };
+        let mut lines = Vec::new();
+        for ((spread, attack, ratio, rules), of) in rows.iter().zip(summaries) {
+            if *ratio != 0.3 && *ratio != 0.45 {
+                continue;
+            }
+            let corrupts = match attack.corrupts() {
+                Corrupts::Evaluators => "evaluators",
+                Corrupts::Inference => "inference",
+                Corrupts::Both => "both",
+            };
+            let line = json!({
+                "attack": attack.to_string(),
+                "corrupts": corrupts,
+                "world": spread.name(),
+                "ratio": ratio,
+                "rules": RULE_SETS[*rules].name,
+                "profit_ratio": rounded(of.get(Metric::ProfitRatio)),
+                "absolute_error": rounded(of.get(Metric::AbsoluteError)),
+                "seat_share": rounded(of.get(Metric::SeatShare)),
+                "settled_share": rounded(of.get(Metric::SettledShare)),
+            });
+            lines.push(serde_json::to_string(&line).map_err(failed)?);
+        }
+        let Effort { rounds, replications, seed } = self.scale.tables;
+        let setting = Setting::default();
+        let how = json!({
+            "rounds": rounds,
+            "replications": replications,
+            "seed": seed,
+            "outputs": setting.outputs,
+            "panel": setting.panel,
+            "fee": setting.fee.to_string(),
+            "crowd": Crowd::default(),
+            "intervals": "mean, and where the 95 % interval starts and ends",
+            "profit_ratio": "profit of attackers relative to honest nodes of the same role and stake in the same network",
+            "absolute_error": "mean distance of the consensus from the true quality",
+        });
+        let how = serde_json::to_string_pretty(&how).map_err(failed)?;
+        let text = format!("{{\n\"how\": {how},\n\"attacks\": [\n{}\n]\n}}\n", lines.join(",\n"));
+        std::fs::write(&path, text).map_err(Error::io(&path))
+    }
+
     /// Every attack under five sets of rules.
     fn attacks(&self) -> Result<()> {
         let mut cells = Vec::new();
         let mut jobs = Vec::new();
         for (spread, world) in Spread::ALL.into_iter().zip(&self.worlds) {
             for attack in Attack::ALL {
-                for ratio in self.scale.ratios {
+                for ratio in &self.scale.ratios {
                     for (index, rules) in RULE_SETS.iter().enumerate() {
                         cells.push((spread, attack, *ratio, index));
                         jobs.push(Job {
@@ -231,6 +300,7 @@ impl Report<'_> {
             }
         }
         let summaries = self.run("attacks", &jobs)?;
+        self.attacks_json(&cells, &summaries)?;
         let rows: Vec<Row> = cells
             .iter()
             .zip(&summaries)
@@ -784,6 +854,46 @@ impl Report<'_> {
     /// What each failure costs whom, with the shipped parameters.
     fn failures(&self) -> Result<()> {
         failures::write(&self.folder.join("failures.csv"), &failures::shapes(&KindParams::default())?)
+    }
+
+    /// Who can steer a panel, under the recommended rules.
+    fn steering(&self) -> Result<()> {
+        let setting = RECOMMENDED.setting();
+        let ratios = [0.1, 0.2, 0.3];
+        let bar = self.bar("steering", ratios.len() * Steerer::ALL.len());
+        let mut header = names(&["by", "tries", "weight_share"]);
+        header.extend(names(&["seat_share", "seat_share_low", "seat_share_high"]));
+        header.extend(names(&["majority", "majority_low", "majority_high", "panels_changed"]));
+        let mut rows = Vec::new();
+        for by in Steerer::ALL {
+            for ratio in ratios {
+                let of = steer(&self.worlds[0], &setting, by, ratio, self.scale.tables)?;
+                let mut row = names(&[by.name(), &by.tries().to_string(), &short(of.weight)]);
+                row.extend(columns(Some(of.seats)));
+                row.extend(columns(Some(of.majority)));
+                row.push(of.changed.to_string());
+                rows.push(row);
+                bar.inc(1);
+            }
+        }
+        bar.finish();
+        write_table(&self.folder.join("steering.csv"), &header, &rows)
+    }
+
+    /// What raids on a staking pool gain, in UNIT.
+    fn raids(&self) -> Result<()> {
+        let header = names(&["raid", "gain", "due", "because", "others_gain", "others_gain_without"]);
+        // Plancks that rounding leaves are nobody's gain.
+        let figure = |units: f64| short((units * 1e6).round() / 1e6 + 0.0);
+        let rows: Vec<Vec<String>> = raids::all()?
+            .into_iter()
+            .map(|of| {
+                let mut row = names(&[of.raid, &figure(of.gain), &figure(of.due), of.because]);
+                row.extend([of.others, of.others_without].map(figure));
+                row
+            })
+            .collect();
+        write_table(&self.folder.join("raids.csv"), &header, &rows)
     }
 
     fn sweep(&self) -> Result<()> {

@@ -507,10 +507,10 @@ fn constant_capture(effort: Effort) -> Result<Finding> {
                 evidence: Vec::new(),
             },
             Claim {
-                claim: "by information they earn less than two thirds of honest pay where nobody audits, and never capture it",
-                reproduced: mean(&by_information, Metric::PayRatio) < 2.0 / 3.0
+                claim: "by information they earn less than a quarter of honest pay where nobody audits, and never capture it",
+                reproduced: mean(&by_information, Metric::PayRatio) < 0.25
                     && captured(&by_information).is_some_and(|share| share.mean == 0.0),
-                remark: Some("their mean gain is nothing, but merit is never below zero: a score that says nothing is right by chance half of the time. In the first protocol lost trust took them out of the draws as well, and they earned less than 15 %"),
+                remark: Some("their mean gain is nothing, but pay is never below zero: a score that says nothing is right by chance half of the time. Paid task by task they earned 0.58; spread over eight tasks most of that is gone"),
                 evidence: numbers(&by_information),
             },
             Claim {

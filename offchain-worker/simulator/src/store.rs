@@ -30,12 +30,12 @@ pub(crate) struct Store {
 
 /// The registry's number of a simulated node.
 pub(crate) fn id_of(index: u32) -> NodeId {
-    NodeId::from(index) + 1
+    index + 1
 }
 
 /// The simulated node of a number.
 pub(crate) fn index_of(id: NodeId) -> u32 {
-    u32::try_from(id.saturating_sub(1)).unwrap_or(u32::MAX)
+    id.saturating_sub(1)
 }
 
 impl Store {
@@ -71,6 +71,7 @@ impl Store {
             record: Default::default(),
             trust: newcomers_trust(of.role, params),
             gain_average: 0,
+            due: 0,
             misses: 0,
             standing: Standing::default(),
             open: Default::default(),
@@ -95,6 +96,23 @@ impl Store {
             // Its cells are all here, and classes hold 2³² members.
             let _ = place(self, pool, now, id_of(index), &mut node, weight);
         }
+        self.nodes[index as usize] = node;
+    }
+
+    /// What an owner does to its node in `now`: it counts from the next epoch on.
+    pub(crate) fn act(
+        &mut self,
+        index: u32,
+        params: &KindParams,
+        now: Epoch,
+        change: impl FnOnce(&mut Node),
+    ) {
+        let mut node = self.nodes[index as usize].clone();
+        change(&mut node);
+        let weight = node.weight(params);
+        let pool = PoolId { kind: KIND, role: node.role };
+        // As in `refresh`.
+        let _ = place(self, pool, now, id_of(index), &mut node, weight);
         self.nodes[index as usize] = node;
     }
 

@@ -42,7 +42,7 @@ fn under_the_recommended_rules_distorting_and_not_looking_earn_less_than_half() 
 
 /// The rest earns less than honest nodes or little more, and moves the consensus little.
 ///
-/// Exaggeration earns 1.5 (1.3 in the first protocol, where gold tasks were paid by the truth: now they move trust alone).
+/// Exaggeration earns 1.2 to 1.5, by the seed.
 #[test]
 fn under_the_recommended_rules_clever_attacks_earn_little_more_and_move_little() {
     for (attack, most) in [
@@ -52,8 +52,9 @@ fn under_the_recommended_rules_clever_attacks_earn_little_more_and_move_little()
         (Attack::Selective(0.08), 0.9),
         (Attack::SybilSplit(4.0), 0.9),
         (Attack::SlowScoring(100.0), 1.0),
-        (Attack::Exaggerate(0.08), 1.7),
-        (Attack::FreeRide, 1.5),
+        (Attack::Exaggerate(0.08), 1.6),
+        (Attack::FreeRide, 1.4),
+        (Attack::Lazy(0.5), 0.3),
     ] {
         let of = attacked(&RECOMMENDED, Spread::Wide, attack, 0.3);
         let (profit, error) = (of.mean(Metric::ProfitRatio), of.mean(Metric::AbsoluteError));
@@ -70,6 +71,26 @@ fn where_quality_varies_little_the_consensus_still_holds_under_the_recommended_r
         let error = of.mean(Metric::AbsoluteError);
         println!("{attack}: profit {:.3}, error {error:.3}", of.mean(Metric::ProfitRatio));
         assert!(error < 0.06, "{attack}: error {error}");
+    }
+}
+
+/// Without gold tasks, too, who distorts every score or does not look earns less than half of what honesty does, at 30 %, and who
+/// looks at every second task little more than half. Paid task by task, merit was never below zero, and they earned 0.43 to 0.86.
+#[test]
+fn without_gold_tasks_distorting_and_not_looking_earn_less_than_half_at_30_percent() {
+    for spread in Spread::ALL {
+        for (attack, most) in [
+            (Attack::Boosting(0.4), 0.4),
+            (Attack::Sabotage(0.4), 0.4),
+            (Attack::Constant(0.0), 0.4),
+            (Attack::Whitewash(0.9), 0.4),
+            (Attack::Noise(0.3), 0.6),
+            (Attack::Lazy(0.5), 0.65),
+        ] {
+            let profit = attacked(&UNAUDITED, spread, attack, 0.3).mean(Metric::ProfitRatio);
+            println!("{attack}: profit {profit:.3}");
+            assert!(profit < most, "{attack}, {spread:?}: profit {profit}");
+        }
     }
 }
 

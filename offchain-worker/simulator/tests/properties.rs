@@ -19,7 +19,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop::sample::select(MERITS.to_vec()),
         prop::sample::select(TRUSTS.to_vec()),
     );
-    let sizes = (1u8..=4, 3u8..=15, 2u64..=19);
+    let sizes = (1u8..=4, 3u8..=15, 2u64..=9);
     let gold = prop_oneof![Just(0.0), 0.0..=1.0];
     let requester = prop::sample::select(vec![
         Requester::Honest,
@@ -27,7 +27,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         Requester::WithholdsInput,
         Requester::WithholdsAll,
     ]);
-    (rules, sizes, 0.0..0.5, gold, 0.0..=1.0, 0u64..=1, 1u128..=1_000, requester).prop_map(
+    (rules, sizes, 0.0..0.5, gold, 0.0..=1.0, 0u64..=1, 2u8..=8, requester).prop_map(
         |(
             (aggregation, merit, trust),
             (outputs, panel, fee),
@@ -35,7 +35,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             share,
             abused,
             audit,
-            at_risk,
+            inference_risk,
             requester,
         )| {
             let params = KindParams {
@@ -43,8 +43,11 @@ fn setting() -> impl Strategy<Value = Setting> {
                 merit: merit.1,
                 trust: trust.1,
                 audit_ms: audit * 30_000,
-                // What is at risk may be as much as the least stake allows, or dust.
-                inference_at_risk: 6 * UNIT / at_risk,
+                // A sixteenth of the least stake, two slots or eight.
+                inference_risk,
+                stake_min: 100 * UNIT * u128::from(inference_risk),
+                stake_cap: 2_000 * UNIT,
+                decline_penalty: Ratio::from_ppb(4_000_000 / u32::from(inference_risk)),
                 ..KindParams::without_auditors()
             };
             Setting {

@@ -7,15 +7,21 @@
 //!   everything without looking.
 //! - **Information** (ours): how much nearer the score is to this task's consensus than to that of unrelated tasks of the
 //!   same kind: correlated agreement (multi-task peer prediction: Dasgupta and Ghosh 2013, Shnayder et al. 2016) for
-//!   continuous scores. A score that does not depend on the output earns nothing in expectation.
+//!   continuous scores. A score that does not depend on the output gains nothing in expectation. Pay is never below zero, so
+//!   it is spread over [`SPAN`] tasks ([`spread`]): paid task by task, noise around nothing would earn its better half.
 
-use crate::units::{Millis, Ratio, Signed};
+use crate::units::{Balance, Millis, Ratio, Signed, SignedBalance};
 use alloc::vec::Vec;
 use parity_scale_codec::{Decode, Encode};
 use scale_info::TypeInfo;
 
 /// The fewest unrelated values that an information gain is measured against.
 pub const RING_MIN: usize = 4;
+
+/// Over how many tasks an evaluator's merit by information is spread.
+pub const SPAN: SignedBalance = 8;
+/// How many slots one task can earn, or take of what is due.
+pub const SWING: Balance = 2;
 
 /// The consensus of one output of a settled task, kept in a short ring per kind as the unrelated comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode, TypeInfo)]
@@ -96,12 +102,25 @@ pub fn information_gain(comparisons: &[Comparison], tolerance: Ratio, ring: &[Ri
     Some(gain.div_euclid(i64::try_from(comparisons.len()).unwrap_or(1).max(1)))
 }
 
-/// The information rule's merit: clip(x / x_ref), where x_ref follows the population ([`next_reference`]).
-pub fn information(gain: Signed, reference: Ratio) -> Ratio {
-    match u64::try_from(gain) {
-        Ok(gain) => Ratio::from_fraction(u128::from(gain), u128::from(reference.ppb())),
-        Err(_) => Ratio::ZERO,
-    }
+/// The information rule's merit, and what is due to the evaluator after it.
+///
+/// A task earns x / x_ref of its slot, two slots at most either way, where x_ref follows the population ([`next_reference`]). What is
+/// earned is due, and each task pays an eighth of what is due, at most its own slot: with equal slots the merit is the moving average
+/// a ← a + (clip(x / x_ref, −2, 2) − a)/8, clipped to [0, 1]. What is due is money, not a share, or an average that was earned in
+/// tasks of the least fee would be paid in dear ones. Where it is below zero as much of it is forgiven.
+pub fn spread(gain: Signed, reference: Ratio, due: SignedBalance, slot: Balance) -> (Ratio, SignedBalance) {
+    let most = slot.saturating_mul(SWING);
+    let size = Ratio::from_fraction(
+        u128::from(gain.unsigned_abs()),
+        u128::from(reference.ppb()).saturating_mul(SWING),
+    );
+    let signed = |amount: Balance| SignedBalance::try_from(amount).unwrap_or(SignedBalance::MAX);
+    let earned = signed(size.of(most));
+    let due = if gain < 0 { due.saturating_sub(earned) } else { due.saturating_add(earned) };
+    let part = due.checked_div(SPAN).unwrap_or(0);
+    let part = part.max(signed(most).saturating_neg()).min(signed(most));
+    let merit = Balance::try_from(part).map_or(Ratio::ZERO, |part| Ratio::from_fraction(part, slot));
+    (merit, due.saturating_sub(part))
 }
 
 /// Moves x_ref towards the population's median gain: up by `step` of itself when a gain is above it, down by as much when

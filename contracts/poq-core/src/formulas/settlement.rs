@@ -16,7 +16,7 @@ use super::trust;
 use crate::kind::Population;
 use crate::params::{FeeSplit, KindParams, MeritRule, TrustRule};
 use crate::task::penalties::{evaluator_penalty, inference_penalty};
-use crate::units::{Balance, Millis, Ratio, Score, Signed};
+use crate::units::{Balance, Millis, Ratio, Score, Signed, SignedBalance};
 use alloc::vec::Vec;
 use parity_scale_codec::{Decode, Encode};
 use scale_info::TypeInfo;
@@ -30,7 +30,7 @@ pub enum Ending {
     Consensus,
     /// Nobody delivered: the fee goes back, less the keepers' reserve.
     Undelivered,
-    /// A committed output was not opened in time. Those who opened theirs get their slots, the rest is burned; where nobody did,
+    /// A committed output was not opened in time. Those who opened theirs get their share, the rest is burned; where nobody did,
     /// nobody delivered.
     Unopened,
     /// The requester's secret was not shown in time. Those who delivered get their slots, the rest is burned.
@@ -98,6 +98,9 @@ pub struct EvaluatorInput {
     pub latency_ms: Millis,
     /// Its trust.
     pub trust: Ratio,
+    /// What is due to it from earlier tasks ([`merit::spread`]).
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub due: SignedBalance,
 }
 
 /// Everything that a task's end depends on, besides the kind's parameters.
@@ -153,6 +156,9 @@ pub struct EvaluatorSettlement {
     pub gain: Option<Signed>,
     /// a: the merit by the kind's rule.
     pub merit: Ratio,
+    /// What is due to it after this task.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub due: SignedBalance,
     /// C.
     pub cost: Ratio,
     /// R = α·a − β·C in signed parts per billion.
@@ -191,6 +197,11 @@ pub struct Settlement {
     pub consensus: Option<Ratio>,
     /// The kind's next x_ref.
     pub reference: Ratio,
+    /// How much it counts in what the kind remembers: what of the fee is burned whatever the scores are, half of the protocol fee and
+    /// what keepers left of their reserve. What evaluators did not earn is burned, too, but would weigh those tasks more in which
+    /// they knew little.
+    #[cfg_attr(feature = "serde", serde(with = "crate::units::decimal"))]
+    pub weight: Balance,
 }
 
 /// What becomes of the parts of a fee that nobody earned.
@@ -279,11 +290,13 @@ fn rest(params: &KindParams, ending: Ending, input: &SettlementInput) -> Rest {
         Ending::Undelivered | Ending::Unopened | Ending::NoSecret if none_delivered => {
             Rest { delivered: Ratio::ZERO, refunds: (true, true), protocol: false }
         }
-        Ending::Undelivered | Ending::Unopened | Ending::NoSecret => {
+        // The requester alone is to blame, and pays.
+        Ending::Undelivered | Ending::NoSecret => {
             Rest { delivered: Ratio::ONE, refunds: (false, false), protocol: true }
         }
         Ending::NoPanel => Rest { delivered: params.delivery_share, refunds: (false, true), protocol: true },
-        Ending::BelowQuorum | Ending::InputUnavailable => {
+        // Nobody judged what was delivered, and a node may be to blame: a whole slot would be worth hiding for.
+        Ending::Unopened | Ending::BelowQuorum | Ending::InputUnavailable => {
             Rest { delivered: params.delivery_share, refunds: (false, false), protocol: true }
         }
     }
@@ -305,7 +318,7 @@ fn without_consensus(
                 Answer::Delivered { .. } => share.of(split.inference_slot),
                 _ => 0,
             },
-            slashed: inference_penalty(params, &answers, *answer),
+            slashed: inference_penalty(params, split.inference_slot, &answers, *answer),
             ..OutputSettlement::default()
         })
         .collect();
@@ -320,6 +333,7 @@ fn without_consensus(
                 }
                 _ => 0,
             },
+            due: evaluator.due,
             slashed: evaluator_penalty(params, split.evaluator_slot, &evaluator.conduct),
             ..EvaluatorSettlement::default()
         })
@@ -409,6 +423,7 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
         let mut settled = EvaluatorSettlement {
             deviation: deviation.tolerated,
             gain,
+            due: evaluator.due,
             slashed: evaluator_penalty(params, split.evaluator_slot, &evaluator.conduct),
             ..EvaluatorSettlement::default()
         };
@@ -430,7 +445,17 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
             Conduct::Revealed(_) => {
                 // Abstaining on some outputs earns in proportion to the others.
                 let answered = Ratio::from_fraction(comparisons.len() as u128, available as u128);
-                settled.merit = merit_of(params, &deviation, gain, answered, input.population.reference);
+                (settled.merit, settled.due) = match (params.merit, gain) {
+                    // The gain is a mean over all available outputs already: half of them answered earns half at most.
+                    (MeritRule::Information { floor, .. }, Some(gain)) => {
+                        let reference = input.population.reference.max(floor);
+                        let (merit, due) =
+                            merit::spread(gain, reference, evaluator.due, split.evaluator_slot);
+                        (merit.min(answered), due)
+                    }
+                    // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
+                    _ => (merit::closeness(&deviation).mul(answered), evaluator.due),
+                };
                 settled.cost = params.evaluator_latency.cost(evaluator.latency_ms);
                 settled.net = params.evaluator_weights.net(settled.merit, settled.cost);
                 let money = params.evaluator_weights.outcome(settled.net, split.evaluator_slot, missed);
@@ -448,10 +473,8 @@ fn by_scores(params: &KindParams, input: &SettlementInput, split: &FeeSplit) -> 
         settlement.panel.push(settled);
     }
     settlement.consensus = qualities.iter().copied().flatten().next();
-    // Weighed by what is burned whatever the scores are: what evaluators did not earn would pull the median down, because more is
-    // burned where they gained little.
-    let burned = (split.protocol_fee >> 1).saturating_add(split.keepers);
-    let weight = Ratio::from_fraction(burned, params.ring_burn);
+    settlement.weight = (split.protocol_fee >> 1).saturating_add(split.keepers.saturating_sub(input.keepers));
+    let weight = Ratio::from_fraction(settlement.weight, params.ring_burn);
     settlement.reference = next_reference(params, input.population.reference, &gains, weight);
     settlement
 }
@@ -464,7 +487,8 @@ fn output_of(
     quality: Option<Ratio>,
     answers: &[Answer],
 ) -> OutputSettlement {
-    let missed = params.missed_penalty.of(params.inference_at_risk);
+    let at_risk = params.inference_at_risk(split.inference_slot);
+    let missed = params.missed_penalty.of(at_risk);
     match (quality, output.answer) {
         (Some(quality), Answer::Delivered { latency_ms }) => {
             let cost = inference_cost(
@@ -480,7 +504,7 @@ fn output_of(
             let money = params.inference_weights.outcome(net, split.inference_slot, missed);
             let short = params.quality_floor.saturating_sub(quality);
             let short = Ratio::from_fraction(u128::from(short.ppb()), u128::from(params.quality_floor.ppb()));
-            let bad = params.bad_penalty.mul(short).of(params.inference_at_risk);
+            let bad = params.bad_penalty.mul(short).of(at_risk);
             OutputSettlement {
                 quality: Some(quality),
                 cost,
@@ -494,7 +518,7 @@ fn output_of(
             OutputSettlement { slashed: missed, ..OutputSettlement::default() }
         }
         (_, answer) => OutputSettlement {
-            slashed: inference_penalty(params, answers, answer),
+            slashed: inference_penalty(params, split.inference_slot, answers, answer),
             ..OutputSettlement::default()
         },
     }
@@ -713,23 +737,4 @@ fn compare(
             Some(Comparison { own, others })
         })
         .collect()
-}
-
-fn merit_of(
-    params: &KindParams,
-    deviation: &Deviation,
-    gain: Option<Signed>,
-    answered: Ratio,
-    reference: Ratio,
-) -> Ratio {
-    match (params.merit, gain) {
-        // The gain is a mean over all available outputs already: half of them answered earns half at most.
-        (MeritRule::Information { floor, .. }, Some(gain)) => {
-            merit::information(gain, reference.max(floor)).min(answered)
-        }
-        // The very first tasks of a kind have nothing unrelated to compare with: closeness stands in.
-        (MeritRule::Closeness, _) | (MeritRule::Information { .. }, None) => {
-            merit::closeness(deviation).mul(answered)
-        }
-    }
 }

@@ -36,7 +36,7 @@ impl Population {
         if let Some(quality) = settlement.consensus {
             let mut random = [0; 16];
             random.copy_from_slice(seed.get(16..).unwrap_or(&[0; 16]));
-            self.ring.push(quality, settlement.burned, params.ring_burn, u128::from_le_bytes(random), now);
+            self.ring.push(quality, settlement.weight, params.ring_burn, u128::from_le_bytes(random), now);
         }
     }
 }

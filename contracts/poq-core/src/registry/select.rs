@@ -12,6 +12,7 @@ use super::pool::{bound, By, Counts};
 use super::seed::Stream;
 use super::{Account, Error, PoolId, Registered, Registry};
 use crate::units::{NodeId, Ratio};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Pools of at most so many members are scanned where picks have left seats empty.
@@ -57,8 +58,8 @@ struct Seen<N> {
     owner: Account,
     /// Whether it takes part at all.
     eligible: bool,
-    /// Its record, until it gets a seat.
-    node: Option<N>,
+    /// Its record, until it gets a seat. Boxed: records are large, and what has been looked at grows.
+    node: Option<Box<N>>,
 }
 
 /// Draws. `fit` says whether a node can take a seat as it is now (its stake can be locked, it has a duty's slot free), whatever its
@@ -103,7 +104,7 @@ fn draw_by<R: Registry>(
         epoch,
         excluded: draw.excluded,
         fit,
-        seen: Vec::new(),
+        seen: Vec::with_capacity(seats.saturating_mul(2)),
         owners: draw.seated.to_vec(),
         seats: Vec::with_capacity(seats),
     };
@@ -148,7 +149,7 @@ impl<R: Registry> Table<'_, R> {
         }
         let id = *self.registry.member(self.pool, class, index).at(self.epoch).ok_or(Error::Forgotten)?;
         // A node that had no weight may have gone while an epoch still has a place for it.
-        let node = self.registry.node(id);
+        let node = self.registry.node(id).map(Box::new);
         let (mut weight, mut owner, mut eligible) = (Ratio::ZERO, Account::default(), false);
         if let Some(node) = &node {
             weight = *node.standing().weight.at(self.epoch).ok_or(Error::Forgotten)?;
@@ -167,7 +168,7 @@ impl<R: Registry> Table<'_, R> {
         }
         let Some(node) = seen.node.take() else { return false };
         self.owners.push(seen.owner);
-        self.seats.push((seen.id, node));
+        self.seats.push((seen.id, *node));
         true
     }
 

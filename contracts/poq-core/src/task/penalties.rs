@@ -5,11 +5,17 @@ use crate::formulas::settlement::{Answer, Conduct};
 use crate::params::KindParams;
 use crate::units::Balance;
 
-/// What an inference node owes that did not deliver, `answers` being those of all.
+/// What an inference node owes that did not deliver, of what its slot put at risk; `answers` are those of all.
 ///
-/// Declining counts only where nobody delivered: else the input could be had. Where one node was asked it costs a little, or
-/// nodes without a model would live on it; where several were, and all declined, nothing.
-pub fn inference_penalty(params: &KindParams, answers: &[Answer], own: Answer) -> Balance {
+/// Declining beside a delivery costs what the worst answer costs at least: the input could be had, and nobody is better off by
+/// answering with nonsense. Where nobody delivered and one node was asked it costs a little, or nodes without a model would live
+/// on it; where several were, and all declined, nothing.
+pub fn inference_penalty(
+    params: &KindParams,
+    inference_slot: Balance,
+    answers: &[Answer],
+    own: Answer,
+) -> Balance {
     let share = match own {
         Answer::Delivered { .. } => return 0,
         Answer::Unopened => params.unrevealed_penalty,
@@ -17,7 +23,7 @@ pub fn inference_penalty(params: &KindParams, answers: &[Answer], own: Answer) -
         Answer::Declined => {
             let delivered = |answer: &Answer| matches!(answer, Answer::Delivered { .. } | Answer::Unopened);
             if answers.iter().any(delivered) {
-                params.missed_penalty
+                params.bad_penalty
             } else if answers.len() > 1 && answers.iter().all(|answer| *answer == Answer::Declined) {
                 return 0;
             } else {
@@ -25,7 +31,7 @@ pub fn inference_penalty(params: &KindParams, answers: &[Answer], own: Answer) -
             }
         }
     };
-    share.of(params.inference_at_risk)
+    share.of(params.inference_at_risk(inference_slot))
 }
 
 /// What an evaluator owes that did not reveal, of what its slot put at risk.

@@ -177,7 +177,7 @@ impl Terms {
             version,
             inference_slot: split.inference_slot,
             evaluator_slot: split.evaluator_slot,
-            inference_at_risk: params.inference_at_risk,
+            inference_at_risk: params.inference_at_risk(split.inference_slot),
             evaluator_at_risk: params.evaluator_at_risk(split.evaluator_slot),
             keeper_fee: params.keeper_fee,
             draw_ms: params.draw_ms,

@@ -11,7 +11,7 @@ use crate::kind::Population;
 use crate::node::Outcome;
 use crate::params::KEEPER_STEPS;
 use crate::registry::{epoch_of, panel_seed};
-use crate::units::{Balance, Millis, NodeId, Ratio, Score, TaskId};
+use crate::units::{Balance, Millis, NodeId, Ratio, Score, SignedBalance, TaskId};
 use alloc::vec::Vec;
 use parity_scale_codec::{Decode, Encode};
 use scale_info::TypeInfo;
@@ -333,11 +333,12 @@ impl Task {
         fee
     }
 
-    /// Everything that the task's end at `now` depends on. `trust` is that of the panel's members, in the order of its seats.
+    /// Everything that the task's end at `now` depends on. `standing` is what the panel's members are trusted, and what is due to
+    /// them.
     pub fn settlement_input(
         &self,
         ending: Ending,
-        trust: impl Fn(NodeId) -> Ratio,
+        standing: impl Fn(NodeId) -> (Ratio, SignedBalance),
         population: &Population,
         now: Millis,
     ) -> SettlementInput {
@@ -367,19 +368,23 @@ impl Task {
             panel: self
                 .panel
                 .iter()
-                .map(|seat| EvaluatorInput {
-                    conduct: match seat.state {
-                        _ if seat.node == 0 => Conduct::Vacant,
-                        SeatState::Drawn => Conduct::Missed,
-                        SeatState::Committed if !revealing => Conduct::Waited,
-                        SeatState::Committed => Conduct::Unrevealed,
-                        SeatState::Revealed => Conduct::Revealed(seat.scores.clone()),
-                    },
-                    latency_ms: match seat.committed_at {
-                        0 => 0,
-                        committed_at => committed_at.saturating_sub(seat.drawn_at),
-                    },
-                    trust: if seat.node == 0 { Ratio::ZERO } else { trust(seat.node) },
+                .map(|seat| {
+                    let (trust, due) = if seat.node == 0 { (Ratio::ZERO, 0) } else { standing(seat.node) };
+                    EvaluatorInput {
+                        conduct: match seat.state {
+                            _ if seat.node == 0 => Conduct::Vacant,
+                            SeatState::Drawn => Conduct::Missed,
+                            SeatState::Committed if !revealing => Conduct::Waited,
+                            SeatState::Committed => Conduct::Unrevealed,
+                            SeatState::Revealed => Conduct::Revealed(seat.scores.clone()),
+                        },
+                        latency_ms: match seat.committed_at {
+                            0 => 0,
+                            committed_at => committed_at.saturating_sub(seat.drawn_at),
+                        },
+                        trust,
+                        due,
+                    }
                 })
                 .collect(),
             population: population.clone(),
@@ -402,6 +407,7 @@ impl Task {
                 slashed: settled.slashed,
                 missed: matches!(input.answer, Answer::Missed | Answer::Unopened),
                 record: settled.quality.map(|quality| (settlement.burned, quality)),
+                due: 0,
             };
             (slot.node, outcome)
         });
@@ -416,6 +422,7 @@ impl Task {
                 slashed: settled.slashed,
                 missed: matches!(input.conduct, Conduct::Missed | Conduct::Unrevealed),
                 record: scored.then_some((settlement.burned, settled.merit)),
+                due: settled.due.saturating_sub(input.due),
             };
             (seat.node, outcome)
         });

@@ -129,8 +129,7 @@ prop_compose! {
     /// Valid parameters of a kind, over all rules.
     pub(crate) fn kind_params()(
         base in money_rules(),
-        (more, evaluator_risk) in (money(), 0u8..=9),
-        inference_at_risk in money(),
+        (more, inference_risk, evaluator_risk) in (money(), 0u8..=9, 0u8..=9),
         (above_min, above_cap) in (money(), 0..1u128 << 10),
         (missed_penalty, unrevealed) in (ratio(), ratio()),
         (outlier, bad, decline) in (ratio(), ratio(), ratio()),
@@ -144,10 +143,10 @@ prop_compose! {
         (a, b) in (2u8..=15, 2u8..=15),
         rubric_hash in any::<[u8; 32]>(),
     ) -> KindParams {
-        let missed_penalty = missed_penalty;
         // A slandered evaluator loses one slot at most.
         let one_slot = Ratio::from_fraction(1, u128::from(evaluator_risk.max(1)));
         let mut params = KindParams {
+            inference_risk,
             evaluator_risk,
             missed_penalty,
             unrevealed_penalty: unrevealed.max(missed_penalty),
@@ -170,18 +169,26 @@ prop_compose! {
             panel_max: a.max(b),
             rubric_hash,
             fee_max: u128::MAX >> 8,
-            inference_at_risk,
             ..base
         };
-        let most = params.missed_penalty.of(params.evaluator_at_risk(params.evaluator_slot_min));
-        params.keeper_fee = keeper.of(most);
-        let covered = Ratio::from_fraction(params.keeper_fee * u128::from(KEEPER_STEPS), inference_at_risk.max(1));
-        params.decline_penalty = decline.min(missed_penalty).min(covered);
+        // Hiding one output of the largest task costs what the others are paid unjudged.
+        let others = u128::from(outputs_max.max(2) - 1);
+        let hidden = u128::from(params.unrevealed_penalty.ppb()) * u128::from(inference_risk);
+        params.delivery_share = delivery_share.min(Ratio::from_fraction(hidden / others, u128::from(ONE)));
+        let least_risk = params
+            .evaluator_at_risk(params.evaluator_slot_min)
+            .min(params.inference_at_risk(params.inference_slot_min));
+        params.keeper_fee = keeper.of(params.missed_penalty.of(least_risk));
         // Enough for every task that is made of these, with room for `more`.
         let least = params.fee_min(4, 15).expect("the shares are above zero");
         params.fee_max = least + more;
-        let slot = params.split(params.fee_max, 1, 2).map_or(0, |split| split.evaluator_slot);
-        let most = inference_at_risk.max(params.evaluator_at_risk(slot)) + 1;
+        let (answer, scores) = params
+            .split(params.fee_max, 1, 2)
+            .map_or((0, 0), |split| (split.inference_slot, split.evaluator_slot));
+        let dearest_risk = params.inference_at_risk(answer);
+        let covered = Ratio::from_fraction(params.keeper_fee * u128::from(KEEPER_STEPS), dearest_risk.max(1));
+        params.decline_penalty = decline.min(missed_penalty).min(covered);
+        let most = dearest_risk.max(params.evaluator_at_risk(scores)) + 1;
         params.stake_min = most * MAX_OPEN as u128 + above_min;
         params.stake_cap = params.stake_min + above_cap;
         params.trust_floor = params.trust_floor.max(Ratio::from_ppb(ONE >> 10));
@@ -217,9 +224,10 @@ fn output() -> impl Strategy<Value = OutputInput> {
 const NOW: Millis = 1_700_000_000_000;
 
 fn evaluator(outputs: usize, floor: Ratio) -> impl Strategy<Value = EvaluatorInput> {
-    (conduct(outputs), 0..200_000u64, ratio()).prop_map(move |(conduct, late, trust)| {
+    let due = prop_oneof![3 => -1_000_000_000_000_000i128..1_000_000_000_000_000, 1 => any::<i128>()];
+    (conduct(outputs), 0..200_000u64, ratio(), due).prop_map(move |(conduct, late, trust, due)| {
         let latency_ms = if conduct == Conduct::Missed { 0 } else { late };
-        EvaluatorInput { conduct, latency_ms, trust: trust.max(floor) }
+        EvaluatorInput { conduct, latency_ms, trust: trust.max(floor), due }
     })
 }
 

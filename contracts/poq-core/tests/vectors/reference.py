@@ -104,8 +104,12 @@ def information_gain(pairs, tolerance, ring):
     return sum(gains) // len(gains)
 
 
-def information(gain, reference):
-    return 0 if gain < 0 else fraction(gain, reference)
+def spread(gain, reference, due, slot):
+    """The merit, and what is due after it: a task earns up to two slots, and pays an eighth of what is due."""
+    size = of(fraction(abs(gain), 2 * reference), 2 * slot)
+    due += -size if gain < 0 else size
+    part = max(-2 * slot, min(2 * slot, truncate(due, 8)))
+    return (fraction(part, slot) if part > 0 else 0), due - part
 
 
 def multiplicative(w, d, eta, floor):
@@ -175,7 +179,7 @@ def inference_share_lost(params, answers, own):
         return 0
     if own == "declined":
         if any(delivered(a) or a == "unopened" for a in answers):
-            return params["missed_penalty"]
+            return params["bad_penalty"]
         all_of_several = len(answers) > 1 and all(a == "declined" for a in answers)
         return 0 if all_of_several else params["decline_penalty"]
     return params[{"missed": "missed_penalty", "unopened": "unrevealed_penalty"}[own]]
@@ -198,10 +202,10 @@ def settle(params, task):
     nobody = not any(map(delivered, answers))
     free = ending in ("undelivered", "unopened", "no_secret") and nobody
     if ending == "consensus":
-        outputs, panel, consensus, reference = by_scores(params, task, parts)
+        outputs, panel, consensus, reference, weight = by_scores(params, task, parts)
     else:
         outputs, panel = without_consensus(params, task, parts, ending)
-        consensus, reference = None, task["population"]["reference"]
+        consensus, reference, weight = None, task["population"]["reference"], 0
 
     # Who gets what nobody earned.
     outputs_back = ending == "consensus" or free
@@ -217,6 +221,8 @@ def settle(params, task):
     refund += protocol if free else 0
     paid = sum(row["payout"] for row in outputs + panel)
     slashed = sum(row["slashed"] for row in outputs + panel)
+    for row in panel:
+        row["due"] = str(row["due"])
     for row in outputs + panel:
         row["payout"], row["slashed"] = str(row["payout"]), str(row["slashed"])
     return {
@@ -229,6 +235,7 @@ def settle(params, task):
         "refund": str(refund),
         "consensus": consensus,
         "reference": reference,
+        "weight": str(weight),
     }
 
 
@@ -237,14 +244,14 @@ def output_row(**known):
 
 
 def seat_row(**known):
-    return {"deviation": 0, "gain": None, "merit": 0, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
+    return {"deviation": 0, "gain": None, "merit": 0, "due": 0, "cost": 0, "net": 0, "payout": 0, "slashed": 0} | known
 
 
 def without_consensus(params, task, parts, ending):
     _, _, inference_slot, evaluator_slot = parts
     answers = [o["answer"] for o in task["outputs"]]
-    share = ONE if ending in ("unopened", "no_secret") else params["delivery_share"]
-    risk, seat_risk = int(params["inference_at_risk"]), params["evaluator_risk"] * evaluator_slot
+    share = ONE if ending == "no_secret" else params["delivery_share"]
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
     outputs = [
         output_row(
             payout=of(share, inference_slot) if delivered(a) else 0,
@@ -257,6 +264,7 @@ def without_consensus(params, task, parts, ending):
         told = ending == "input_unavailable" and no_input(revealed_scores(evaluator["conduct"]))
         panel.append(
             seat_row(
+                due=int(evaluator["due"]),
                 payout=of(params["unavailable_share"], evaluator_slot) if told else 0,
                 slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk),
             )
@@ -277,7 +285,7 @@ def gain_of(pairs, tolerance, ring, available):
 def by_scores(params, task, parts):
     protocol, reserve, inference_slot, evaluator_slot = parts
     outputs, panel, past = task["outputs"], task["panel"], task["population"]
-    risk, seat_risk = int(params["inference_at_risk"]), params["evaluator_risk"] * evaluator_slot
+    risk, seat_risk = params["inference_risk"] * inference_slot, params["evaluator_risk"] * evaluator_slot
     missed, seat_missed = of(params["missed_penalty"], risk), of(params["missed_penalty"], seat_risk)
     rule, tolerance = params["aggregation"], params["tolerance"]
     answers = [o["answer"] for o in outputs]
@@ -324,7 +332,7 @@ def by_scores(params, task, parts):
     settled_panel = []
     for m, evaluator in enumerate(panel):
         pairs = pairs_of(m, 1)
-        row = seat_row(slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk))
+        row = seat_row(due=int(evaluator["due"]), slashed=of(evaluator_share_lost(params, evaluator["conduct"]), seat_risk))
         settled_panel.append(row)
         if no_input(said[m]):
             row["slashed"] = seat_missed
@@ -340,7 +348,8 @@ def by_scores(params, task, parts):
             row["merit"] = of(share, ONE - row["deviation"])
         else:
             reference = max(past["reference"], params["merit"]["information"]["floor"])
-            row["merit"] = min(share, information(row["gain"], reference))
+            merit, row["due"] = spread(row["gain"], reference, row["due"], evaluator_slot)
+            row["merit"] = min(share, merit)
         row["cost"] = latency_cost(evaluator["latency_ms"], params["evaluator_latency"])
         row["net"] = net(params["evaluator_weights"], row["merit"], row["cost"])
         payout, penalty = outcome(params["evaluator_weights"], row["net"], evaluator_slot, seat_missed)
@@ -350,16 +359,17 @@ def by_scores(params, task, parts):
             row["payout"], row["slashed"] = payout, penalty
 
     reference = past["reference"]
+    burned = protocol // 2 + reserve - int(task["keepers"])
     if params["merit"] != "closeness":
         least = params["merit"]["information"]["floor"]
-        weight = fraction(protocol // 2 + reserve, int(params["ring_burn"]))
+        weight = fraction(burned, int(params["ring_burn"]))
         step = of(params["merit"]["information"]["step"], weight)
         gains = [row["gain"] for row in settled_panel if row["gain"] is not None]
         above = sum(g > past["reference"] for g in gains)
         for _ in range(abs(2 * above - len(gains)) if step else 0):
             by = max(1, of(step, reference))
             reference = max(least, clip(reference + (by if 2 * above > len(gains) else -by)))
-    return settled_outputs, settled_panel, next((q for q in quality if q is not None), None), reference
+    return settled_outputs, settled_panel, next((q for q in quality if q is not None), None), reference, burned
 
 
 def audit(params, task):
@@ -509,7 +519,10 @@ def check_reward(c):
 def check_merit(c):
     pairs = [tuple(p) for p in c["comparisons"]]
     gain = information_gain(pairs, c["tolerance"], c["ring"])
-    return {"gain": gain, "merit": None if gain is None else information(gain, c["reference"])}
+    if gain is None:
+        return {"gain": None, "merit": None, "due": None}
+    merit, due = spread(gain, c["reference"], int(c["due"]), int(c["slot"]))
+    return {"gain": gain, "merit": merit, "due": str(due)}
 
 
 def check_trust(c):

@@ -280,7 +280,7 @@ fn draw_at(size: usize) -> Res<u64> {
         let calls: Vec<RuntimeCall> = (0..here)
             .map(|index| {
                 let number = registered + index;
-                let stake = (100 + (number as u128 * 37) % 900) * UNIT;
+                let stake = (200 + (number as u128 * 37) % 800) * UNIT;
                 let mut digest = [0; 32];
                 digest[..8].copy_from_slice(&(number as u64).to_le_bytes());
                 let registration = Registration {

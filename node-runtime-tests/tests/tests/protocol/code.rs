@@ -6,12 +6,8 @@ use poq_contract::errors::Error;
 use poq_contract::types::{Change, Lever, LAYOUT};
 use poq_core::params::DAY;
 use poq_core::{Ending, Phase};
-use poq_runtime_tests::{call, global, ink_account, wasm, World, EPOCH_MS};
+use poq_runtime_tests::{call, global, ink_account, wasm, World, EPOCH_MS, MUTE};
 use poq_sandbox::{dev, AccountId32, Code, UNIT};
-
-/// A contract that takes everything, says nothing and migrates nothing.
-const MUTE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x03\x02\0\0\
-    \x07\x11\x02\x06deploy\0\0\x04call\0\x01\x0a\x07\x02\x02\0\x0b\x02\0\x0b";
 
 /// The contract's own code under another hash: with a custom section behind it.
 fn successor() -> Vec<u8> {

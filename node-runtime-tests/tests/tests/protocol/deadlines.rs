@@ -37,7 +37,7 @@ fn nobody_delivers_the_fee_goes_back_and_the_node_loses_a_little() -> Res {
     let task = world.task(id)?.task;
     assert_eq!((task.phase, task.refund), (Phase::Refunded, FEE - 4 * params().keeper_fee));
     let node = world.view(nodes.0[0].id)?.node;
-    assert_eq!(node.slashed, params().missed_penalty.of(params().inference_at_risk));
+    assert_eq!(node.slashed, params().missed_penalty.of(task.terms.inference_at_risk));
     assert_eq!((node.stake.locked, node.open_count()), (0, 0));
     assert_eq!(world.overview()?.liabilities.treasury, 0, "a slash is nobody's income");
     assert_eq!(world.advance(id)?, Err(Error::Task(Refusal::WrongPhase)));
@@ -68,14 +68,14 @@ fn a_panel_is_drawn_for_those_who_delivered_in_time() -> Res {
     first_commits(&mut world, id, &nodes.0)?;
     let plan = world.draw_of(id)?;
     let early = world.one(&dev::bob(), call().draw_panels(vec![plan]))?.unwrap_err();
-    assert_eq!(early, Error::Task(Refusal::WrongPhase));
+    assert_eq!(early, Error::Task(Refusal::TooEarly));
     world.pass(params().inference_ms + 1)?;
     world.draw(id)?;
     world.score(id, &nodes.1, |_| vec![800, 2_000])?;
     let task = world.task(id)?.task;
     assert_eq!(task.ending, Ending::Consensus);
     let absent = world.view(task.outputs[1].node)?.node;
-    let missed = params().missed_penalty.of(params().inference_at_risk);
+    let missed = params().missed_penalty.of(task.terms.inference_at_risk);
     assert_eq!((absent.claimable, absent.slashed), (0, missed));
     // The absent node's slot went back to the requester.
     assert!(task.refund >= task.terms.inference_slot);
@@ -91,14 +91,14 @@ fn a_commitment_that_is_not_opened_by_half_time_ends_the_task() -> Res {
     world.commit_outputs(id, &nodes.0)?;
     let [honest, hiding] = [0, 1].map(|at| world.task(id).unwrap().task.outputs[at].node);
     let open = Open { task: id, node: honest, opened: world.opened(id, honest) };
-    world.one(&dev::bob(), call().open_outputs(vec![open.clone()]))??;
+    world.one(&dev::bob(), call().open_outputs(vec![open]))??;
     world.pass(params().draw_ms / 2 + 1)?;
     let late = Open { task: id, node: hiding, opened: world.opened(id, hiding) };
     let late = world.one(&dev::bob(), call().open_outputs(vec![late]))?.unwrap_err();
     assert_eq!(late, Error::Task(Refusal::WrongPhase));
     assert_eq!(world.advance(id)?, Ok(Step::End(Ending::Unopened)));
     let terms = world.task(id)?.task.terms;
-    assert_eq!(world.view(honest)?.node.claimable, terms.inference_slot);
+    assert_eq!(world.view(honest)?.node.claimable, params().delivery_share.of(terms.inference_slot));
     assert_eq!(world.view(hiding)?.node.slashed, terms.inference_at_risk);
     Ok(())
 }

@@ -57,7 +57,7 @@ fn a_draw_costs_the_same_in_a_large_registry() -> Res {
         let mut world = World::new()?;
         let (inference, _) = world.nodes(1, 0)?;
         for number in 0..evaluators {
-            world.node(Role::Evaluator, number, 0, (100 + 7 * u128::from(number)) * UNIT)?;
+            world.node(Role::Evaluator, number, 0, (200 + 7 * u128::from(number)) * UNIT)?;
         }
         let requester = world.account()?;
         let mut total = 0;

@@ -78,7 +78,7 @@ fn changes_are_refused_by_rule() -> Res {
         (KindParams { reveal_ms: 0, ..good() }, ParamsError::Deadlines),
         (KindParams { panel_max: 16, ..good() }, ParamsError::PanelSize),
         (KindParams { unrevealed_penalty: Ratio::ZERO, ..good() }, ParamsError::Penalties),
-        (KindParams { inference_at_risk: good().stake_min, ..good() }, ParamsError::AtRisk),
+        (KindParams { inference_risk: 3, ..good() }, ParamsError::AtRisk),
         (KindParams { commit_ms: 500_000, ..good() }, ParamsError::Epoch),
     ] {
         let refused = world.send(&owner, 0, call().propose(Change::Kind(KIND, params)))?.unwrap_err();

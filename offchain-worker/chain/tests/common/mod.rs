@@ -52,8 +52,8 @@ pub(crate) fn params() -> KindParams {
 }
 
 /// A contract on a chain, with one kind, owned by Alice.
-pub(crate) struct World {
-    pub(crate) node: SandboxNode,
+pub(crate) struct World<N = SandboxNode> {
+    pub(crate) node: N,
     pub(crate) client: Client,
     pub(crate) owner: Submitter,
 }
@@ -69,18 +69,25 @@ impl World {
 
     pub(crate) async fn with_params(config: SandboxConfig, params: KindParams) -> World {
         let (node, client) = chain(config).await;
-        let alice = client.submitter(keys("//Alice"));
-        let deployed = deploy::deploy(&alice, &artifact(), &setup(), b"test").await.unwrap();
-        let client = client.with_contract(deployed.address);
-        let owner = client.submitter(keys("//Alice"));
-        owner.send(messages::propose(Change::Kind(KIND, params))).await.unwrap();
-        World { node, client, owner }
+        World::on(node, client, setup(), params).await
     }
 
     /// Begins the next epoch: what owners have done counts from now on.
     pub(crate) fn next_epoch(&self) {
         let now = self.node.now_ms();
         self.node.advance_ms(setup().epoch_ms - now % setup().epoch_ms).unwrap();
+    }
+}
+
+impl<N> World<N> {
+    /// A contract on the chain that the client is connected to.
+    pub(crate) async fn on(node: N, client: Client, setup: Setup, params: KindParams) -> World<N> {
+        let alice = client.submitter(keys("//Alice"));
+        let deployed = deploy::deploy(&alice, &artifact(), &setup, b"test").await.unwrap();
+        let client = client.with_contract(deployed.address);
+        let owner = client.submitter(keys("//Alice"));
+        owner.send(messages::propose(Change::Kind(KIND, params))).await.unwrap();
+        World { node, client, owner }
     }
 
     pub(crate) async fn network(&self) -> Network {
@@ -153,7 +160,7 @@ impl World {
     pub(crate) async fn node(&self, role: Role, index: u8) -> (NodeId, Submitter) {
         let sender = self.sender(&format!("//{role:?}//{index}")).await;
         let id = sender
-            .send(messages::register(registration(role, index, &sender.account()), 100 * UNIT))
+            .send(messages::register(registration(role, index, &sender.account()), 200 * UNIT))
             .await
             .unwrap();
         (id.value, sender)

@@ -682,7 +682,8 @@ impl BertCrossEncoder {
         };
         let load = |name: &str, outputs: usize| Dense::load(&weights.pp(name), hidden, outputs);
         // What the first token's vector goes through, where the last part is, and whether a norm lies between.
-        let (first, bend, last, norm): (&str, fn(f32) -> f32, &str, Option<&str>) = match bert.family {
+        type Bend = fn(f32) -> f32;
+        let (first, bend, last, norm): (&str, Bend, &str, Option<&str>) = match bert.family {
             Family::Bert(Kind::Bert) => ("bert.pooler.dense", f32::tanh, "classifier", None),
             Family::Bert(Kind::Roberta | Kind::MpNet) => {
                 ("classifier.dense", f32::tanh, "classifier.out_proj", None)

@@ -658,9 +658,11 @@ impl CandleDecoder {
 
     fn embed(&self, tokens: &[u32]) -> candle_core::Result<Tensor> {
         let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?;
-        match self.network.embedding_scale {
-            scale if scale == 1.0 => Ok(x),
-            scale => x * f64::from(scale),
+        let scale = self.network.embedding_scale;
+        if scale == 1.0 {
+            Ok(x)
+        } else {
+            x * f64::from(scale)
         }
     }
 

@@ -107,7 +107,7 @@ impl Config {
         let base = rope.rope_theta.unwrap_or(10_000.0);
         let partial = rope.partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
         let turning = (dim as f32 * partial) as usize;
-        if !(partial > 0.0 && partial <= 1.0) || turning == 0 || turning % 2 != 0 {
+        if !(partial > 0.0 && partial <= 1.0) || turning == 0 || !turning.is_multiple_of(2) {
             candle_core::bail!(
                 "config.json: partial_rotary_factor {partial} of heads of {dim} is not supported"
             )
@@ -218,7 +218,7 @@ impl Config {
             )
         }
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / heads);
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             candle_core::bail!("config.json: heads are {head_dim} wide: an even number is needed")
         }
         let mut network = Network::plain(

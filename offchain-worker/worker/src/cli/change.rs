@@ -115,8 +115,9 @@ pub(crate) async fn announce(
     lever: &Lever,
 ) -> anyhow::Result<Option<Announced>> {
     let name = name(&desk.session, lever);
-    let now = desk.session.client.upcoming().timestamp_ms;
     if let Some(acts_at) = order.add(&message).await? {
+        // By the chain's clock, which the answer is by: this machine's may be ahead of it.
+        let now = desk.session.client.best().await?.timestamp_ms;
         order.effect("acts", acts(&name, later(acts_at, now)));
     }
     if !order.agreed().await? {

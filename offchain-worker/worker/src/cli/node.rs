@@ -403,21 +403,29 @@ async fn withdraw(args: NodeKeyArgs) -> anyhow::Result<()> {
     let node = node_of(session, args.node).await?.node;
     let now = session.client.upcoming().timestamp_ms.max(session.client.best().await?.timestamp_ms);
     let ready = node.stake.withdrawable(now);
-    // Told before anything is paid for: the chain itself would only say so in a block.
-    if ready == 0 && node.stake.unbonding() > 0 && to_account32(&node.owner) == desk.account() {
-        let text = format!(
+    let waiting = || {
+        Refused(format!(
             "the unbonding period of the stake of node {} is not over yet:\n{}",
             args.node,
             tranches(&node.stake.tranches, unit)
-        );
-        return Err(Refused(text).into());
+        ))
+    };
+    // Told before anything is paid for: the chain itself would only say so in a block.
+    if ready == 0 && node.stake.unbonding() > 0 && to_account32(&node.owner) == desk.account() {
+        return Err(waiting().into());
     }
     let mut order = desk.order(format!("withdraw the unbonded stake of node {}", args.node));
     order.effect(
         "to the owner",
         format!("{} to {}", unit.show(ready), session.address(&to_account32(&node.owner))),
     );
-    let Some(receipt) = desk.send(order, messages::withdraw_unbonded(args.node)).await? else {
+    let sent = desk.send(order, messages::withdraw_unbonded(args.node)).await;
+    // The chain's clock may be behind this machine's.
+    let early = |error: &anyhow::Error| {
+        let refused = error.downcast_ref::<poq_chain::Error>().and_then(poq_chain::Error::rejection);
+        refused == Some(poq_chain::ContractError::StillUnbonding)
+    };
+    let Some(receipt) = sent.map_err(|error| if early(&error) { waiting().into() } else { error })? else {
         return Ok(());
     };
     let amount = receipt.value;

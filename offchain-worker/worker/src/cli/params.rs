@@ -203,11 +203,12 @@ impl Plan {
 
     /// What it does and costs, and from when it acts.
     pub(crate) async fn add_to(&self, order: &mut Order<'_>, session: &Session) -> anyhow::Result<()> {
-        let now = session.client.upcoming().timestamp_ms;
         for Planned { change, changes } in &self.0 {
             let name = name(session, &change.lever());
             let acts_at =
                 order.add(&messages::propose(change.clone())).await.with_context(|| name.clone())?;
+            // By the chain's clock, which the answer is by: this machine's may be ahead of it.
+            let now = session.client.best().await?.timestamp_ms;
             let acts =
                 acts_at.map_or_else(String::new, |at| format!("\nacts {}", acts(&name, later(at, now))));
             order.effect(name, format!("{}{acts}", changes.join("\n")));

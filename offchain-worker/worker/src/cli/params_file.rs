@@ -364,13 +364,13 @@ table_of! {
         latency_weight: Share = "share of latency in an inference node's cost",
         stake_min: Money = "a node with less stake is not drawn; slashes leave it in the draws down to a half of this",
         stake_cap: Money = "stake above this adds no chance to be drawn",
-        inference_at_risk: Money = "stake that an inference node has at risk per task; at most a sixteenth of stake_min",
+        inference_risk: u8 = "how many times its slot an inference node has at risk per task; at fee_max at most a sixteenth of stake_min",
         evaluator_risk: u8 = "how many times its slot an evaluator has at risk per task; at fee_max at most a sixteenth of stake_min",
         missed_penalty: Share = "share of the stake at risk that a missed duty costs, and the most that bad work costs",
         unrevealed_penalty: Share = "share that a commitment costs which is not opened or not revealed",
         outlier_penalty: Share = "share that a deviation beyond outlier_bound costs",
         outlier_bound: Share = "a mean deviation from the consensus above this is punished",
-        bad_penalty: Share = "share that an answer of quality 0 costs, falling to nothing at quality_floor",
+        bad_penalty: Share = "share that an answer of quality 0 costs, falling to nothing at quality_floor, and declining beside a delivery",
         quality_floor: Share = "answers below this quality are punished",
         decline_penalty: Share = "share that declining costs where nobody delivered, unless several were asked and all declined",
         tolerance: Share = "deviations up to this are none",
@@ -675,14 +675,14 @@ mod tests {
     #[test]
     fn a_kind_may_leave_parameters_out() {
         let params = parse(
-            "[kinds.1]\ntolerance = 0.05\nstake_min = \"125\"\nquorum = 1\nmerit = \"closeness\"\n\
+            "[kinds.1]\ntolerance = 0.05\nstake_min = \"225\"\nquorum = 1\nmerit = \"closeness\"\n\
              inference_weights.beta = 0.25\naudit_ms = 120_000\nstake_cap = 2000\nprice_cap = 0.5\n\
              aggregation = { trimmed_mean = { trim = 0.2 } }",
         )
         .unwrap();
         let default = KindParams::default();
         assert_eq!(params.tolerance, Ratio::from_permille(50));
-        assert_eq!(params.stake_min, 125_000_000_000_000);
+        assert_eq!(params.stake_min, 225_000_000_000_000);
         assert_eq!(params.stake_cap, 2_000_000_000_000_000);
         assert_eq!(params.price_cap, 500_000_000_000);
         assert_eq!(params.audit_ms, 120_000);

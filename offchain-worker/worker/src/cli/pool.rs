@@ -27,7 +27,7 @@ use std::time::Duration;
 #[derive(Debug, Subcommand)]
 pub(crate) enum PoolCommand {
     /// Makes a pool with a node of its own; the key's account becomes its manager and pays the bond, which is the first to lose.
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Deposits money into a pool, for shares.
     Deposit(DepositArgs),
     /// Takes money out of a pool: it stays at risk while the stake unbonds, and can be claimed after that.
@@ -261,7 +261,7 @@ fn share(text: &str) -> Result<Ratio, String> {
 /// Runs `poq pool`.
 pub(crate) async fn run(command: PoolCommand) -> anyhow::Result<()> {
     match command {
-        PoolCommand::Create(args) => create(args).await,
+        PoolCommand::Create(args) => create(*args).await,
         PoolCommand::Deposit(args) => deposit(args).await,
         PoolCommand::Exit(args) => exit(args).await,
         PoolCommand::Claim(args) => claim(args).await,

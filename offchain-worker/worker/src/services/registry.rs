@@ -148,8 +148,8 @@ fn check(
         locked: node.stake.locked,
         stake_min: params.map_or(0, |params| params.stake_min),
         at_risk: params.map_or(0, |params| match registered {
-            RoleName::Inference => params.inference_at_risk,
             // Of the least slot: a task that pays more puts more at risk.
+            RoleName::Inference => params.inference_at_risk(params.inference_slot_min),
             RoleName::Evaluator => params.evaluator_at_risk(params.evaluator_slot_min),
         }),
     })

@@ -186,7 +186,7 @@ impl Net {
         let id = self
             .client
             .submitter(owner.clone())
-            .send(messages::register(registration, 100 * UNIT))
+            .send(messages::register(registration, 200 * UNIT))
             .await
             .unwrap()
             .value;

@@ -8,6 +8,11 @@
 use poq_contract::CHANGES_STATE;
 #[cfg(not(feature = "metadata-poq"))]
 const CHANGES_STATE: [&str; 0] = [];
+/// The crates whose events the contract emits: it links others, whose events ink! lists as well.
+#[cfg(feature = "metadata-poq")]
+const EMITS: [&str; 1] = ["poq_contract"];
+#[cfg(not(feature = "metadata-poq"))]
+const EMITS: [&str; 2] = ["poq_pool_contract", "psp22"];
 #[cfg(all(feature = "metadata-pool", not(feature = "metadata-poq")))]
 use poq_pool_contract as _;
 
@@ -21,9 +26,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let project = unsafe { __ink_generate_metadata() };
     let mut project = serde_json::to_value(project)?;
     mark_changes(&mut project)?;
+    own_events(&mut project)?;
     serde_json::to_writer_pretty(std::io::stdout().lock(), &project)?;
     println!();
     Ok(())
+}
+
+/// Leaves out the events of contracts that this one only calls.
+fn own_events(project: &mut serde_json::Value) -> Result<(), String> {
+    let events = project["spec"]["events"].as_array_mut().ok_or("the metadata has no events")?;
+    let of = |event: &serde_json::Value| {
+        event["module_path"].as_str().and_then(|path| path.split("::").next()).map(str::to_owned)
+    };
+    events.retain(|event| of(event).is_some_and(|name| EMITS.contains(&name.as_str())));
+    match EMITS.iter().find(|name| !events.iter().any(|event| of(event).as_deref() == Some(name))) {
+        Some(name) => Err(format!("there is no event of {name}: correct EMITS")),
+        None => Ok(()),
+    }
 }
 
 /// Says of the messages that take `&self` and write cells of their own that they change something: else wallets would offer them as

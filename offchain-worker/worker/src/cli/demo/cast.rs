@@ -40,6 +40,8 @@ const ADDED: [Part; 2] = [
     Part { role: Role::Evaluator, model: "all-minilm-l6-v2", price: 0, stake: 400_000 },
     Part { role: Role::Evaluator, model: "paraphrase-minilm-l3-v2", price: 0, stake: 400_000 },
 ];
+/// Whose node belongs to a pool.
+const POOLED: &str = "all-minilm-l6-v2";
 /// Which of the inference nodes is dishonest where those are attacked: colluders need two.
 const CORRUPT: [&str; 2] = ["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"];
 
@@ -81,7 +83,6 @@ pub(super) fn kind_params(unit: u128, panel: u8) -> KindParams {
         ring_burn: scaled(shipped.ring_burn),
         stake_min: scaled(shipped.stake_min),
         stake_cap: 4 * scaled(shipped.stake_min),
-        inference_at_risk: scaled(shipped.inference_at_risk),
         inference_ms: 15 * MINUTE,
         draw_ms: 5 * MINUTE,
         commit_ms: 10 * MINUTE,
@@ -140,18 +141,30 @@ pub(super) struct Player {
     pub(super) price: u128,
     /// What it stakes.
     pub(super) stake: u128,
-    /// Stakes and claims.
+    /// Stakes and claims; of a pool's node the manager.
     pub(super) owner: Actor,
     /// Does the duties.
     pub(super) operator: Actor,
-    /// Is paid, and does nothing else: what it has at the end is what it was paid.
-    pub(super) payee: Actor,
+    /// Is paid, and does nothing else: what it has at the end is what it was paid. A pool is its own node's.
+    pub(super) payee: Option<Actor>,
     /// Where its worker serves blobs.
     pub(super) port: u16,
     /// Whether it is dishonest.
     pub(super) dishonest: bool,
     /// Its number, once it is registered.
     pub(super) id: NodeId,
+}
+
+impl Player {
+    /// Whether its node belongs to a pool.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.payee.is_none()
+    }
+
+    /// Where its outputs are served.
+    pub(super) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
 }
 
 /// Everybody.
@@ -162,6 +175,8 @@ pub(super) struct Cast {
     pub(super) requester: Actor,
     /// Moves tasks on.
     pub(super) keeper: Actor,
+    /// Has a part in the pool.
+    pub(super) holder: Actor,
     /// Answer and score.
     pub(super) players: Vec<Player>,
 }
@@ -181,6 +196,7 @@ impl Cast {
         // Transaction fees and storage deposits besides, with room to spare.
         let tasks = questions as u128;
         let mut players = Vec::new();
+        let mut deposit = 0;
         let added: &[Part] = if attack.is_some_and(Attack::evaluators) { &ADDED } else { &[] };
         // One worker runs all dishonest nodes, and serves what they answer.
         let shared_port = super::chain::free_port()?;
@@ -189,16 +205,20 @@ impl Cast {
             let dishonest =
                 place >= honest || (attack.is_some_and(Attack::inference) && CORRUPT.contains(&part.model));
             let stake = part.stake * unit / 1_000;
+            let pooled = place < PARTS.len() && part.model == POOLED;
             let which = if place >= PARTS.len() { "another " } else { "" };
             let of = |who: &str| format!("{who} of {which}{}", part.model);
+            if pooled {
+                deposit = stake - stake / 2;
+            }
             players.push(Player {
                 role: part.role,
                 model: part.model,
                 price: part.price * unit / 1_000,
                 stake,
-                owner: Actor::new(folder, of("owner"), stake + 5 * unit)?,
+                owner: Actor::new(folder, of(if pooled { "manager" } else { "owner" }), stake + 20 * unit)?,
                 operator: Actor::new(folder, of("operator"), 5 * unit + tasks * unit / 4)?,
-                payee: Actor::new(folder, of("payee"), 0)?,
+                payee: if pooled { None } else { Some(Actor::new(folder, of("payee"), 0)?) },
                 port: if dishonest { shared_port } else { super::chain::free_port()? },
                 dishonest,
                 id: 0,
@@ -208,14 +228,17 @@ impl Cast {
             deployer: Actor::new(folder, "contract owner".into(), 20 * unit)?,
             requester: Actor::new(folder, "requester".into(), fees + 5 * unit + tasks * unit)?,
             keeper: Actor::new(folder, "keeper".into(), 5 * unit + tasks * unit / 2)?,
+            holder: Actor::new(folder, "pool holder".into(), deposit + 5 * unit)?,
             players,
         })
     }
 
     /// Everybody who has an account.
     pub(super) fn actors(&self) -> Vec<&Actor> {
-        let players = self.players.iter().flat_map(|player| [&player.owner, &player.operator, &player.payee]);
-        [&self.deployer, &self.requester, &self.keeper].into_iter().chain(players).collect()
+        let players = self.players.iter().flat_map(|player| [&player.owner, &player.operator]);
+        let payees = self.players.iter().filter_map(|player| player.payee.as_ref());
+        let others = [&self.deployer, &self.requester, &self.keeper, &self.holder];
+        others.into_iter().chain(players).chain(payees).collect()
     }
 }
 
@@ -271,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cast = Cast::new(&folder.path().join("keys"), 12, 1_000_000, None, 0).unwrap();
         let accounts: std::collections::BTreeSet<_> = cast.actors().iter().map(|a| a.account().0).collect();
-        assert_eq!(accounts.len(), 3 + 3 * PARTS.len());
+        assert_eq!(accounts.len(), 4 + 3 * PARTS.len() - 1, "a pool is its node's payee");
         assert!(cast.actors().iter().all(|actor| actor.file.is_file()));
     }
 }

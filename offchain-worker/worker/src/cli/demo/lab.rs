@@ -53,10 +53,10 @@ impl Comparison {
                         purse.slashed += slashed;
                     }
                 }
-                PoqEvent::TaskAudited(event) => {
-                    if book.audit(&event.input, &event.panel_nodes) != event.audit {
-                        comparison.differing.push(event.task);
-                    }
+                PoqEvent::TaskAudited(event)
+                    if book.audit(&event.input, &event.panel_nodes) != event.audit =>
+                {
+                    comparison.differing.push(event.task);
                 }
                 PoqEvent::PanelDrawn(event) => {
                     for Penalty { node, amount } in &event.vacated {

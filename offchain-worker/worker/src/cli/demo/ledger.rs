@@ -107,6 +107,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// One more account, which came to be with what those before it paid.
+    pub(super) fn add(&mut self, account: AccountId32, name: String) {
+        self.accounts.insert(account.0, name);
+    }
+
     /// What a node has been paid so far.
     pub(super) fn claimed(&self, node: NodeId) -> u128 {
         self.claimed.get(&node).copied().unwrap_or(0)

@@ -4,13 +4,14 @@ mod cast;
 mod chain;
 mod lab;
 mod ledger;
+mod pool;
 mod progress;
 mod questions;
 mod report;
 
 use crate::cli::args::duration;
 use crate::cli::connect::{load_keys, Session};
-use crate::cli::deploy::artifact;
+use crate::cli::deploy::{artifact, find_artifact, POOL_ARTIFACT};
 use crate::cli::exit::{Difference, TimedOut};
 use crate::cli::host::Host;
 use crate::cli::output::{time, write_out};
@@ -24,6 +25,7 @@ use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use lab::Comparison;
 use ledger::Ledger;
+use pool::Pool;
 use poq_blobs::PromptBlob;
 use poq_chain::deploy::{deploy, Artifact, Setup};
 use poq_chain::explain::explain;
@@ -97,6 +99,9 @@ pub(crate) struct DemoArgs {
     /// The built contract; found as `poq deploy` finds it.
     #[arg(long, env = "POQ_ARTIFACT", hide_env_values = true, value_name = "FILE")]
     pub(crate) artifact: Option<PathBuf>,
+    /// The built pool contract; found beside the other one, or as `poq pool create` finds it.
+    #[arg(long, env = "POQ_POOL_ARTIFACT", hide_env_values = true, value_name = "FILE")]
+    pub(crate) pool_artifact: Option<PathBuf>,
     /// The folder of the models that scripts/install-models.sh has installed.
     #[arg(long, env = "POQ_MODELS_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
@@ -177,12 +182,17 @@ impl WorkDir {
 /// What was installed beforehand, all of it looked at before anything is started.
 struct Prepared {
     artifact: Artifact,
+    pool: Artifact,
     questions: Vec<QaItem>,
     models_dir: PathBuf,
 }
 
 fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     let artifact = artifact(args.artifact.as_deref())?;
+    // Both are built into one folder.
+    let beside = args.artifact.as_ref().map(|file| file.with_file_name("pool.contract"));
+    let pool = args.pool_artifact.clone().or(beside.filter(|file| file.is_file()));
+    let pool = find_artifact(pool.as_deref(), POOL_ARTIFACT, "--pool-artifact")?;
     let models_dir = args.models_dir.clone().unwrap_or_else(poq_inference::default_models_dir);
     let store = ModelStore::new(Manifest::builtin(), &models_dir);
     for model in cast::models() {
@@ -190,7 +200,7 @@ fn prepare(args: &DemoArgs) -> anyhow::Result<Prepared> {
     }
     let data = args.data.clone().unwrap_or_else(|| poq_inference::data_dir(&models_dir).join("qa.jsonl"));
     let questions = questions::choose(&data, args.questions.into(), args.seed)?;
-    Ok(Prepared { artifact, questions, models_dir })
+    Ok(Prepared { artifact, pool, questions, models_dir })
 }
 
 async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -240,6 +250,9 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     progress.stage("registering nodes");
     settle_in(&client, progress).await;
     register(&client, &mut cast).await?;
+    let pool = found(&client, &mut cast, &prepared.pool).await?;
+    ledger.add(pool.address, "pool".into());
+    progress.line(&format!("pool: {}", session.address(&pool.address)));
     for player in &cast.players {
         progress.line(&format!(
             "node {}: {}{} running {}, stake {}, price {}",
@@ -288,15 +301,22 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
     host.stop().await;
     progress.stage("claiming rewards and collecting refunds");
     claim_all(&client, &cast, &tasks).await?;
+    pool.harvest(&client, &cast.holder).await?;
+    let mut fruits = pool.fruits(&client).await?;
     let slashed = slashed(&client, &cast).await?;
     progress.stage("taking the stakes out");
-    if !leave(&client, &cast, &ground).await? {
+    fruits.paid = leave(&client, &cast, &pool, &ground).await?;
+    if fruits.paid.is_none() {
         progress.line("the stakes are on their way out of the contract: that takes days on a chain that keeps its own time");
         if let Some(folder) = &args.work_dir {
-            for player in &cast.players {
+            for player in cast.players.iter().filter(|player| !player.is_pooled()) {
                 let file = folder.join("keys").join(player.owner.file.file_name().unwrap_or_default());
                 progress.line(&format!("    poq node withdraw {} --key-file {}", player.id, file.display()));
             }
+            let file = folder.join("keys").join(cast.holder.file.file_name().unwrap_or_default());
+            let address = session.address(&pool.address);
+            progress.line(&format!("    poq pool advance {address} --key-file {}", file.display()));
+            progress.line(&format!("    poq pool exit {address} --all --key-file {}", file.display()));
         }
     }
 
@@ -307,7 +327,7 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
         .players
         .iter()
         .map(|player| NodeRow {
-            account: session.address(&player.owner.account()),
+            account: session.address(&if player.is_pooled() { pool.address } else { player.owner.account() }),
             role: player.role,
             model: player.model.into(),
             dishonest: player.dishonest,
@@ -317,14 +337,16 @@ async fn show(args: &DemoArgs, progress: &Progress) -> anyhow::Result<()> {
             claimed: ledger.claimed(player.id),
         })
         .collect();
-    let payees: Vec<AccountId32> = cast.players.iter().map(|player| player.payee.account()).collect();
+    let payees: Vec<AccountId32> =
+        cast.players.iter().filter_map(|player| player.payee.as_ref().map(Actor::account)).collect();
+    fruits.error = pool.error(&client).await?;
     let money = ledger.close(&client, &payees).await?;
     if ground.is_foreign() {
         progress.stage("giving back what is left");
         give_back(&session, &cast, &funder, transfer_fee).await;
     }
 
-    let report = Report { nodes, tasks, money, attack: args.attack, comparison };
+    let report = Report { nodes, tasks, money, pool: fruits, attack: args.attack, comparison };
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", report.json());
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -356,6 +378,10 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
     }
     if report.money.difference() != 0 {
         let text = format!("the money check is off by {} smallest units", report.money.difference());
+        return Err(Difference(text).into());
+    }
+    if report.pool.error != 0 {
+        let text = format!("the pool's books are off by {} smallest units", report.pool.error);
         return Err(Difference(text).into());
     }
     let unsettled: Vec<_> =
@@ -414,7 +440,8 @@ async fn settle_in(client: &Client, progress: &Progress) {
 
 async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
     let manifest = Manifest::builtin();
-    let registering = cast.players.iter_mut().map(|player| {
+    let registering = cast.players.iter_mut().filter(|player| !player.is_pooled()).map(|player| {
+        let payee = player.payee.as_ref().map(Actor::account);
         let digest = manifest.get(player.model).map(|entry| entry.digest().0);
         let submitter = client.submitter(player.owner.keys.clone());
         async move {
@@ -422,10 +449,10 @@ async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
                 role: player.role,
                 kind: KIND,
                 operator: to_ink(&player.operator.account()),
-                payee: to_ink(&player.payee.account()),
+                payee: to_ink(&payee.unwrap_or_else(|| player.owner.account())),
                 model: player.model.into(),
                 model_digest: digest?,
-                endpoint: format!("http://127.0.0.1:{}", player.port),
+                endpoint: player.endpoint(),
                 price: player.price,
             };
             player.id = submitter.send(messages::register(registration, player.stake)).await?.value;
@@ -434,6 +461,14 @@ async fn register(client: &Client, cast: &mut Cast) -> anyhow::Result<()> {
     });
     try_join_all(registering).await?;
     Ok(())
+}
+
+/// Makes the pool of the node that belongs to one.
+async fn found(client: &Client, cast: &mut Cast, artifact: &Artifact) -> anyhow::Result<Pool> {
+    let holder = cast.holder.clone();
+    let player = cast.players.iter_mut().find(|player| player.is_pooled()).context("no node has a pool")?;
+    let digest = Manifest::builtin().get(player.model)?.digest().0;
+    Pool::found(client, player, &holder, artifact, digest).await
 }
 
 /// A worker with its name.
@@ -732,7 +767,7 @@ impl Round<'_> {
 /// Owners claim for their payees, the requester collects its refunds, keepers take their fees, the contract's owner the treasury.
 async fn claim_all(client: &Client, cast: &Cast, tasks: &[TaskRow]) -> anyhow::Result<()> {
     let view = client.view().await?;
-    let claims = cast.players.iter().map(|player| {
+    let claims = cast.players.iter().filter(|player| !player.is_pooled()).map(|player| {
         let view = &view;
         async move {
             let node = view.node(player.id).await?;
@@ -773,16 +808,25 @@ async fn slashed(client: &Client, cast: &Cast) -> anyhow::Result<BTreeMap<NodeId
     Ok(slashed)
 }
 
-/// Every node takes its stake out; where the chain's clock can be moved on, it also withdraws it and deregisters: what it put in can be
-/// had back. Whether it has.
-async fn leave(client: &Client, cast: &Cast, ground: &Ground) -> anyhow::Result<bool> {
+/// Every node takes its stake out, the pool is closed; where the chain's clock can be moved on, they also withdraw it and deregister, and
+/// the pool pays: what it paid to its manager and its holder then.
+async fn leave(
+    client: &Client,
+    cast: &Cast,
+    pool: &Pool,
+    ground: &Ground,
+) -> anyhow::Result<Option<(u128, u128)>> {
     let view = client.view().await?;
     let unstaking = cast.players.iter().map(|player| {
         let view = &view;
         async move {
+            if player.is_pooled() {
+                pool.close(client, player).await?;
+                return anyhow::Ok(0);
+            }
             let bonded = view.node(player.id).await?.map_or(0, |view| view.node.stake.bonded);
             if bonded == 0 {
-                return anyhow::Ok(0);
+                return Ok(0);
             }
             let owner = client.submitter(player.owner.keys.clone());
             Ok(owner.send(messages::unstake(player.id, bonded)).await?.value)
@@ -791,16 +835,24 @@ async fn leave(client: &Client, cast: &Cast, ground: &Ground) -> anyhow::Result<
     let until = try_join_all(unstaking).await?.into_iter().max().unwrap_or(0);
     tracing::debug!(until = time(until), "the stakes are on their way out");
     if !ground.advance_to(until)? {
-        return Ok(false);
+        return Ok(None);
     }
-    let leaving = cast.players.iter().map(|player| async move {
+    let leaving = cast.players.iter().filter(|player| !player.is_pooled()).map(|player| async move {
         let owner = client.submitter(player.owner.keys.clone());
         owner.send(messages::withdraw_unbonded(player.id)).await?;
         owner.send(messages::deregister(player.id)).await?;
         anyhow::Ok(())
     });
     try_join_all(leaving).await?;
-    Ok(true)
+    let pooled = cast.players.iter().find(|player| player.is_pooled()).context("no node has a pool")?;
+    // Its era, its exit time, and once more where a tranche's grid makes that longer.
+    for _ in 0..4 {
+        match pool.wind_up(client, pooled).await? {
+            None => return pool.pay_out(client, pooled, &cast.holder).await.map(Some),
+            Some(until) => ensure!(ground.advance_to(until)?, "the chain's clock cannot be moved any more"),
+        };
+    }
+    bail!("the pool could not be closed")
 }
 
 /// Sends back to the funder what is left. What cannot be sent back is told, and is no failure of the demonstration.

@@ -2,6 +2,7 @@
 
 use super::lab::Comparison;
 use super::ledger::Money;
+use super::pool::Fruits;
 use crate::cli::amount::Unit;
 use crate::cli::output::{pairs, table};
 use crate::cli::task::ending_text;
@@ -108,6 +109,8 @@ pub(super) struct Report {
     pub(super) tasks: Vec<TaskRow>,
     /// The money check.
     pub(super) money: Money,
+    /// What came of the pool.
+    pub(super) pool: Fruits,
     /// What the dishonest nodes did.
     pub(super) attack: Option<Attack>,
     /// The simulator's account of the run.
@@ -177,6 +180,16 @@ impl Report {
                 "balances": self.money.balances.to_string(),
                 "difference": self.money.difference().to_string(),
             },
+            "pool": {
+                "bond": self.pool.bond.to_string(),
+                "deposited": self.pool.deposited.to_string(),
+                "commission": self.pool.commission.to_string(),
+                "bond_income": self.pool.managers.to_string(),
+                "shares_income": self.pool.holders.to_string(),
+                "paid_to_manager": self.pool.paid.map(|(manager, _)| manager.to_string()),
+                "paid_to_holder": self.pool.paid.map(|(_, holder)| holder.to_string()),
+                "difference": self.pool.error.to_string(),
+            },
             "attack": self.attack.map(|attack| attack.to_string()),
             "simulator_agrees": self.comparison.agrees(),
         })
@@ -228,9 +241,10 @@ impl Report {
             ]);
         }
         format!(
-            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}\n\n{}",
+            "{tasks}\n\n{nodes}\nAn evaluator's quality is its merit. Amounts are in {}.\n\n{}\n\n{}\n\n{}",
             unit.symbol,
             self.simulator_text(unit),
+            pairs(&self.pool.lines(unit)),
             self.money_text(unit)
         )
     }

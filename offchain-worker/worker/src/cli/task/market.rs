@@ -128,13 +128,15 @@ impl Market<'_> {
             .filter(asked)
     }
 
-    /// The lowest price of each owner whose node can be drawn, in rising order.
+    /// The lowest price of each owner whose node can be drawn for a slot of that price, in rising order.
     fn prices(&self) -> Vec<Balance> {
         let settled = self.is_settled(Role::Inference);
-        let at_risk = self.params.inference_at_risk;
+        let can = |view: &&NodeView| {
+            let slot = view.node.price.max(self.params.inference_slot_min);
+            self.filter(view, settled, self.params.inference_at_risk(slot)).is_none()
+        };
         let mut cheapest: BTreeMap<[u8; 32], Balance> = BTreeMap::new();
-        for view in self.of_role(Role::Inference).filter(|view| self.filter(view, settled, at_risk).is_none())
-        {
+        for view in self.of_role(Role::Inference).filter(can) {
             let owner: [u8; 32] = *view.node.owner.as_ref();
             let price = cheapest.entry(owner).or_insert(view.node.price);
             *price = view.node.price.min(*price);
@@ -153,7 +155,7 @@ impl Market<'_> {
             .get(enough..)
             .unwrap_or_default()
             .iter()
-            .filter_map(|price| fee_for(self.params, outputs, panel, *price))
+            .filter_map(|price| self.params.fee_for(outputs, panel, *price))
             .collect();
         fees.dedup();
         if fees.is_empty() {
@@ -165,7 +167,7 @@ impl Market<'_> {
     /// What can be drawn of a role now, at a fee that is split so.
     pub(super) fn supply(&self, role: Role, wanted: u8, split: &FeeSplit) -> Supply {
         let (slot, at_risk) = match role {
-            Role::Inference => (split.inference_slot, self.params.inference_at_risk),
+            Role::Inference => (split.inference_slot, self.params.inference_at_risk(split.inference_slot)),
             Role::Evaluator => (split.evaluator_slot, self.params.evaluator_at_risk(split.evaluator_slot)),
         };
         let mut supply =
@@ -229,7 +231,7 @@ impl Supply {
             return None;
         }
         let price = *market.prices().get(usize::from(self.wanted).saturating_sub(1))?;
-        fee_for(market.params, self.wanted, panel, price)
+        market.params.fee_for(self.wanted, panel, price)
     }
 
     /// In words, with what each condition is.
@@ -277,27 +279,6 @@ impl Supply {
     }
 }
 
-/// The least fee whose slots are accepted and offer each inference node at least `price`.
-fn fee_for(params: &KindParams, outputs: u8, panel: u8, price: Balance) -> Option<Balance> {
-    let mut low = params.fee_min(outputs, panel)?;
-    let fits =
-        |fee: Balance| params.split(fee, outputs, panel).is_some_and(|split| split.inference_slot >= price);
-    let mut high = params.fee_max;
-    if !fits(high) {
-        return None;
-    }
-    // The slot does not fall when the fee rises: halve.
-    while low < high {
-        let middle = low.midpoint(high);
-        if fits(middle) {
-            high = middle;
-        } else {
-            low = middle.saturating_add(1);
-        }
-    }
-    Some(low)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -325,6 +306,7 @@ mod tests {
                 record: Record::default(),
                 trust: Ratio::ONE,
                 gain_average: 0,
+                due: 0,
                 misses: 0,
                 standing: Standing { weight: Ver::new(Ratio::ONE), place: Place { class: 0, index: 0 } },
                 open: [0; MAX_OPEN],
@@ -395,7 +377,7 @@ mod tests {
         for says in [
             "4 wanted, 10 registered, 2 can be drawn",
             "1 draining",
-            "less stake than 100 UNIT",
+            "less stake than 200 UNIT",
             "1 from the next epoch on",
             "16 open tasks",
             "1 your own",

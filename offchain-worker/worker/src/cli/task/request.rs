@@ -232,7 +232,8 @@ async fn fee(
     };
     let answering = market.supply(Role::Inference, outputs, &split);
     let seats = market.supply(Role::Evaluator, panel, &split);
-    if !view.paused().await? && !(answering.enough() && seats.enough()) {
+    let enough = answering.enough() && seats.enough();
+    if !enough && !view.paused().await? {
         return Err(market.too_few(&answering, &seats, &session.unit, false).into());
     }
     for fee in fees.iter().copied().take(TRIES) {
