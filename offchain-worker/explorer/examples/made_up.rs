@@ -16,8 +16,10 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1)).cloned();
-    let number = |name: &str, otherwise: u64| value(name).map_or(otherwise, |text| text.parse().expect("a number"));
+    let value =
+        |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1)).cloned();
+    let number =
+        |name: &str, otherwise: u64| value(name).map_or(otherwise, |text| text.parse().expect("a number"));
     let has = |name: &str| words.iter().any(|word| word == name);
     let tasks = number("--tasks", 400);
     let plan = Plan {

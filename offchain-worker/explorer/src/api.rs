@@ -323,8 +323,28 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Response {
                        the chain's own form. Lists go on with `next`. Answers carry an ETag; it changes when the answer does."
     ),
     paths(
-        status, overview, tasks, task, explanation, nodes, leaderboard, node, node_tasks, account, history, history_csv, kinds, kind,
-        changes, auditors, pools, pool, block, search, live, openapi
+        status,
+        overview,
+        tasks,
+        task,
+        explanation,
+        nodes,
+        leaderboard,
+        node,
+        node_tasks,
+        account,
+        history,
+        history_csv,
+        kinds,
+        kind,
+        changes,
+        auditors,
+        pools,
+        pool,
+        block,
+        search,
+        live,
+        openapi
     )
 )]
 struct Document;
@@ -361,7 +381,5 @@ pub(crate) fn questions() -> Router<Shared> {
 
 /// What goes on.
 pub(crate) fn streams() -> Router<Shared> {
-    Router::new()
-        .route("/live", get(live))
-        .route("/accounts/{account}/history.csv", get(history_csv))
+    Router::new().route("/live", get(live)).route("/accounts/{account}/history.csv", get(history_csv))
 }

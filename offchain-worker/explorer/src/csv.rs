@@ -129,7 +129,10 @@ mod tests {
         };
         // One of the cells has a comma in its words.
         let line = line(&entry, 0, "=1+1\"");
-        assert_eq!(line, "1970-01-01T00:00:00.000Z,1,2,3,fee,\"a task's fee, into escrow\",,5,,\"11\",,4,\r\n");
+        assert_eq!(
+            line,
+            "1970-01-01T00:00:00.000Z,1,2,3,fee,\"a task's fee, into escrow\",,5,,\"11\",,4,\r\n"
+        );
         assert_eq!(line.split(',').count() - 1, HEADER.split(',').count());
     }
 }

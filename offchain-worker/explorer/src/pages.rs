@@ -25,7 +25,11 @@ fn kind(path: &str) -> Option<&'static str> {
 /// A file by its path; any other path is a page, which the script makes out of the address.
 pub async fn page(request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return told(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this server only answers questions");
+        return told(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this server only answers questions",
+        );
     }
     let path = request.uri().path().trim_start_matches('/');
     let found = FILES.get_file(path).zip(kind(path)).filter(|_| !path.is_empty());
@@ -37,7 +41,9 @@ pub async fn page(request: Request) -> Response {
         }
         None => match FILES.get_file("index.html") {
             Some(file) => (file, "text/html; charset=utf-8"),
-            None => return told(StatusCode::NOT_FOUND, "no_such_file", "this program was built without pages"),
+            None => {
+                return told(StatusCode::NOT_FOUND, "no_such_file", "this program was built without pages")
+            }
         },
     };
     let body = axum::body::Bytes::from_static(file.contents());

@@ -226,7 +226,11 @@ pub(crate) fn failure(error: &Error) -> Response {
         Error::Absent(why) => told(StatusCode::NOT_FOUND, "absent", why),
         error => {
             tracing::error!(%error, "a question failed");
-            told(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the index cannot be asked just now; try again")
+            told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the index cannot be asked just now; try again",
+            )
         }
     }
 }
@@ -237,7 +241,8 @@ fn internal(error: &dyn std::fmt::Display) -> Response {
 }
 
 /// What no page of this server does: run what is not its own, ask anybody else, be framed.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 async fn headers(request: Request, next: Next) -> Response {
@@ -297,7 +302,13 @@ pub fn router(shared: Shared) -> Router {
         .layer(timed)
         // What goes on for as long as somebody looks has no time limit.
         .merge(api::streams())
-        .fallback(|| async { told(StatusCode::NOT_FOUND, "no_such_path", "there is nothing at this path; /v1/openapi.json lists what there is") })
+        .fallback(|| async {
+            told(
+                StatusCode::NOT_FOUND,
+                "no_such_path",
+                "there is nothing at this path; /v1/openapi.json lists what there is",
+            )
+        })
         .layer(middleware::from_fn_with_state(shared.clone(), limited))
         .layer(cors);
     Router::new()
@@ -325,8 +336,8 @@ pub async fn serve(
         // Streams would keep the server waiting for as long as somebody looks.
         live.live().end();
     };
-    axum::serve(listener, app).with_graceful_shutdown(stopped).await.map_err(|error| Error::Open {
-        database: "the listener".into(),
-        reason: error.to_string(),
-    })
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stopped)
+        .await
+        .map_err(|error| Error::Open { database: "the listener".into(), reason: error.to_string() })
 }

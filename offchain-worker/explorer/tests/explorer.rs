@@ -129,7 +129,8 @@ fn fits(document: &Value, schema: &Value, value: &Value, place: &str) {
     }
     if let Some(properties) = schema["properties"].as_object() {
         let told: BTreeSet<&String> = properties.keys().collect();
-        let there: BTreeSet<&String> = value.as_object().unwrap_or_else(|| panic!("{place}: {value}")).keys().collect();
+        let there: BTreeSet<&String> =
+            value.as_object().unwrap_or_else(|| panic!("{place}: {value}")).keys().collect();
         assert_eq!(told, there, "{place}");
         for (name, inner) in properties {
             fits(document, inner, &value[name], &format!("{place} {name}"));
@@ -176,8 +177,13 @@ async fn an_answer_has_a_tag_that_changes_with_it() {
         site.grow();
     }
     for _ in 0..100 {
-        let response =
-            site.client.get(format!("{}{path}", site.base)).header("if-none-match", &tag).send().await.unwrap();
+        let response = site
+            .client
+            .get(format!("{}{path}", site.base))
+            .header("if-none-match", &tag)
+            .send()
+            .await
+            .unwrap();
         if response.status() == StatusCode::OK {
             assert_ne!(response.headers()["etag"], tag);
             assert_ne!(response.json::<Value>().await.unwrap(), before);
@@ -225,7 +231,8 @@ async fn lists_go_on_without_gaps_and_without_repeating() {
     let text = response.text().await.unwrap();
     assert_eq!(text.lines().count(), entries.len() + 1);
     let year = 1_767_225_600_000u64;
-    let none = site.get(&format!("/v1/accounts/{requester}/history.csv?until={year}")).await.text().await.unwrap();
+    let none =
+        site.get(&format!("/v1/accounts/{requester}/history.csv?until={year}")).await.text().await.unwrap();
     assert_eq!(none.lines().count(), 1);
 }
 
@@ -248,7 +255,12 @@ async fn what_cannot_be_answered_says_why() {
         (format!("/v1/pools/{}", Synthetic::account("holder", 1)), 404, "absent", "no pool"),
         (format!("/v1/search?q={mistyped}"), 400, "invalid", "checksum"),
         (format!("/v1/search?q={}", "x".repeat(300)), 400, "invalid", "200"),
-        (format!("/v1/accounts/{}/history?before=1-2", Synthetic::account("holder", 1)), 400, "invalid", "cursor"),
+        (
+            format!("/v1/accounts/{}/history?before=1-2", Synthetic::account("holder", 1)),
+            400,
+            "invalid",
+            "cursor",
+        ),
     ] {
         let response = site.get(&path).await;
         assert_eq!(response.status().as_u16(), status, "{path}");
@@ -259,7 +271,10 @@ async fn what_cannot_be_answered_says_why() {
     }
     // An address that nobody has used is a valid question.
     let unknown = site.json(&format!("/v1/accounts/{}", Synthetic::account("nobody", 7))).await;
-    assert_eq!((&unknown["account"]["known"], &unknown["account"]["fees"]), (&Value::Bool(false), &Value::from("0")));
+    assert_eq!(
+        (&unknown["account"]["known"], &unknown["account"]["fees"]),
+        (&Value::Bool(false), &Value::from("0"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,10 +283,15 @@ async fn nothing_can_be_written_and_other_sites_may_read() {
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
         for path in ["/v1/tasks", "/v1/status", "/", "/task/1"] {
             let request = site.client.request(method.clone(), format!("{}{path}", site.base));
-            assert_eq!(request.send().await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+            assert_eq!(
+                request.send().await.unwrap().status(),
+                StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {path}"
+            );
         }
     }
-    let request = site.client.get(format!("{}/v1/status", site.base)).header("origin", "https://elsewhere.example");
+    let request =
+        site.client.get(format!("{}/v1/status", site.base)).header("origin", "https://elsewhere.example");
     let response = request.send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
     assert!(!response.headers().contains_key("access-control-allow-credentials"));
@@ -292,7 +312,9 @@ async fn an_address_that_asks_too_much_is_told_to_wait() {
         config.forwarded = true;
     })
     .await;
-    let ask = |from: &'static str| site.client.get(format!("{}/v1/kinds", site.base)).header("x-forwarded-for", from).send();
+    let ask = |from: &'static str| {
+        site.client.get(format!("{}/v1/kinds", site.base)).header("x-forwarded-for", from).send()
+    };
     for _ in 0..5 {
         assert_eq!(ask("192.0.2.1").await.unwrap().status(), StatusCode::OK);
     }
@@ -320,7 +342,8 @@ async fn whoever_listens_is_told_what_is_new() {
     site.grow();
     let mut text = String::new();
     while !text.contains("\n\n") || !text.contains("event: news") {
-        let chunk = tokio::time::timeout(Duration::from_secs(5), response.chunk()).await.unwrap().unwrap().unwrap();
+        let chunk =
+            tokio::time::timeout(Duration::from_secs(5), response.chunk()).await.unwrap().unwrap().unwrap();
         text += std::str::from_utf8(&chunk).unwrap();
     }
     let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
@@ -372,10 +395,21 @@ async fn pages_are_this_programs_own_and_nobody_elses() {
         let response = site.get(&format!("/{path}")).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let elsewhere = text.replace("http://www.w3.org/", "");
-        assert!(!elsewhere.contains("http://") && !elsewhere.contains("https://"), "{path} names another place");
+        assert!(
+            !elsewhere.contains("http://") && !elsewhere.contains("https://"),
+            "{path} names another place"
+        );
         if path.ends_with(".js") {
             scripts += 1;
-            for never in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser"] {
+            for never in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "DOMParser",
+            ] {
                 assert!(!text.contains(never), "{path} has {never}");
             }
         }

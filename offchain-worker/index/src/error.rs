@@ -53,7 +53,9 @@ pub enum Error {
         expected: String,
     },
     /// Somebody else writes to the database.
-    #[error("another `poq index` writes to this database: its last block changed from {expected} to {found}")]
+    #[error(
+        "another `poq index` writes to this database: its last block changed from {expected} to {found}"
+    )]
     Contended {
         /// The block that this one had written.
         expected: String,

@@ -16,6 +16,7 @@ use poq_chain::explain::{node_lines, Audited, Check, Difference, Explanation, Fo
 use poq_chain::types::{KindId, NodeId, Population, Ratio, TaskId, TrustState};
 use poq_chain::{to_account32, Block, PoqEvent};
 use poq_core::settlement::settle;
+use poq_core::units::SignedBalance;
 use std::collections::BTreeSet;
 
 /// Explains a task.
@@ -124,7 +125,8 @@ fn moments(
 ) -> Result<(End, Option<Opened>, Vec<Difference>)> {
     let birth = store::birth(conn, identity)?.ok_or_else(|| Error::Absent("the index is empty".into()))?;
     let absent = || Error::Absent(format!("the end of task {task} is not among its events"));
-    let row = conn.first("SELECT kind, version FROM tasks WHERE task = ?1", &row![task])?.ok_or_else(absent)?;
+    let row =
+        conn.first("SELECT kind, version FROM tasks WHERE task = ?1", &row![task])?.ok_or_else(absent)?;
     let (kind, version) = (u16::try_from(row.int(0)).unwrap_or(0), row.u32(1));
     let sql = "SELECT block, idx FROM task_events WHERE task = ?1 ORDER BY block, idx";
     let own: BTreeSet<Place> =
@@ -157,6 +159,7 @@ fn moments(
         expected.population = population(conn, identity, kind, place)?;
         for (seat, node) in expected.panel.iter_mut().zip(&end.event.panel_nodes).filter(|(_, n)| **n != 0) {
             seat.trust = trust(conn, &ledger, *node, place)?.trust;
+            seat.due = due(conn, identity, *node, place)?;
         }
     }
     if let Some(opened) = &mut opened {
@@ -194,6 +197,27 @@ fn trust(conn: &mut Conn, ledger: &Ledger, node: NodeId, (block, index): Place) 
         Some(row) => TrustState { trust: Ratio::from_ppb(row.u32(0)), gain_average: row.int(1) },
         None => registered_trust(conn, ledger, node)?,
     })
+}
+
+/// What was due to a member of a panel before an event: what the end before it left, of whichever task.
+fn due(conn: &mut Conn, identity: &Identity, node: NodeId, before: Place) -> Result<SignedBalance> {
+    let sql = "SELECT DISTINCT block FROM lines WHERE node = ?1 AND block <= ?2 ORDER BY block DESC LIMIT 2";
+    let blocks: Vec<u32> = conn.query(sql, &row![node, before.0])?.iter().map(|row| row.u32(0)).collect();
+    for number in blocks {
+        let mut left = None;
+        for facts in store::between(conn, &identity.contract, number, number)? {
+            for fact in facts.events.iter().filter(|fact| (number, fact.index) < before) {
+                if let Body::Core(PoqEvent::TaskClosed(e)) = &fact.body {
+                    let seat = e.panel_nodes.iter().position(|other| *other == node);
+                    left = seat.and_then(|seat| e.settlement.panel.get(seat)).map(|seat| seat.due).or(left);
+                }
+            }
+        }
+        if let Some(left) = left {
+            return Ok(left);
+        }
+    }
+    Ok(0)
 }
 
 /// What an evaluator is trusted when it registers: what its kind's newest parameters said then.

@@ -340,7 +340,8 @@ async fn pools_of(
                 reads.insert(id, PoolRead { code, view: state });
             }
             // It emits what pools emit, and is none.
-            Ok(_) | Err(poq_chain::Error::NotOurContract { .. } | poq_chain::Error::ContractAbsent { .. }) => {}
+            Ok(_)
+            | Err(poq_chain::Error::NotOurContract { .. } | poq_chain::Error::ContractAbsent { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }

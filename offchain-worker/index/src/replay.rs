@@ -185,7 +185,8 @@ pub(crate) fn sums(end: &End) -> Vec<Difference> {
         (paid.saturating_add(payout), lost.saturating_add(slashed))
     });
     let input = &end.event.input;
-    let spent = [paid, input.keepers, *treasury, *burned, *refund].into_iter().fold(0, Balance::saturating_add);
+    let spent =
+        [paid, input.keepers, *treasury, *burned, *refund].into_iter().fold(0, Balance::saturating_add);
     let mut out = Vec::new();
     if (spent, *slashed) != (input.fee, lost) {
         let expected = json!({ "fee": input.fee.to_json(), "slashed": lost.to_json() });
@@ -311,7 +312,13 @@ fn check_tables(
         Ok(found.into_iter().map(|row| row.0).collect())
     };
     let lines: Rows = ends.iter().flat_map(line_rows).collect();
-    let mut out = differing(&schema::LINES, lines, rows(&schema::LINES, "block")?, &[], place_in(&schema::LINES, "block"));
+    let mut out = differing(
+        &schema::LINES,
+        lines,
+        rows(&schema::LINES, "block")?,
+        &[],
+        place_in(&schema::LINES, "block"),
+    );
     let tasks = ends.iter().filter_map(|end| {
         let id = end.event.task;
         Some(task_row(id, ledger.tasks.get(&id)?))

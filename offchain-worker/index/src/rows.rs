@@ -9,7 +9,7 @@ use poq_chain::explain::node_lines;
 use poq_chain::json::ToJson;
 use poq_chain::pool::PoolEvent;
 use poq_chain::types::{
-    Change, Ending, Lever, NodeStatus, OutputState, Phase, Role, SeatState, TaskId, NodeId,
+    Change, Ending, Lever, NodeId, NodeStatus, OutputState, Phase, Role, SeatState, TaskId,
 };
 use poq_chain::{to_account32, AccountId32};
 use serde_json::Value;
@@ -66,6 +66,7 @@ pub(crate) fn line_rows(end: &End) -> Rows {
         .into_iter()
         .zip(places)
         .map(|(line, (place, _))| {
+            let seat = place.checked_sub(first).and_then(|seat| event.settlement.panel.get(seat));
             row![
                 event.task,
                 place,
@@ -85,6 +86,7 @@ pub(crate) fn line_rows(end: &End) -> Rows {
                 line.deviation,
                 line.gain,
                 line.trust.map(|(trust, _)| trust),
+                seat.map(|seat| seat.due),
             ]
         })
         .collect()
@@ -205,6 +207,7 @@ fn node_row(ledger: &Ledger, id: NodeId) -> Option<Vec<Cell>> {
         node.record.earned,
         node.trust.ppb(),
         node.gain_average,
+        node.due,
         node.open_count(),
         book.last.0,
         book.last.1,
@@ -345,14 +348,7 @@ pub(crate) fn written(ledger: &Ledger, touched: &Touched, ends: &[End], strange:
     });
     let auditors = touched.auditors.iter().filter_map(|id| {
         let (auditor, block) = ledger.auditors.get(id)?;
-        Some(row![
-            address(id),
-            auditor.appointed,
-            auditor.bond,
-            auditor.unbonds_at,
-            auditor.audits,
-            *block,
-        ])
+        Some(row![address(id), auditor.appointed, auditor.bond, auditor.unbonds_at, auditor.audits, *block,])
     });
     let members = touched.members.iter().filter_map(|(pool, account)| {
         let member = ledger.pools.get(pool)?.members.get(account)?;

@@ -320,7 +320,9 @@ fn claim(conn: &mut Conn, expected: Option<Block>, tip: Block) -> Result<()> {
     let row = conn.first("SELECT number, hash, at FROM tip WHERE id = 1", &[])?;
     let found = row.map(|row| block_of(&row)).transpose()?;
     if found != expected {
-        let shown = |block: Option<Block>| block.map_or("none".to_owned(), |b| format!("{} ({:?})", b.number, b.hash));
+        let shown = |block: Option<Block>| {
+            block.map_or("none".to_owned(), |b| format!("{} ({:?})", b.number, b.hash))
+        };
         return Err(Error::Contended { expected: shown(expected), found: shown(found) });
     }
     conn.write(&TIP, &[tip_row(&tip)])
@@ -346,7 +348,8 @@ fn raw(conn: &mut Conn, blocks: &[Facts]) -> Result<()> {
                 fact.data.clone(),
             ]);
         }
-        reads.extend(nodes.iter().map(|(id, view)| row![block.number, "node", id.to_string(), view.encode()]));
+        reads
+            .extend(nodes.iter().map(|(id, view)| row![block.number, "node", id.to_string(), view.encode()]));
         reads.extend(pools.iter().map(|(id, read)| row![block.number, "pool", address(id), read.encode()]));
     }
     conn.write(&BLOCKS, &headers)?;
@@ -474,11 +477,8 @@ pub(crate) fn fact_of(contract: &AccountId32, row: &Row) -> Result<Fact> {
         reason: format!("the contract's address: {error}"),
     })?;
     let extrinsic = row.opt_int(2).and_then(|number| u32::try_from(number).ok());
-    let topics = row
-        .bytes(4)
-        .chunks_exact(32)
-        .map(|topic| H256(topic.try_into().unwrap_or_default()))
-        .collect();
+    let topics =
+        row.bytes(4).chunks_exact(32).map(|topic| H256(topic.try_into().unwrap_or_default())).collect();
     Ok(Fact::decode(contract, said, (extrinsic, index), topics, row.bytes(5).to_vec()))
 }
 

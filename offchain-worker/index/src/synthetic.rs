@@ -4,7 +4,7 @@
 //! This is a second, independent use of the transitions: it commits, opens and reveals with real hashes, as a contract does, where
 //! [`crate::ledger`] only reads what was emitted. What the two disagree on shows as a difference in a replay.
 
-use crate::ledger::{Birth, Block, Facts, Fact, Id, PoolRead};
+use crate::ledger::{Birth, Block, Fact, Facts, Id, PoolRead};
 use crate::store::Identity;
 use ink::env::Event;
 use parity_scale_codec::Encode;
@@ -12,8 +12,8 @@ use poq_chain::commit::blake2;
 use poq_chain::events as e;
 use poq_chain::pool::{self, PoolView, Rules, Terms as PoolTerms, Token, VIRTUAL_SHARES};
 use poq_chain::types::{
-    epoch_of, token_f1, Auditor, Balance, BondChange, Change, Conduct, Decline, DeclineReason, Draw,
-    Ending, GlobalParams, KindParams, Liabilities, Node, NodeId, NodeInfo, NodeStatus, NodeView, Open, Opened,
+    epoch_of, token_f1, Auditor, Balance, BondChange, Change, Conduct, Decline, DeclineReason, Draw, Ending,
+    GlobalParams, KindParams, Liabilities, Node, NodeId, NodeInfo, NodeStatus, NodeView, Open, Opened,
     Opening, OutputState, Overview, Penalty, Population, Ratio, Request, Reveal, Role, Score, Source, Stake,
     Standing, Step, Task, TaskId, TaskInput, Terms, TrustState, MAX_OPEN,
 };
@@ -129,8 +129,7 @@ const MODELS: [&str; 6] = [
     "smollm2-1.7b-instruct",
     "tinyllama-1.1b-chat",
 ];
-const SCORERS: [&str; 4] =
-    ["sts-distilroberta-base", "ce-minilm-l6", "minilm-l6-v2", "deberta-v3-small"];
+const SCORERS: [&str; 4] = ["sts-distilroberta-base", "ce-minilm-l6", "minilm-l6-v2", "deberta-v3-small"];
 /// What somebody may put on the chain to harm whoever shows it.
 pub const HOSTILE: [&str; 6] = [
     "<img src=x onerror=\"document.body.dataset.pwned=1\">",
@@ -140,7 +139,6 @@ pub const HOSTILE: [&str; 6] = [
     "javascript:document.body.dataset.pwned=1",
     "=HYPERLINK(\"http://evil.example\",\"click\")",
 ];
-
 
 /// What becomes of a task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -329,7 +327,7 @@ impl Synthetic {
             true => "javascript:document.body.dataset.pwned=1".to_owned(),
             false => format!("https://node-{id}.example:8443"),
         };
-        let stake = UNIT * self.rng.random_range(120..1_000);
+        let stake = UNIT * self.rng.random_range(250..1_000);
         let digest = blake2(model.as_bytes());
         let trust = if role == Role::Inference { Ratio::ONE } else { self.params.trust_initial };
         let node = Node {
@@ -348,6 +346,7 @@ impl Synthetic {
             record: Default::default(),
             trust,
             gain_average: 0,
+            due: 0,
             misses: 0,
             standing: Standing::default(),
             open: [0; MAX_OPEN],
@@ -389,7 +388,9 @@ impl Synthetic {
         let node = self.register(Role::Evaluator, number, Some(address));
         let bond = self.nodes.get(&node).map_or(0, |node| node.stake.bonded);
         let terms = PoolTerms { commission: Ratio::from_permille(80), capacity: 100_000 * UNIT };
-        let Ok(ledger) = poq_core::pool::Ledger::new(bond, terms, self.at, &Synthetic::rules()) else { return };
+        let Ok(ledger) = poq_core::pool::Ledger::new(bond, terms, self.at, &Synthetic::rules()) else {
+            return;
+        };
         let manager = to_ink(&account("manager", 0));
         let poq = to_ink(&self.network.contract);
         let created = pool::PoolCreated { poq, node, manager, bond, rules: Synthetic::rules(), terms };
@@ -454,7 +455,9 @@ impl Synthetic {
         };
         self.emit(&e::Claimed { node, to: to_ink(&AccountId32(address)), amount: claimed });
         let Some(pond) = &mut self.pond else { return };
-        let Ok((ledger, synced)) = pond.ledger.sync(pond.supply, seen, at, &Synthetic::rules()) else { return };
+        let Ok((ledger, synced)) = pond.ledger.sync(pond.supply, seen, at, &Synthetic::rules()) else {
+            return;
+        };
         pond.ledger = ledger;
         self.emit_of(
             address,
@@ -506,7 +509,7 @@ impl Synthetic {
         let id = self.next_task;
         let outputs = self.rng.random_range(1..=2u8);
         let panel = *[3u8, 5].choose(&mut self.rng)?;
-        let fee = UNIT * self.rng.random_range(2..12);
+        let fee = UNIT * self.rng.random_range(2..10);
         let split = self.params.split(fee, outputs, panel)?;
         let terms = Terms::new(&self.params, 1, &split, panel);
         let nodes = self.pick(Role::Inference, outputs.into(), terms.inference_at_risk, &[]);
@@ -674,8 +677,15 @@ impl Synthetic {
         let gone = live.task.vacate();
         let at_risk = live.task.terms.evaluator_at_risk;
         for node in &gone {
-            let outcome =
-                Outcome { task: live.id, at_risk, payout: 0, slashed: missed, missed: true, record: None };
+            let outcome = Outcome {
+                task: live.id,
+                at_risk,
+                payout: 0,
+                slashed: missed,
+                missed: true,
+                record: None,
+                due: 0,
+            };
             self.finish(*node, &outcome);
         }
         let nodes = self.seat(live, gone.len(), &gone);
@@ -740,8 +750,8 @@ impl Synthetic {
 
     fn close(&mut self, live: &mut Live, ending: Ending) -> Option<()> {
         let nodes = &self.nodes;
-        let trust = |node| nodes.get(&node).map_or(Ratio::ZERO, |node| node.trust);
-        let input = live.task.settlement_input(ending, trust, &self.population, self.at);
+        let standing = |node| nodes.get(&node).map_or((Ratio::ZERO, 0), |node| (node.trust, node.due));
+        let input = live.task.settlement_input(ending, standing, &self.population, self.at);
         let settlement = settle(&self.params, &input)?;
         for (node, outcome) in live.task.outcomes(live.id, &input, &settlement) {
             self.finish(node, &outcome);
@@ -773,8 +783,7 @@ impl Synthetic {
             .zip(&live.texts)
             .map(|(slot, text)| (slot.state == OutputState::Opened).then(|| text.clone()))
             .collect();
-        let truth =
-            outputs.iter().map(|text| text.as_ref().map(|text| token_f1(&reference, text))).collect();
+        let truth = outputs.iter().map(|text| text.as_ref().map(|text| token_f1(&reference, text))).collect();
         let nodes = &self.nodes;
         let state = |node| {
             nodes.get(&node).map_or(TrustState::default(), |node| TrustState {
@@ -978,11 +987,7 @@ impl Synthetic {
         for live in group.iter().filter(|live| live.ended.is_some()) {
             // Some are never collected.
             if live.id % 11 != 0 {
-                self.emit(&e::Collected {
-                    task: live.id,
-                    to: live.task.requester,
-                    amount: live.task.refund,
-                });
+                self.emit(&e::Collected { task: live.id, to: live.task.requester, amount: live.task.refund });
             }
         }
         if self.group % 10 == 0 {

@@ -30,7 +30,9 @@ fn arguments() -> std::result::Result<Asked, String> {
         let number = |text: &str| text.replace('_', "").parse::<u64>().map_err(|e| format!("{text}: {e}"));
         match word.as_str() {
             "--json" => asked.json = Some(value()?.into()),
-            "--sizes" => asked.sizes = value()?.split(',').map(number).collect::<std::result::Result<_, _>>()?,
+            "--sizes" => {
+                asked.sizes = value()?.split(',').map(number).collect::<std::result::Result<_, _>>()?
+            }
             "--replay" => asked.replayed = number(&value()?)?,
             "--db" => asked.db = Some(value()?.parse().map_err(|e: Error| e.to_string())?),
             _ => return Err(HELP.into()),
@@ -74,8 +76,10 @@ fn measure(asked: &Asked) -> Result<()> {
     let report = result?;
     if let Some(path) = &asked.json {
         let text = serde_json::to_string_pretty(&report).unwrap_or_default();
-        std::fs::write(path, text)
-            .map_err(|error| Error::Open { database: path.display().to_string(), reason: error.to_string() })?;
+        std::fs::write(path, text).map_err(|error| Error::Open {
+            database: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
     }
     Ok(())
 }
@@ -151,49 +155,80 @@ fn one_size(target: &Target, tasks: u64) -> Result<Value> {
     let reads = Reads::of(&mut conn, "bench")?;
     let reads = &reads;
     let requester = |n: u64| Synthetic::account("requester", u32::try_from(n % 7).unwrap_or(0)).to_string();
-    let owner = |n: u64| Synthetic::account("owner of nodes", u32::try_from(n % 9 + 1).unwrap_or(1)).to_string();
+    let owner =
+        |n: u64| Synthetic::account("owner of nodes", u32::try_from(n % 9 + 1).unwrap_or(1)).to_string();
     let size = |value: &dyn erased::Json| value.size();
     let pick = move |n: u64| n.wrapping_mul(2_654_435_761) % tasks.max(1) + 1;
     let node = |n: u64| u32::try_from(n % 24 + 1).unwrap_or(1);
     let questions: Vec<Question<'_>> = vec![
         ("overview", Box::new(|c, _| Ok(size(&reads.overview(c, 90)?)))),
         ("leaderboard", Box::new(|c, _| Ok(size(&reads.leaderboard(c)?)))),
-        ("tasks", Box::new(|c, n| {
-            let filter = TaskFilter { before: Some(pick(n)), ..TaskFilter::default() };
-            Ok(size(&reads.tasks(c, &filter)?))
-        })),
-        ("tasks of a requester", Box::new(move |c, n| {
-            let filter = TaskFilter { requester: Some(requester(n)), before: Some(pick(n)), ..TaskFilter::default() };
-            Ok(size(&reads.tasks(c, &filter)?))
-        })),
-        ("open tasks", Box::new(|c, _| {
-            let filter = TaskFilter { state: Some("open".into()), ..TaskFilter::default() };
-            Ok(size(&reads.tasks(c, &filter)?))
-        })),
-        ("tasks that ended otherwise", Box::new(|c, n| {
-            let filter = TaskFilter { state: Some("refunded".into()), before: Some(pick(n)), ..TaskFilter::default() };
-            Ok(size(&reads.tasks(c, &filter)?))
-        })),
+        (
+            "tasks",
+            Box::new(|c, n| {
+                let filter = TaskFilter { before: Some(pick(n)), ..TaskFilter::default() };
+                Ok(size(&reads.tasks(c, &filter)?))
+            }),
+        ),
+        (
+            "tasks of a requester",
+            Box::new(move |c, n| {
+                let filter = TaskFilter {
+                    requester: Some(requester(n)),
+                    before: Some(pick(n)),
+                    ..TaskFilter::default()
+                };
+                Ok(size(&reads.tasks(c, &filter)?))
+            }),
+        ),
+        (
+            "open tasks",
+            Box::new(|c, _| {
+                let filter = TaskFilter { state: Some("open".into()), ..TaskFilter::default() };
+                Ok(size(&reads.tasks(c, &filter)?))
+            }),
+        ),
+        (
+            "tasks that ended otherwise",
+            Box::new(|c, n| {
+                let filter = TaskFilter {
+                    state: Some("refunded".into()),
+                    before: Some(pick(n)),
+                    ..TaskFilter::default()
+                };
+                Ok(size(&reads.tasks(c, &filter)?))
+            }),
+        ),
         ("a task", Box::new(|c, n| Ok(size(&reads.task_detail(c, pick(n))?)))),
-        ("a task explained", Box::new(|c, n| match reads.explanation(c, pick(n)) {
-            Ok(explanation) => Ok(size(&explanation)),
-            Err(Error::Absent(_)) => Ok(0),
-            Err(error) => Err(error),
-        })),
+        (
+            "a task explained",
+            Box::new(|c, n| match reads.explanation(c, pick(n)) {
+                Ok(explanation) => Ok(size(&explanation)),
+                Err(Error::Absent(_)) => Ok(0),
+                Err(error) => Err(error),
+            }),
+        ),
         ("nodes", Box::new(|c, _| Ok(size(&reads.nodes(c, &NodeFilter::default())?)))),
         ("a node", Box::new(move |c, n| Ok(size(&reads.node_detail(c, node(n))?)))),
-        ("a node's tasks", Box::new(move |c, n| {
-            let filter = LineFilter { before: Some(pick(n)), ..LineFilter::default() };
-            Ok(size(&reads.lines(c, node(n), &filter)?))
-        })),
-        ("a node's unpaid tasks", Box::new(move |c, n| {
-            let filter = LineFilter { unpaid: Some(true), ..LineFilter::default() };
-            Ok(size(&reads.lines(c, node(n), &filter)?))
-        })),
+        (
+            "a node's tasks",
+            Box::new(move |c, n| {
+                let filter = LineFilter { before: Some(pick(n)), ..LineFilter::default() };
+                Ok(size(&reads.lines(c, node(n), &filter)?))
+            }),
+        ),
+        (
+            "a node's unpaid tasks",
+            Box::new(move |c, n| {
+                let filter = LineFilter { unpaid: Some(true), ..LineFilter::default() };
+                Ok(size(&reads.lines(c, node(n), &filter)?))
+            }),
+        ),
         ("an account", Box::new(move |c, n| Ok(size(&reads.account_detail(c, &owner(n))?)))),
-        ("an account's history", Box::new(move |c, n| {
-            Ok(size(&reads.history(c, &owner(n), &HistoryFilter::default())?))
-        })),
+        (
+            "an account's history",
+            Box::new(move |c, n| Ok(size(&reads.history(c, &owner(n), &HistoryFilter::default())?))),
+        ),
         ("a requester's account", Box::new(move |c, n| Ok(size(&reads.account_detail(c, &requester(n))?)))),
         ("kinds", Box::new(|c, _| Ok(size(&reads.kinds(c)?)))),
         ("changes", Box::new(|c, _| Ok(size(&reads.changes(c, false)?)))),

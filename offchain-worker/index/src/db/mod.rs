@@ -53,6 +53,13 @@ impl From<u128> for Cell {
     }
 }
 
+/// An amount that can be below zero.
+impl From<i128> for Cell {
+    fn from(value: i128) -> Cell {
+        Cell::Text(value.to_string())
+    }
+}
+
 /// PostgreSQL's text holds no NUL; whoever puts one into a name sees the replacement character.
 impl From<&str> for Cell {
     fn from(value: &str) -> Cell {
@@ -263,8 +270,7 @@ impl Conn {
         match self {
             Conn::Sqlite(conn) => {
                 let mut statement = conn.prepare_cached(sql).map_err(failed(sql))?;
-                let changed =
-                    statement.execute(rusqlite::params_from_iter(values)).map_err(failed(sql))?;
+                let changed = statement.execute(rusqlite::params_from_iter(values)).map_err(failed(sql))?;
                 Ok(changed as u64)
             }
             Conn::Postgres(client) => {
@@ -331,7 +337,9 @@ impl Conn {
                 for row in client.query(&dollars(sql), &values).map_err(refused(sql))? {
                     let cells = row.columns().iter().enumerate().map(|(at, column)| {
                         Ok(match *column.type_() {
-                            Type::INT8 => Cell::from(row.try_get::<_, Option<i64>>(at).map_err(refused(sql))?),
+                            Type::INT8 => {
+                                Cell::from(row.try_get::<_, Option<i64>>(at).map_err(refused(sql))?)
+                            }
                             Type::INT4 => Cell::from(
                                 row.try_get::<_, Option<i32>>(at).map_err(refused(sql))?.map(i64::from),
                             ),

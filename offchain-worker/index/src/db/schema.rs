@@ -119,8 +119,8 @@ tables! {
     LINES "lines" derived key 2 {
         task: Int, place: Int, node: Int, role: Text, conduct: Text, block: Int, at: Int, quality: OptInt, cost: Int, net: Int,
         latency_ms: OptInt, price: Text, slot: Text, payout: Text, slashed: Text, deviation: OptInt, gain: OptInt,
-        trust: OptInt
-    } ["node, task", "block"]
+        trust: OptInt, due: OptText
+    } ["node, task", "node, block", "block"]
     /// What nodes have to do in tasks that are open.
     DUTIES "duties" derived key 2 {
         task: Int, place: Int, node: Int, role: Text, state: Text, due: Int
@@ -131,7 +131,7 @@ tables! {
         endpoint: Text, price: Text, status: Text, registered_block: Int, registered_at: Int, bonded: Text, locked: Text,
         unbonding: Text, claimable: Text, withdrawn: Text, slashed: Text, earned: Text, tasks: Int, missed: Int,
         misses: Int, scored: Int, quality_sum: Int, cost_sum: Int, answered: Int, latency_sum: Int, record_burned: Text,
-        record_earned: Text, trust: Int, gain_average: Int, open: Int, last_block: Int, last_at: Int
+        record_earned: Text, trust: Int, gain_average: Int, due: Text, open: Int, last_block: Int, last_at: Int
     } ["owner", "kind, role"]
     /// Evaluators' trust, whenever an opened reference moved it.
     TRUST "trust" derived key 3 {

@@ -89,10 +89,9 @@ impl Target {
 
     pub(super) fn connect(&self, access: Access) -> Result<Conn> {
         match self {
-            Target::Sqlite(path) => sqlite(path, access).map(Conn::Sqlite).map_err(|error| Error::Open {
-                database: self.to_string(),
-                reason: error.to_string(),
-            }),
+            Target::Sqlite(path) => sqlite(path, access)
+                .map(Conn::Sqlite)
+                .map_err(|error| Error::Open { database: self.to_string(), reason: error.to_string() }),
             Target::Postgres(config) => {
                 let mut config = (**config).clone();
                 config.application_name("poq index").connect_timeout(PATIENCE);
@@ -121,7 +120,9 @@ fn sqlite(path: &Path, access: Access) -> rusqlite::Result<rusqlite::Connection>
         Access::Write => conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?,
         Access::Read => conn.execute_batch("PRAGMA query_only = ON;")?,
     }
-    conn.execute_batch("PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 268435456;")?;
+    conn.execute_batch(
+        "PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 268435456;",
+    )?;
     Ok(conn)
 }
 

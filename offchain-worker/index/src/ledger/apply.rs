@@ -555,6 +555,7 @@ impl Ledger {
             record: Default::default(),
             trust,
             gain_average: 0,
+            due: 0,
             misses: 0,
             standing: Standing::default(),
             open: [0; MAX_OPEN],
@@ -724,6 +725,7 @@ impl Ledger {
                 slashed: lost.amount,
                 missed: true,
                 record: None,
+                due: 0,
             };
             self.finish(course, spot, e.task, lost.node, &outcome, None);
             add(&mut self.owes.burned, lost.amount);
@@ -800,15 +802,19 @@ impl Ledger {
             let task = &mut book.task;
             if !book.priced {
                 // A price that nobody can tell from the events is taken as the event has it.
-                task.outputs.iter_mut().zip(&e.input.outputs).for_each(|(slot, told)| slot.price = told.price);
+                task.outputs
+                    .iter_mut()
+                    .zip(&e.input.outputs)
+                    .for_each(|(slot, told)| slot.price = told.price);
             }
             let ending = match task.clock().step(now) {
                 Step::End(ending) => ending,
                 _ => Ending::Consensus,
             };
             let nodes = &self.nodes;
-            let trust = |node| nodes.get(&node).map_or(Ratio::ZERO, |book| book.node.trust);
-            expected = Some(task.settlement_input(ending, trust, &kind.population, now));
+            let standing =
+                |node| nodes.get(&node).map_or((Ratio::ZERO, 0), |book| (book.node.trust, book.node.due));
+            expected = Some(task.settlement_input(ending, standing, &kind.population, now));
             if task.short && task.panel.iter().all(|seat| seat.node == 0) {
                 // Of a draw that found too few, no event tells the seed.
                 task.seed = e.seed;
@@ -941,11 +947,7 @@ impl Ledger {
             if moved {
                 let (block, at) = (spot.block.number, spot.block.at);
                 let state = (after.trust.ppb(), after.gain_average);
-                course
-                    .out
-                    .touched
-                    .trust
-                    .push((*node, block, spot.index, at, e.task, state.0, state.1));
+                course.out.touched.trust.push((*node, block, spot.index, at, e.task, state.0, state.1));
             }
         }
         course.out.opened.push(Opened {
@@ -959,13 +961,7 @@ impl Ledger {
         });
     }
 
-    fn pool(
-        &mut self,
-        course: &mut Course<'_>,
-        spot: &Spot,
-        fact: &Fact,
-        event: &super::PoolEventBox,
-    ) {
+    fn pool(&mut self, course: &mut Course<'_>, spot: &Spot, fact: &Fact, event: &super::PoolEventBox) {
         super::pools::apply(self, course, spot, fact.contract.0, event);
     }
 }

@@ -2,9 +2,7 @@
 
 use super::{Id, PoolRead};
 use poq_chain::explain::Totals;
-use poq_chain::types::{
-    Balance, Change, KindParams, Millis, Node, NodeInfo, Population, Task,
-};
+use poq_chain::types::{Balance, Change, KindParams, Millis, Node, NodeInfo, Population, Task};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

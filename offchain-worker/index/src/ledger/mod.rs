@@ -16,6 +16,7 @@ pub use books::{
 };
 pub use entries::{cash, Entry, WHATS};
 
+use parity_scale_codec::{Decode, Encode};
 use poq_chain::events::{TaskAudited, TaskClosed};
 use poq_chain::pool::{PoolEvent, PoolView};
 use poq_chain::types::{
@@ -23,7 +24,6 @@ use poq_chain::types::{
     SettlementInput, TaskId,
 };
 use poq_chain::{to_account32, AccountId32, Network, PoqEvent, H256};
-use parity_scale_codec::{Decode, Encode};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -127,7 +127,9 @@ impl Fact {
     ) -> Fact {
         let body = if contract == *poq {
             match PoqEvent::decode(&topics, &data) {
-                Ok(PoqEvent::Unknown { .. }) => Body::Strange("an event that this version does not know".into()),
+                Ok(PoqEvent::Unknown { .. }) => {
+                    Body::Strange("an event that this version does not know".into())
+                }
                 Ok(event) => Body::Core(event),
                 Err(error) => Body::Strange(error.to_string()),
             }

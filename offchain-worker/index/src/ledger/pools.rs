@@ -21,10 +21,12 @@ pub(super) fn apply(
             return;
         }
         let created = (spot.block.number, spot.block.at);
-        ledger
-            .pools
-            .entry(pool)
-            .or_insert_with(|| PoolBook { created, node: e.node, state: None, members: Default::default() });
+        ledger.pools.entry(pool).or_insert_with(|| PoolBook {
+            created,
+            node: e.node,
+            state: None,
+            members: Default::default(),
+        });
         course.out.touched.pools.insert(pool);
         let manager = to_account32(&e.manager).0;
         ledger.account(course, spot, manager, |account| add(&mut account.pooled, e.bond));

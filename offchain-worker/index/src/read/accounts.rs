@@ -155,7 +155,8 @@ impl Reads {
             }
         }
         // At most 256 of one account's tasks are not collected.
-        let sql = "SELECT refund, fee, ended_block FROM tasks WHERE requester = ?1 AND collected_block IS NULL";
+        let sql =
+            "SELECT refund, fee, ended_block FROM tasks WHERE requester = ?1 AND collected_block IS NULL";
         let (mut collectable, mut escrow) = (0u128, 0u128);
         for row in conn.query(sql, &row![address.as_str()])? {
             match row.opt_int(2) {
@@ -225,12 +226,7 @@ impl Reads {
     ///
     /// # Errors
     /// `Invalid`, `Database`.
-    pub fn history(
-        &self,
-        conn: &mut Conn,
-        typed: &str,
-        filter: &HistoryFilter,
-    ) -> Result<Page<EntryInfo>> {
+    pub fn history(&self, conn: &mut Conn, typed: &str, filter: &HistoryFilter) -> Result<Page<EntryInfo>> {
         let limit = limit(filter.limit);
         let items = self.entries(conn, typed, filter, limit.saturating_add(1))?;
         let place = |entry: &EntryInfo| format!("{}-{}-{}", entry.block, entry.index, entry.part);
@@ -255,8 +251,7 @@ impl Reads {
         };
         let from = filter.from.unwrap_or(0);
         let until = filter.until.unwrap_or(i64::MAX as u64);
-        let mut values: Vec<Cell> =
-            row![address, before.0, before.1, before.2, from, until, most];
+        let mut values: Vec<Cell> = row![address, before.0, before.1, before.2, from, until, most];
         let mut only = String::new();
         if let Some(what) = &filter.what {
             let mut places = Vec::new();

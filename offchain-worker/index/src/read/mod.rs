@@ -154,9 +154,7 @@ impl Reads {
                 Value::String(self.shown(&text))
             }
             Value::Array(list) => list.into_iter().map(|value| self.localised(value)).collect(),
-            Value::Object(map) => {
-                map.into_iter().map(|(key, value)| (key, self.localised(value))).collect()
-            }
+            Value::Object(map) => map.into_iter().map(|(key, value)| (key, self.localised(value))).collect(),
             value => value,
         }
     }
@@ -253,11 +251,14 @@ impl Reads {
                 return Ok(hits);
             }
         }
-        let looks_like_one = (46..=49).contains(&query.len()) && query.chars().all(|c| c.is_ascii_alphanumeric());
+        let looks_like_one =
+            (46..=49).contains(&query.len()) && query.chars().all(|c| c.is_ascii_alphanumeric());
         match self.account(query) {
             Ok((account, address)) => {
                 let id = ss58(&account, self.identity.ss58_prefix);
-                if let Some(row) = conn.first("SELECT name FROM pools WHERE pool = ?1", &row![address.as_str()])? {
+                if let Some(row) =
+                    conn.first("SELECT name FROM pools WHERE pool = ?1", &row![address.as_str()])?
+                {
                     hits.push(Hit { what: "pool", id: id.clone(), label: row.text(0) });
                 }
                 hits.push(Hit { what: "account", id, label: String::new() });
@@ -269,7 +270,8 @@ impl Reads {
         // `!` escapes what would stand for anything.
         let escaped = query.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
         let pattern = format!("%{escaped}%");
-        let sql = "SELECT node, model FROM nodes WHERE LOWER(model) LIKE ?1 ESCAPE '!' ORDER BY node LIMIT 20";
+        let sql =
+            "SELECT node, model FROM nodes WHERE LOWER(model) LIKE ?1 ESCAPE '!' ORDER BY node LIMIT 20";
         for row in conn.query(sql, &row![pattern.as_str()])? {
             hits.push(Hit { what: "node", id: row.uint(0).to_string(), label: row.text(1) });
         }

@@ -71,6 +71,8 @@ pub struct NodeInfo {
     pub trust: u32,
     /// Its average information gain in tasks with an opened reference, signed.
     pub gain_average: i64,
+    /// What its scores have earned and no task has paid yet; below zero what is held back.
+    pub due: String,
     /// Open duties.
     pub open: u32,
     /// When anything last happened to it.
@@ -112,8 +114,9 @@ impl NodeInfo {
             record: record.and_then(|ppb| u32::try_from(ppb).ok()),
             trust: row.u32(30),
             gain_average: row.int(31),
-            open: row.u32(32),
-            last_at: row.uint(34),
+            due: row.text(32),
+            open: row.u32(33),
+            last_at: row.uint(35),
         }
     }
 }
@@ -232,8 +235,7 @@ impl Reads {
         if let Some(owner) = &filter.owner {
             and("owner", self.account(owner)?.1.into());
         }
-        let sql =
-            format!("SELECT {} FROM nodes WHERE node > ?1{also} ORDER BY node LIMIT ?2", NODES.names());
+        let sql = format!("SELECT {} FROM nodes WHERE node > ?1{also} ORDER BY node LIMIT ?2", NODES.names());
         let rows = conn.query(&sql, &values)?;
         let mut items: Vec<NodeInfo> = rows.iter().map(|row| NodeInfo::of(self, row)).collect();
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -163,8 +163,8 @@ impl Reads {
         let mut changes = Vec::new();
         for row in rows {
             let (lever, acts_at) = (row.text(2), row.uint(4));
-            let lapsed = row.text(5) == "pending"
-                && now > acts_at.saturating_add(poq_core::governance::LAPSE_MS);
+            let lapsed =
+                row.text(5) == "pending" && now > acts_at.saturating_add(poq_core::governance::LAPSE_MS);
             if lapsed && pending {
                 continue;
             }

@@ -95,7 +95,8 @@ pub struct PoolDetail {
     pub members: Vec<MemberInfo>,
 }
 
-const COLUMNS: &str = "pool, node, code, manager, name, symbol, stage, active, bond, supply, created_at, state, state_block";
+const COLUMNS: &str =
+    "pool, node, code, manager, name, symbol, stage, active, bond, supply, created_at, state, state_block";
 
 impl Reads {
     fn pool_info(&self, conn: &mut Conn, row: &Row, now: u64) -> Result<PoolInfo> {

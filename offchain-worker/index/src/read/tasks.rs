@@ -157,6 +157,8 @@ pub struct Line {
     pub gain: Option<i64>,
     /// What its scores counted by.
     pub trust: Option<u32>,
+    /// What is due to an evaluator after it: what its scores have earned and no task has paid yet, below zero what is held back.
+    pub due: Option<String>,
     /// Why it was paid what it was, as a word: `paid`, or what kept it from the whole slot.
     pub reason: &'static str,
     /// How the task ended.
@@ -184,8 +186,9 @@ impl Line {
             deviation: opt_u32(row, 15),
             gain: row.opt_int(16),
             trust: opt_u32(row, 17),
+            due: row.opt_text(18),
             reason: "",
-            ending: row.text(18),
+            ending: row.text(19),
         };
         line.reason = reason(&line);
         line
@@ -204,10 +207,8 @@ fn reason(line: &Line) -> &'static str {
         "waited" => "waited",
         "no_input" if paid => "no_input_paid",
         "no_input" if slashed => "no_input_slashed",
-        "delivered" if line.ending != "consensus" => match (paid, line.ending.as_str()) {
-            (true, _) => "delivered_no_consensus",
-            (false, _) => "delivered_unpaid",
-        },
+        "delivered" if line.ending != "consensus" && paid => "delivered_no_consensus",
+        "delivered" if line.ending != "consensus" => "delivered_unpaid",
         "delivered" if line.quality.is_none() => "no_quality",
         "delivered" if slashed && line.net >= 0 => "low_quality",
         "revealed" if line.ending != "consensus" => "no_consensus",
@@ -324,10 +325,8 @@ impl Reads {
                 return Err(Error::Invalid(format!("state {other:?}: open, settled or refunded")));
             }
         }
-        let sql = format!(
-            "SELECT {} FROM tasks WHERE task < ?1{also} ORDER BY task DESC LIMIT ?2",
-            TASKS.names()
-        );
+        let sql =
+            format!("SELECT {} FROM tasks WHERE task < ?1{also} ORDER BY task DESC LIMIT ?2", TASKS.names());
         let rows = conn.query(&sql, &values)?;
         let items = rows.iter().map(|row| TaskInfo::of(self, row)).collect();
         Ok(Page::cut(items, limit, |task: &TaskInfo| task.task.to_string()))
@@ -350,7 +349,8 @@ impl Reads {
             values.push(self.account(requester)?.1.into());
             also = " AND requester = ?3";
         }
-        let sql = format!("SELECT {} FROM tasks WHERE task >= ?1{also} ORDER BY task LIMIT ?2", TASKS.names());
+        let sql =
+            format!("SELECT {} FROM tasks WHERE task >= ?1{also} ORDER BY task LIMIT ?2", TASKS.names());
         Ok(conn.query(&sql, &values)?.iter().map(|row| TaskInfo::of(self, row)).collect())
     }
 
@@ -379,7 +379,8 @@ impl Reads {
         }
         let sql = "SELECT task, place, node, role, state, due FROM duties WHERE task = ?1 ORDER BY place";
         let duties = conn.query(sql, &row![id])?.iter().map(Duty::of).collect();
-        let sql = "SELECT e.block, e.idx, e.extrinsic, e.contract, e.topics, e.data, b.at FROM task_events t \
+        let sql =
+            "SELECT e.block, e.idx, e.extrinsic, e.contract, e.topics, e.data, b.at FROM task_events t \
                    JOIN events e ON e.block = t.block AND e.idx = t.idx JOIN blocks b ON b.number = t.block \
                    WHERE t.task = ?1 ORDER BY t.block, t.idx";
         let events = conn.query(sql, &row![id])?;

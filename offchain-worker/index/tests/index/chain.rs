@@ -78,8 +78,17 @@ impl Lived {
         let pool = make_pool(&world, &manager).await;
         holder.send(pool::deposit(&pool, 300 * UNIT)).await.unwrap();
         world.next_epoch();
-        let mut lived =
-            Lived { world, inference, evaluators, requester, keeper, holder, manager, pool, ended: Vec::new() };
+        let mut lived = Lived {
+            world,
+            inference,
+            evaluators,
+            requester,
+            keeper,
+            holder,
+            manager,
+            pool,
+            ended: Vec::new(),
+        };
         // The pool's node is operated by its manager.
         let pooled = lived.world.client.view().await.unwrap().pool(&lived.pool).await.unwrap().node;
         lived.evaluators.push((pooled, lived.manager.clone()));
@@ -118,8 +127,7 @@ impl Lived {
     async fn gold(&mut self, auditor: &Submitter) {
         let network = self.world.network().await;
         let (reference, salt) = (b"the answer".to_vec(), [5; 32]);
-        let reference_commitment =
-            network.reference(&auditor.account(), &commit::blake2(&reference), &salt);
+        let reference_commitment = network.reference(&auditor.account(), &commit::blake2(&reference), &salt);
         let keys = self.requester.keys();
         let secret = keys.request_secret(&network, &reference_commitment);
         let asked = Request {
@@ -159,7 +167,9 @@ impl Lived {
         // Who missed is out of the draws only after two in a row; all are back.
         for (node, sender) in &self.evaluators {
             let view = self.world.client.view().await.unwrap();
-            if view.node(*node).await.unwrap().unwrap().node.misses > 0 && sender.account() != self.manager.account() {
+            if view.node(*node).await.unwrap().unwrap().node.misses > 0
+                && sender.account() != self.manager.account()
+            {
                 sender.send(messages::resume(*node)).await.unwrap();
             }
         }
@@ -453,10 +463,10 @@ fn a_strangers_events_are_not_history() {
         data,
     };
     let terms = Terms { commission: Ratio::ZERO, capacity: UNIT };
-    let rules =
-        Rules { commission_max: Ratio::ZERO, first_loss: Ratio::ONE, era_ms: 1, exit_ms: 1 };
+    let rules = Rules { commission_max: Ratio::ZERO, first_loss: Ratio::ONE, era_ms: 1, exit_ms: 1 };
     let created = |node| {
-        pool::PoolCreated { poq: to_ink(&poq), node, manager: to_ink(&stranger), bond: UNIT, rules, terms }.encode()
+        pool::PoolCreated { poq: to_ink(&poq), node, manager: to_ink(&stranger), bond: UNIT, rules, terms }
+            .encode()
     };
     let signature = <pool::PoolCreated as Event>::SIGNATURE_TOPIC;
     let mut picker = Picker::default();
@@ -471,11 +481,7 @@ fn a_strangers_events_are_not_history() {
         model: String::new(),
         model_digest: [0; 32],
     };
-    let first = said(
-        poq,
-        <poq_chain::events::NodeRegistered as Event>::SIGNATURE_TOPIC,
-        registered.encode(),
-    );
+    let first = said(poq, <poq_chain::events::NodeRegistered as Event>::SIGNATURE_TOPIC, registered.encode());
     // It owns one, and names another.
     assert_eq!(picker.pick(&poq, &[first.clone(), said(stranger, signature, created(2))]).len(), 1);
     // Now it is one, and what it says from here on belongs to the history.

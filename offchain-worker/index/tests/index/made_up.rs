@@ -118,7 +118,9 @@ fn whoever_reads_cannot_write() {
     drop(write(&path, &made(&Plan { tasks: 8, ..Plan::default() }), 100));
     let mut conn = Conn::open(&path, Access::Read).unwrap();
     assert!(conn.query("SELECT COUNT(*) FROM tasks", &[]).unwrap()[0].int(0) > 0);
-    for sql in ["DELETE FROM tasks", "UPDATE tip SET number = 0", "DROP TABLE events", "CREATE TABLE x (y INTEGER)"] {
+    for sql in
+        ["DELETE FROM tasks", "UPDATE tip SET number = 0", "DROP TABLE events", "CREATE TABLE x (y INTEGER)"]
+    {
         assert!(conn.execute(sql, &[]).is_err(), "{sql}");
     }
 }
@@ -128,7 +130,8 @@ fn every_settlement_is_computed_again_and_agrees() {
     let folder = tempfile::tempdir().unwrap();
     let path = target(folder.path(), "index");
     let blocks = made(&plan());
-    let endings: BTreeSet<String> = ends(&blocks).iter().map(|e| format!("{:?}", e.settlement.ending)).collect();
+    let endings: BTreeSet<String> =
+        ends(&blocks).iter().map(|e| format!("{:?}", e.settlement.ending)).collect();
     let all = [
         Ending::Consensus,
         Ending::Undelivered,
@@ -266,12 +269,18 @@ fn one_altered_unit_in_any_field_of_a_settlement_is_found_and_named() {
         let mut seed = e.seed;
         seed[0] ^= 1;
         let rest = (&e.output_nodes, &e.panel_nodes, input, settlement);
-        variants.push(("task".into(), ((e.task + 1, &e.requester, &e.kind, &e.version, &e.seed), rest).encode()));
+        variants
+            .push(("task".into(), ((e.task + 1, &e.requester, &e.kind, &e.version, &e.seed), rest).encode()));
         variants.push(("requester".into(), ((&e.task, other, &e.kind, &e.version, &e.seed), rest).encode()));
-        variants.push(("kind".into(), ((&e.task, &e.requester, e.kind + 1, &e.version, &e.seed), rest).encode()));
-        variants.push(("version".into(), ((&e.task, &e.requester, &e.kind, e.version + 1, &e.seed), rest).encode()));
+        variants
+            .push(("kind".into(), ((&e.task, &e.requester, e.kind + 1, &e.version, &e.seed), rest).encode()));
+        variants.push((
+            "version".into(),
+            ((&e.task, &e.requester, &e.kind, e.version + 1, &e.seed), rest).encode(),
+        ));
         variants.push(("seed".into(), ((&e.task, &e.requester, &e.kind, &e.version, seed), rest).encode()));
-        variants.push(("output_nodes".into(), (head, (&outputs, &e.panel_nodes, input, settlement)).encode()));
+        variants
+            .push(("output_nodes".into(), (head, (&outputs, &e.panel_nodes, input, settlement)).encode()));
         variants.push(("panel_nodes".into(), (head, (&e.output_nodes, &panel, input, settlement)).encode()));
         let truth = e.encode();
         for (what, data) in variants {
@@ -314,7 +323,8 @@ fn one_altered_unit_in_any_table_that_follows_is_found() {
     ] {
         let names = table.names();
         let ended = if table.name == "tasks" { "WHERE ended_block IS NOT NULL" } else { "" };
-        let sql = format!("SELECT {names} FROM {} {ended} ORDER BY {} LIMIT 1", table.name, table.key_names());
+        let sql =
+            format!("SELECT {names} FROM {} {ended} ORDER BY {} LIMIT 1", table.name, table.key_names());
         let row = conn.query(&sql, &[]).unwrap().remove(0).0;
         for (at, column) in table.columns.iter().enumerate().skip(table.key) {
             // What happens to a task after its end is no part of its settlement.

@@ -46,8 +46,7 @@ fn postgres_has_the_same_rows_and_answers_as_sqlite() {
     assert!(report.agrees(), "{:#?}", report.differences);
 
     // Every question has the same answer; and a reader cannot write.
-    let mut conns =
-        [&sqlite, &postgres].map(|target| Conn::open(target, Access::Read).unwrap());
+    let mut conns = [&sqlite, &postgres].map(|target| Conn::open(target, Access::Read).unwrap());
     assert!(conns[1].execute("DELETE FROM tasks", &[]).is_err());
     let reads = Reads::of(&mut conns[0], "index").unwrap();
     let requester = Synthetic::account("requester", 1).to_string();

@@ -189,13 +189,13 @@ pub(crate) async fn run(args: BalanceArgs) -> anyhow::Result<()> {
 async fn history(args: &BalanceArgs, account: &AccountId32) -> anyhow::Result<()> {
     let index = args.index.required("an account's history").await?;
     let (address, most) = (account.to_string(), args.limit);
-    let entries = index
-        .ask(move |reads, conn| reads.entries(conn, &address, &HistoryFilter::default(), most))
-        .await?;
+    let entries =
+        index.ask(move |reads, conn| reads.entries(conn, &address, &HistoryFilter::default(), most)).await?;
     args.read.printer().print(
         || json!(entries),
         || {
-            let mut rows = table(["time", "block", "movement", "in", "out", "neither", "about"], &[1, 3, 4, 5]);
+            let mut rows =
+                table(["time", "block", "movement", "in", "out", "neither", "about"], &[1, 3, 4, 5]);
             for entry in &entries {
                 let amount = index.unit.number(entry.amount.parse().unwrap_or(0));
                 let (mut inward, mut outward, mut other) = (String::new(), String::new(), String::new());

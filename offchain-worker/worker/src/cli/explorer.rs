@@ -17,7 +17,13 @@ use tokio::net::TcpListener;
 #[derive(Args, Debug)]
 pub(crate) struct ExplorerArgs {
     /// Where the pages and the API are served.
-    #[arg(long, env = "POQ_EXPLORER_LISTEN", hide_env_values = true, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "POQ_EXPLORER_LISTEN",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
     listen: SocketAddr,
     /// Keeps the index as well, as `poq index` does, from the chain that --url and --contract name: one process for all.
     #[arg(long)]
@@ -47,7 +53,8 @@ pub(crate) async fn run(args: ExplorerArgs) -> anyhow::Result<()> {
         );
         return Err(Usage(text).into());
     }
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
     let config = Config {
         per_second: args.per_second,

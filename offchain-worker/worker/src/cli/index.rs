@@ -59,10 +59,8 @@ pub(crate) async fn run(args: IndexArgs) -> anyhow::Result<()> {
     }
     let block = follower.once(&mut told).await?;
     bar.finish_and_clear();
-    let events = follower
-        .store()
-        .run(|store| Ok(store.ledger().map_or(0, |ledger| ledger.sums.events)))
-        .await?;
+    let events =
+        follower.store().run(|store| Ok(store.ledger().map_or(0, |ledger| ledger.sums.events))).await?;
     args.read.printer().print(
         || json!({ "database": target.to_string(), "block": block.number, "hash": format!("{:?}", block.hash), "events": events }),
         || {

@@ -21,7 +21,13 @@ pub(crate) struct IndexArg {
 #[command(next_help_heading = "Index")]
 pub(crate) struct DbArg {
     /// The index: a file, or postgres://USER@HOST/NAME of a PostgreSQL database (add ?sslmode=require for TLS).
-    #[arg(long, env = "POQ_INDEX", hide_env_values = true, value_name = "FILE|URL", default_value = "poq-index.sqlite")]
+    #[arg(
+        long,
+        env = "POQ_INDEX",
+        hide_env_values = true,
+        value_name = "FILE|URL",
+        default_value = "poq-index.sqlite"
+    )]
     db: String,
 }
 
@@ -56,13 +62,21 @@ impl Index {
         Ok(Index { pool, reads, unit })
     }
 
-    /// Asks it.
+    /// Works on it as it is written, for what takes care of that itself.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reads, &mut Conn) -> poq_index::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let reads = self.reads.clone();
+        Ok(self.pool.read(move |conn| work(&reads, conn)).await?)
+    }
+
+    /// Asks it, as it is at one moment.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Reads, &mut Conn) -> poq_index::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let reads = self.reads.clone();
-        Ok(self.pool.read(move |conn| conn.snapshot(|conn| question(&reads, conn))).await?)
+        self.work(move |reads, conn| conn.snapshot(|conn| question(reads, conn))).await
     }
 }
 
@@ -77,8 +91,11 @@ impl IndexArg {
 
     /// Opens it; `what` needs one.
     pub(crate) async fn required(&self, what: &str) -> anyhow::Result<Index> {
-        let missing =
-            || Usage(format!("{what} is in the index: name it with --index (or POQ_INDEX); `poq index` makes one"));
+        let missing = || {
+            Usage(format!(
+                "{what} is in the index: name it with --index (or POQ_INDEX); `poq index` makes one"
+            ))
+        };
         Ok(self.open().await?.ok_or_else(missing)?)
     }
 }

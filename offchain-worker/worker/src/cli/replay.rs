@@ -32,7 +32,7 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let most = args.limit.max(1);
     let (mut report, ledger) = index
-        .ask(move |reads, conn| {
+        .work(move |reads, conn| {
             let identity = reads.identity().clone();
             replay(conn, &identity, most, |block, settlements| {
                 tracing::info!(block = block.number, settlements, "replayed");

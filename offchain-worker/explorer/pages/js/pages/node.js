@@ -56,6 +56,7 @@ export async function page({ params, signal }) {
           [t("node.claimable"), money(node.claimable, { named: true })],
           [t("node.withdrawn"), money(node.withdrawn, { named: true })],
           [t("node.kind"), String(node.kind)],
+          [t("node.owed"), evaluator ? [money(node.due, { named: true }), " ", h("span", { class: "small muted" }, t("node.owed.note"))] : null],
           [t("node.record"), node.record === null ? null : ratioOf(node.record)],
           [t("node.registered"), time(node.registered_at)],
         ]),

@@ -5,7 +5,7 @@ import { account, ago, amount, count, duration, money, ratio, time, unit } from 
 import { has, t } from "../i18n.js";
 import { head } from "../parts.js";
 
-const MONEY = /^(price_cap|inference_slot_min|evaluator_slot_min|fee_max|keeper_fee|ring_burn|stake_min|stake_cap|inference_at_risk|audit_bond)$/;
+const MONEY = /^(price_cap|inference_slot_min|evaluator_slot_min|fee_max|keeper_fee|ring_burn|stake_min|stake_cap|audit_bond)$/;
 const WEEK_MS = 7 * 86_400_000;
 
 /**

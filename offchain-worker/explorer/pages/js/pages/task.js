@@ -147,7 +147,7 @@ function formula(explanation, lines) {
       if (consensus && node.quality_or_merit !== null && params) rows.push(...answerLines(node, told, params));
     } else {
       do seat += 1; while (input.panel[seat]?.conduct === "vacant");
-      if (consensus && node.quality_or_merit !== null && params) rows.push(...scoreLines(node, input, params));
+      if (consensus && node.quality_or_merit !== null && params) rows.push(...scoreLines(node, seat, explanation));
     }
     if (rows.length) rows.push(...payLines(node));
     return h("div", { class: "term" }, header, rows.length ? h("div", { class: "formula", role: "group", tabindex: "0", "aria-label": t("formula.of", { node: String(node.node) }) }, rows) : null, line ? h("p", { class: "small" }, reason(line)) : null);
@@ -182,17 +182,22 @@ function answerLines(node, told, params) {
 
 /**
  * @param {any} node
- * @param {any} input
- * @param {any} params
+ * @param {number} seat
+ * @param {any} explanation
  */
-function scoreLines(node, input, params) {
+function scoreLines(node, seat, { input, params, recorded }) {
   const { min_ms: low, max_ms: high } = params.evaluator_latency;
+  const [before, after] = [input.panel[seat].due, recorded.panel[seat].due];
   const informed = node.gain !== null && params.merit?.information !== undefined;
   const reference = informed ? Math.max(input.population.reference, params.merit.information.floor) : 0;
+  // What the task added to what was due is what is left of it and what was paid of it.
   return [
-    informed
-      ? row(sym("a = clip(x / x_ref) = "), `${ratio(node.gain, 6)} / ${ratio(reference, 6)} → `, bold(ratio(node.quality_or_merit, 6)))
-      : row(sym("a = 1 − mean |s − Q| = "), `1 − ${ratio(node.deviation, 6)} → `, bold(ratio(node.quality_or_merit, 6))),
+    ...(informed
+      ? [
+          row(sym("due = due₀ + slot·clip(x/x_ref, −2, 2) = "), `${amount(before)} + ${amount(node.slot)} × clip(${ratio(node.gain, 6)} / ${ratio(reference, 6)}, −2, 2)`),
+          row(sym("a = clip(due/8 / slot, 0, 1) → "), bold(ratio(node.quality_or_merit, 6)), sym(`, ${t("formula.due")} `), amount(after)),
+        ]
+      : [row(sym("a = 1 − mean |s − Q| = "), `1 − ${ratio(node.deviation, 6)} → `, bold(ratio(node.quality_or_merit, 6)))]),
     row(sym("C = clip((L − L_min)/(L_max − L_min)) = "), `(${secs(node.latency_ms ?? 0)} − ${secs(low)}) / (${secs(high)} − ${secs(low)}) = `, bold(ratio(node.cost, 6))),
     row(sym("R = α·a − β·C = "), `${ratio(node.alpha)} × ${ratio(node.quality_or_merit, 6)} − ${ratio(node.beta)} × ${ratio(node.cost, 6)} = `, bold(ratio(node.net, 6))),
   ];
