@@ -45,9 +45,13 @@ let shown = null;
 let leaving = new AbortController();
 let heardHere = Date.now();
 
+/** Remembers which page is shown. */
+let moved = () => {};
+
 /** @param {string} path */
 function go(path) {
   history.pushState(null, "", path);
+  moved();
   void show(true);
 }
 
@@ -66,9 +70,9 @@ function failed(error) {
 
 /**
  * Shows the page that the address means.
- * @param {boolean} moved whether the reader has come from another page
+ * @param {boolean} came whether the reader has come from another page
  */
-async function show(moved) {
+async function show(came) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -86,7 +90,7 @@ async function show(moved) {
   try {
     if (!found) throw new Refused(404, "absent", t("error.no-page"));
     if (!status) await greet();
-    const { page } = await found.loader();
+    const { page } = await found.loader().catch(() => { throw new Refused(0, "offline", ""); });
     next = await page({ params: (found.match?.slice(1) ?? []).map((part) => part ?? ""), query: new URLSearchParams(location.search), signal, status, go });
   } catch (error) {
     if (signal.aborted) return;
@@ -99,7 +103,7 @@ async function show(moved) {
   document.title = `${next.title} · ${t("brand")}`;
   main.replaceChildren(...next.content);
   main.setAttribute("aria-busy", "false");
-  if (moved) {
+  if (came) {
     scrollTo(0, 0);
     const heading = /** @type {HTMLElement | null} */ (main.querySelector("h1"));
     (heading ?? main).focus({ preventScroll: true });
@@ -209,7 +213,7 @@ function frame() {
   const header = h("header", { class: "top" }, h("div", { class: "wrap" }, h("a", { class: "brand", href: "/" }, mark(), t("brand")), links, h("span", { class: "grow" }), searchBox(), menu, themeButton()));
   const foot = h("footer", { class: "foot" }, h("div", { class: "wrap" }, h("span", null, dot, live), h("span", { class: "grow" }), h("span", null, t("foot.read-only")), h("a", { href: "/v1/openapi.json", "data-outside": true }, t("foot.api"))));
   const app = document.getElementById("app");
-  app?.replaceChildren(h("a", { class: "skip", href: "#main" }, t("nav.skip")), header, banner, main, foot);
+  app?.replaceChildren(h("a", { class: "skip", href: "#main", on: { click: (/** @type {Event} */ event) => { event.preventDefault(); main.focus(); } } }, t("nav.skip")), header, banner, main, foot);
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a") : null;
     const path = link?.getAttribute("href");
@@ -218,7 +222,14 @@ function frame() {
     event.preventDefault();
     go(path);
   });
-  addEventListener("popstate", () => void show(true));
+  // A part of the same page is no other page.
+  let at = location.pathname + location.search;
+  addEventListener("popstate", () => {
+    const now = location.pathname + location.search;
+    if (now !== at) void show(true);
+    at = now;
+  });
+  moved = () => { at = location.pathname + location.search; };
 }
 
 await load();
@@ -239,4 +250,5 @@ listen(
   },
 );
 setInterval(pulse, 5_000);
-void show(false);
+// The other pages, once this one is there: they are small, and are wanted when the server is away, too.
+void show(false).then(() => Promise.allSettled(routes.map(([, loader]) => loader())));

@@ -69,13 +69,21 @@ export function s(tag, props, ...children) {
 }
 
 /**
+ * Text with the control characters, and the marks that hide in text or turn it around, as signs.
+ * @param {string} text
+ * @param {boolean} [lines] whether lines may end
+ */
+export function signs(text, lines = false) {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g, (mark) => (lines && mark === "\n" ? mark : "\ufffd"));
+}
+
+/**
  * What somebody else wrote: shown as it is, with what it does to the direction of writing kept inside, and what no font shows as signs.
  * @param {string} text
  * @param {number} [most]
  */
 export function foreign(text, most = 300) {
-  // Control characters, and the marks that turn text around or hide in it.
-  const shown = text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
+  const shown = signs(text);
   const points = [...shown];
   const cut = points.length > most ? points.slice(0, most).join("") + "…" : shown;
   return h("bdi", { class: "hostile", title: points.length > most ? `${points.length} characters` : undefined }, cut);

@@ -23,7 +23,7 @@ export function stateTag(task) {
 export function steps(task) {
   const at = PHASES.indexOf(task.phase);
   const words = t("phase.step", { phase: t(`phase.${task.phase}`), step: at + 1, steps: PHASES.length });
-  return h("ol", { class: "steps", role: "img", "aria-label": words, title: words }, PHASES.map((_, step) => h("li", { class: at < 0 || step < at ? "done" : step === at ? "now" : undefined })));
+  return h("span", { class: "steps", role: "img", "aria-label": words, title: words }, PHASES.map((_, step) => h("i", { class: at < 0 || step < at ? "done" : step === at ? "now" : undefined })));
 }
 
 /**

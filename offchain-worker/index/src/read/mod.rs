@@ -123,6 +123,10 @@ impl Reads {
 
     /// An address in the chain's own form, from the form of the tables.
     pub fn shown(&self, address: &str) -> String {
+        // The tables' own form.
+        if self.identity.ss58_prefix == 42 {
+            return address.to_owned();
+        }
         match parse_account(address) {
             Ok(account) => ss58(&account, self.identity.ss58_prefix),
             Err(_) => address.to_owned(),

@@ -1,7 +1,7 @@
 // @ts-check
 import { ask } from "../api.js";
 import { scatter } from "../chart.js";
-import { foreign, h, table } from "../dom.js";
+import { foreign, h, signs, table } from "../dom.js";
 import { count, duration, money, nodeLink, ratio, ratioOf } from "../format.js";
 import { t } from "../i18n.js";
 import { head, statusTag } from "../parts.js";
@@ -27,7 +27,7 @@ export async function page({ query, signal }) {
           size: node.scored,
           href: `/node/${node.node}`,
           other: node.status !== "active",
-          label: t("nodes.point", { node: String(node.node), model: node.model, value: ratio(node.mean_quality), cost: ratio(node.mean_cost), tasks: node.scored }),
+          label: t("nodes.point", { node: String(node.node), model: signs(node.model).slice(0, 80), value: ratio(node.mean_quality), cost: ratio(node.mean_cost), tasks: node.scored }),
         })),
       })
     : h("p", { class: "empty" }, t("nodes.none.rated"));

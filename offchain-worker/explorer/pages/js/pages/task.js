@@ -1,6 +1,6 @@
 // @ts-check
 import { ask, Refused } from "../api.js";
-import { facts, foreign, h, section, table } from "../dom.js";
+import { facts, foreign, h, section, signs, table } from "../dom.js";
 import { account, amount, count, duration, hash, money, nodeLink, ratio, ratioOf, time, unit } from "../format.js";
 import { t } from "../i18n.js";
 import { head, reason, stateTag, steps } from "../parts.js";
@@ -332,17 +332,9 @@ export function events(all) {
           "li",
           null,
           h("span", { class: "small muted" }, time(event.at), h("br", null), blockLink(event.block), ` · ${count(event.index)}`),
-          h("details", null, h("summary", null, foreign(event.name)), h("pre", { tabindex: "0" }, visible(JSON.stringify(event.fields, null, 2)))),
+          h("details", null, h("summary", null, foreign(event.name)), h("pre", { tabindex: "0" }, signs(JSON.stringify(event.fields, null, 2), true))),
         ),
       ),
     ),
   );
-}
-
-/**
- * Text with the marks that hide in it or turn it around shown as signs.
- * @param {string} text
- */
-function visible(text) {
-  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
 }
