@@ -721,7 +721,8 @@ impl Run<'_> {
             }
             self.right(owner, 0, Message::Deregister(id))?;
         }
-        for _ in 0..8 {
+        // A pool's last stake leaves at the end of an era, and unbonding may have become longer.
+        for _ in 0..24 {
             if self.state.nodes.is_empty() {
                 break;
             }
