@@ -91,7 +91,9 @@ async fn a_node_behind_an_endpoint_answers_and_is_paid() {
     let nodes = nodes(&net, "org/served").await;
     let mut config = net.config("worker", &nodes);
     config.models = vec![section(BEHIND, "openai", &format!("http://{}/v1", server.address), "org/served")];
-    let worker = Worker::start(config, net.deps(&nodes, Scripts::new().models()).await).await.unwrap();
+    // Its threads end with it.
+    let scripts = Scripts::new();
+    let worker = Worker::start(config, net.deps(&nodes, scripts.models()).await).await.unwrap();
     worker.ready(PATIENCE).await.unwrap();
     let id = net.ask("What is the capital of France?", 1, 3).await;
     let task = net.settled(id).await;
