@@ -26,6 +26,20 @@ use serde_json::{json, Map, Value};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+/// What is asked for, and for how much.
+#[derive(Args, Clone, Debug)]
+struct TaskArgs {
+    /// N: answers per task.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    outputs: u8,
+    /// K: evaluators per task.
+    #[arg(long, default_value_t = 9, value_name = "K")]
+    panel: u8,
+    /// What a task pays, in UNIT.
+    #[arg(long, default_value_t = 10.0, value_name = "UNIT")]
+    fee: f64,
+}
+
 /// The adversary lab: simulates Proof-of-Quality networks, honest and attacked, on the contract's own arithmetic.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
@@ -107,15 +121,8 @@ struct RuleArgs {
     /// The trust below which no evaluator falls, in (0, 1]; without it what suits --trust.
     #[arg(long, value_name = "SHARE")]
     trust_floor: Option<f64>,
-    /// N: answers per task.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    outputs: u8,
-    /// K: evaluators per task.
-    #[arg(long, default_value_t = 9, value_name = "K")]
-    panel: u8,
-    /// What a task pays, in UNIT.
-    #[arg(long, default_value_t = 10.0, value_name = "UNIT")]
-    fee: f64,
+    #[command(flatten)]
+    task: TaskArgs,
     /// The time between blocks in milliseconds.
     #[arg(long, default_value_t = 1_000, value_name = "MS")]
     block_ms: u64,
@@ -159,9 +166,9 @@ impl RuleArgs {
         }
         Ok(Setting {
             params,
-            outputs: self.outputs,
-            panel: self.panel,
-            fee: money(self.fee, "--fee")?,
+            outputs: self.task.outputs,
+            panel: self.task.panel,
+            fee: money(self.task.fee, "--fee")?,
             block_ms: self.block_ms,
             fault_rate: self.fault_rate,
             gold: Gold { share: self.gold, noise: self.gold_noise, abused: self.gold_abused },
@@ -305,15 +312,8 @@ struct FailuresArgs {
     /// A task kind's parameters as JSON; without it the shipped defaults.
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
-    /// N: answers per task.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    outputs: u8,
-    /// K: evaluators per task.
-    #[arg(long, default_value_t = 9, value_name = "K")]
-    panel: u8,
-    /// What the task pays, in UNIT.
-    #[arg(long, default_value_t = 10.0, value_name = "UNIT")]
-    fee: f64,
+    #[command(flatten)]
+    task: TaskArgs,
     /// Print it as Markdown, as docs/economics.md has it.
     #[arg(long)]
     markdown: bool,
@@ -556,8 +556,9 @@ fn failures(args: FailuresArgs) -> Result<()> {
         Some(path) => read_json::<KindParams>(path)?,
         None => KindParams::default(),
     };
-    let fee = money(args.fee, "--fee")?;
-    let setting = Setting { params, outputs: args.outputs, panel: args.panel, fee, ..Setting::default() };
+    let TaskArgs { outputs, panel, fee } = args.task;
+    let fee = money(fee, "--fee")?;
+    let setting = Setting { params, outputs, panel, fee, ..Setting::default() };
     let costs = failures::table(&setting)?;
     if args.markdown {
         print!("{}", failures::markdown(&costs));

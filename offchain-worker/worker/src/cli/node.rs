@@ -4,21 +4,21 @@ use crate::cli::amount::{Amount, Unit};
 use crate::cli::args::{hash, ReadArgs, SendArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::exit::{Refused, Usage};
-use crate::cli::order::Desk;
+use crate::cli::order::{Desk, Order};
 use crate::cli::output::{pairs, table, time};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use poq_chain::json::ToJson;
 use poq_chain::stake::Unstake;
 use poq_chain::types::{
-    epoch_of, KindParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Ratio, Registration, Role,
-    Tranche, MAX_BATCH,
+    epoch_of, Balance, Hash, KindId, KindParams, Millis, NodeId, NodeStatus, NodeUpdate, NodeView, Ratio,
+    Registration, Role, Tranche, MAX_BATCH,
 };
 use poq_chain::{messages, to_account32, to_ink, AccountId32, Message};
 use poq_core::params::MISSES_MAX;
 use poq_core::registry::class_of;
 use poq_inference::Manifest;
-use poq_worker::endpoint::Checked;
+use poq_worker::endpoint::{Checked, Endpoint, Probe};
 use serde_json::{json, Value};
 
 /// `poq node …`.
@@ -58,11 +58,9 @@ pub(crate) enum RoleArg {
     Evaluator,
 }
 
-/// `poq node register`.
+/// A node that comes to be: its owner's, or a pool's.
 #[derive(Args, Debug)]
-pub(crate) struct RegisterArgs {
-    #[command(flatten)]
-    send: SendArgs,
+pub(crate) struct NewNodeArgs {
     /// What the node does.
     #[arg(long, env = "POQ_NODE_ROLE", hide_env_values = true, value_enum)]
     role: RoleArg,
@@ -72,9 +70,6 @@ pub(crate) struct RegisterArgs {
     /// The hot account that does the node's duties: an address, or the path of its key file.
     #[arg(long, env = "POQ_NODE_OPERATOR", hide_env_values = true, value_name = "ACCOUNT|FILE")]
     operator: Who,
-    /// The account that rewards are paid to (an address or a key file); the node owner's where it is not given.
-    #[arg(long, env = "POQ_NODE_PAYEE", hide_env_values = true, value_name = "ACCOUNT|FILE")]
-    payee: Option<Who>,
     /// The name of the model that the node runs.
     #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
     model: String,
@@ -88,6 +83,85 @@ pub(crate) struct RegisterArgs {
     /// What the node asks per task: 1.5 in the chain's unit, or 1500u in the smallest one.
     #[arg(long, env = "POQ_NODE_PRICE", hide_env_values = true, value_name = "AMOUNT", default_value = "0")]
     price: Amount,
+}
+
+/// It, held to the chain and asked where it is to be found.
+pub(crate) struct NewNode {
+    /// What it does.
+    pub(crate) role: Role,
+    /// The kind that it serves.
+    pub(crate) kind: KindId,
+    /// The kind's parameters.
+    pub(crate) params: KindParams,
+    /// Does its duties.
+    pub(crate) operator: AccountId32,
+    /// Its model's name.
+    pub(crate) model: String,
+    /// Its model's digest.
+    pub(crate) model_digest: Hash,
+    /// Where its blobs are served.
+    pub(crate) endpoint: Endpoint,
+    /// What there is to say about that.
+    pub(crate) warning: Option<String>,
+    /// What answers there.
+    pub(crate) probe: Probe,
+    /// What it asks.
+    pub(crate) price: Balance,
+}
+
+impl NewNodeArgs {
+    /// The digest that was given, or that of the manifest's model of the name.
+    pub(crate) fn digest(&self) -> anyhow::Result<Hash> {
+        self.model_digest.map_or_else(|| digest_of(&self.model), Ok)
+    }
+
+    /// Looks the kind up, checks the endpoint, and asks what answers there.
+    pub(crate) async fn resolved(&self, desk: &Desk, model_digest: Hash) -> anyhow::Result<NewNode> {
+        let session = &desk.session;
+        let operator = desk.who(&self.operator)?;
+        let price = session.raw(&self.price)?;
+        let kind = session.client.view().await?.kind(self.kind).await?.ok_or_else(|| {
+            Refused(format!("there is no task kind {}; `poq params show` lists them", self.kind))
+        })?;
+        let Checked { endpoint, warning } = session.endpoint("--endpoint", &self.endpoint)?;
+        let probe = session.probe(&endpoint).await?;
+        Ok(NewNode {
+            role: role_of(self.role),
+            kind: self.kind,
+            params: kind.kind.params,
+            operator,
+            model: self.model.clone(),
+            model_digest,
+            endpoint,
+            warning,
+            probe,
+            price,
+        })
+    }
+}
+
+impl NewNode {
+    /// Says what it is.
+    pub(crate) fn tell(&self, session: &Session, order: &mut Order<'_>) {
+        order.effect("model", format!("{} (0x{})", self.model, hex::encode(self.model_digest)));
+        order.effect("endpoint", format!("{}: {}", self.endpoint, self.probe));
+        order.effect("operator", session.address(&self.operator));
+        if let Some(warning) = &self.warning {
+            order.note(warning);
+        }
+    }
+}
+
+/// `poq node register`.
+#[derive(Args, Debug)]
+pub(crate) struct RegisterArgs {
+    #[command(flatten)]
+    send: SendArgs,
+    #[command(flatten)]
+    node: NewNodeArgs,
+    /// The account that rewards are paid to (an address or a key file); the node owner's where it is not given.
+    #[arg(long, env = "POQ_NODE_PAYEE", hide_env_values = true, value_name = "ACCOUNT|FILE")]
+    payee: Option<Who>,
     /// The stake that goes in with the registration; a node below its kind's minimum is not drawn.
     #[arg(long, env = "POQ_NODE_STAKE", hide_env_values = true, value_name = "AMOUNT", default_value = "0")]
     stake: Amount,
@@ -222,7 +296,7 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 }
 
 /// The role of an argument.
-pub(crate) fn role_of(role: RoleArg) -> Role {
+fn role_of(role: RoleArg) -> Role {
     match role {
         RoleArg::Inference => Role::Inference,
         RoleArg::Evaluator => Role::Evaluator,
@@ -230,7 +304,7 @@ pub(crate) fn role_of(role: RoleArg) -> Role {
 }
 
 /// The digest of a model of the manifest that the worker goes by.
-pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
+fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
     let manifest = Manifest::builtin();
     let entry = manifest
         .get(model)
@@ -240,55 +314,40 @@ pub(crate) fn digest_of(model: &str) -> anyhow::Result<[u8; 32]> {
 }
 
 async fn register(args: RegisterArgs) -> anyhow::Result<()> {
-    let model_digest = match args.model_digest {
-        Some(digest) => digest,
-        None => digest_of(&args.model)?,
-    };
+    let model_digest = args.node.digest()?;
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let unit = &session.unit;
-    let owner = desk.account();
-    let operator = desk.who(&args.operator)?;
-    let payee = args.payee.as_ref().map_or(Ok(owner), |who| desk.who(who))?;
-    let (stake, price) = (session.raw(&args.stake)?, session.raw(&args.price)?);
-    let view = session.client.view().await?;
-    let kind = view.kind(args.kind).await?.ok_or_else(|| {
-        Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
-    })?;
-    let minimum = kind.kind.params.stake_min;
-    let role = role_of(args.role);
-    let Checked { endpoint, warning } = session.endpoint("--endpoint", &args.endpoint)?;
-    let probe = session.probe(&endpoint).await?;
+    let payee = args.payee.as_ref().map_or_else(|| Ok(desk.account()), |who| desk.who(who))?;
+    let stake = session.raw(&args.stake)?;
+    let new = args.node.resolved(&desk, model_digest).await?;
+    let minimum = new.params.stake_min;
+    let NewNode { role, kind, price, endpoint, probe, .. } = &new;
     let message = messages::register(
         Registration {
-            role,
-            kind: args.kind,
-            operator: to_ink(&operator),
+            role: *role,
+            kind: *kind,
+            operator: to_ink(&new.operator),
             payee: to_ink(&payee),
-            model: args.model.clone(),
+            model: new.model.clone(),
             model_digest,
             endpoint: endpoint.to_string(),
-            price,
+            price: *price,
         },
         stake,
     );
-    let mut order = desk.order(format!("register an {} node for kind {}", role_name(role), args.kind));
-    order.effect("model", format!("{} (0x{})", args.model, hex::encode(model_digest)));
-    order.effect("endpoint", format!("{endpoint}: {probe}"));
-    order.effect("operator", session.address(&operator));
+    let mut order = desk.order(format!("register an {} node for kind {kind}", role_name(*role)));
+    new.tell(session, &mut order);
     order.effect("payee", session.address(&payee));
-    order.effect("price", unit.show(price));
+    order.effect("price", unit.show(*price));
     order.effect("stake", unit.show(stake));
-    if let Some(warning) = &warning {
-        order.note(warning);
-    }
     if !probe.is_good() {
         order.note("start its worker soon: what cannot be fetched from the endpoint earns nothing");
     }
     if stake < minimum {
         order.note(format!("it is not drawn before it has {} of stake", unit.show(minimum)));
     }
-    if price > 0 && role == Role::Evaluator {
+    if *price > 0 && *role == Role::Evaluator {
         order.note("evaluators ask no price: it is left out");
     }
     let Some(receipt) = desk.send(order, message).await? else { return Ok(()) };
@@ -305,7 +364,7 @@ async fn register(args: RegisterArgs) -> anyhow::Result<()> {
     if !probe.is_good() {
         eprintln!("warning: {endpoint}: {probe}");
     }
-    if let Some(warning) = warning {
+    if let Some(warning) = &new.warning {
         eprintln!("warning: {warning}");
     }
     let value = json!({ "node": node, "endpoint": endpoint.to_string(), "health": probe.to_string() });

@@ -1,11 +1,11 @@
 //! `poq pool`: staking pools, for those who run a node with other people's stake and for those whose stake it is.
 
 use crate::cli::amount::Amount;
-use crate::cli::args::{duration, hash, ReadArgs, SendArgs, Who};
+use crate::cli::args::{duration, ReadArgs, SendArgs, Who};
 use crate::cli::connect::Session;
 use crate::cli::deploy::{find_artifact, POOL_ARTIFACT};
 use crate::cli::exit::{Refused, Usage};
-use crate::cli::node::{digest_of, role_name, role_of, RoleArg};
+use crate::cli::node::{role_name, NewNodeArgs};
 use crate::cli::order::Desk;
 use crate::cli::output::{pairs, table, time};
 use crate::cli::params_file::ratio;
@@ -59,28 +59,8 @@ pub(crate) enum PoolCommand {
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     send: SendArgs,
-    /// What the node does.
-    #[arg(long, env = "POQ_NODE_ROLE", hide_env_values = true, value_enum)]
-    role: RoleArg,
-    /// The number of the task kind that it serves.
-    #[arg(long, env = "POQ_KIND", hide_env_values = true, value_name = "N", default_value_t = 1)]
-    kind: u16,
-    /// The hot account that does the node's duties: an address, or the path of its key file.
-    #[arg(long, env = "POQ_NODE_OPERATOR", hide_env_values = true, value_name = "ACCOUNT|FILE")]
-    operator: Who,
-    /// The name of the model that the node runs.
-    #[arg(long, env = "POQ_NODE_MODEL", hide_env_values = true, value_name = "NAME")]
-    model: String,
-    /// The model's digest (0x and 64 hexadecimal digits). Where it is not given, it is that of the installed manifest's
-    /// model of that name.
-    #[arg(long, env = "POQ_NODE_MODEL_DIGEST", hide_env_values = true, value_name = "HASH", value_parser = hash)]
-    model_digest: Option<[u8; 32]>,
-    /// The URL under which the node's worker serves its blobs (its `blobs.public_url`).
-    #[arg(long, env = "POQ_NODE_ENDPOINT", hide_env_values = true, value_name = "URL")]
-    endpoint: String,
-    /// What the node asks per task: 1.5 in the chain's unit, or 1500u in the smallest one.
-    #[arg(long, env = "POQ_NODE_PRICE", hide_env_values = true, value_name = "AMOUNT", default_value = "0")]
-    price: Amount,
+    #[command(flatten)]
+    node: NewNodeArgs,
     /// The manager's bond: the node's first stake, the first to lose, and there until the pool is closed.
     #[arg(long, env = "POQ_POOL_BOND", hide_env_values = true, value_name = "AMOUNT")]
     bond: Amount,
@@ -312,21 +292,12 @@ fn span(ms: u64) -> String {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let artifact = find_artifact(args.artifact.as_deref(), POOL_ARTIFACT, "--artifact")?;
-    let model_digest = match args.model_digest {
-        Some(digest) => digest,
-        None => digest_of(&args.model)?,
-    };
+    let model_digest = args.node.digest()?;
     let desk = args.send.contract().await?;
     let session = &desk.session;
     let unit = &session.unit;
-    let view = session.client.view().await?;
-    let overview = view.overview().await?;
-    let kind = view.kind(args.kind).await?.ok_or_else(|| {
-        Refused(format!("there is no task kind {}; `poq params show` lists them", args.kind))
-    })?;
-    let capacity =
-        args.capacity.as_ref().map_or(Ok(kind.kind.params.stake_cap), |amount| session.raw(amount))?;
-    let (bond, price) = (session.raw(&args.bond)?, session.raw(&args.price)?);
+    let overview = session.client.view().await?.overview().await?;
+    let bond = session.raw(&args.bond)?;
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
     let rules = Rules {
@@ -342,20 +313,18 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
             span(overview.global.unbonding_ms)
         ))
     })?;
-    let operator = desk.who(&args.operator)?;
-    let Checked { endpoint, warning } = session.endpoint("--endpoint", &args.endpoint)?;
-    let probe = session.probe(&endpoint).await?;
-    let role = role_of(args.role);
+    let node = args.node.resolved(&desk, model_digest).await?;
+    let capacity = args.capacity.as_ref().map_or(Ok(node.params.stake_cap), |amount| session.raw(amount))?;
     let new = NewPool {
         poq: session.client.contract()?,
         node: PoolNode {
-            role,
-            kind: args.kind,
-            operator: to_ink(&operator),
-            model: args.model.clone(),
+            role: node.role,
+            kind: node.kind,
+            operator: to_ink(&node.operator),
+            model: node.model.clone(),
             model_digest,
-            endpoint: endpoint.to_string(),
-            price,
+            endpoint: node.endpoint.to_string(),
+            price: node.price,
         },
         rules,
         terms: Terms { commission: args.commission, capacity },
@@ -364,11 +333,9 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     };
     let salt = args.salt.as_bytes();
     let mut order =
-        desk.order(format!("make a pool with an {} node for kind {}", role_name(role), args.kind));
+        desk.order(format!("make a pool with an {} node for kind {}", role_name(node.role), node.kind));
     order.effect("pool", session.address(&new.address(&desk.account(), &artifact, salt)));
-    order.effect("model", format!("{} (0x{})", args.model, hex::encode(model_digest)));
-    order.effect("endpoint", format!("{endpoint}: {probe}"));
-    order.effect("operator", session.address(&operator));
+    node.tell(session, &mut order);
     order.effect("bond", unit.show(bond));
     order.effect(
         "commission",
@@ -381,9 +348,6 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     );
     order.effect("era, exit", format!("{}, {}", span(rules.era_ms), span(rules.exit_ms)));
     order.note("the bond is the first to lose, and stays until the pool is closed; highest commission, first loss, era and exit time never change");
-    if let Some(warning) = &warning {
-        order.note(warning);
-    }
     order.add_cost(new.quote(&desk.submitter, &artifact, salt).await).await?;
     if !order.agreed().await? {
         return Ok(());
@@ -391,14 +355,14 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let made = new.create(&desk.submitter, &artifact, salt).await?;
     let pool = session.client.view().await?.pool(&made.address).await?;
     let address = session.address(&made.address);
-    if let Some(warning) = warning {
+    if let Some(warning) = &node.warning {
         eprintln!("warning: {warning}");
     }
     desk.printer.print(
         || {
             json!({
                 "pool": address, "node": pool.node, "code_hash": format!("{:?}", made.code_hash),
-                "block": made.block.number, "endpoint": endpoint.to_string(), "health": probe.to_string(),
+                "block": made.block.number, "endpoint": node.endpoint.to_string(), "health": node.probe.to_string(),
             })
         },
         || {

@@ -2,6 +2,7 @@
 //! theirs.
 
 use super::cast::{Actor, Player, KIND};
+use super::report::even;
 use super::{global_params, EPOCH};
 use crate::cli::amount::Unit;
 use anyhow::Context;
@@ -165,11 +166,7 @@ impl Fruits {
             lines.push(("closed: the manager was paid", unit.show(manager)));
             lines.push(("closed: the holder was paid", unit.show(holder)));
         }
-        let error = match self.error {
-            0 => "0".to_owned(),
-            error => format!("{error} smallest units: WRONG"),
-        };
-        lines.push(("its account holds what its books say, but for", error));
+        lines.push(("its account holds what its books say, but for", even(self.error)));
         lines
     }
 }

@@ -284,8 +284,6 @@ impl Report {
     fn money_text(&self, unit: &Unit) -> String {
         let money = &self.money;
         let flows = &money.flows;
-        let even =
-            |error: i128| if error == 0 { "0".to_owned() } else { format!("{error} smallest units: WRONG") };
         pairs(&[
             ("MONEY CHECK", String::new()),
             ("went into the contract", unit.show(money.deposited)),
@@ -311,6 +309,15 @@ impl Report {
             ("transaction fees", unit.show(money.transaction_fees)),
             ("difference", even(money.chain_error)),
         ])
+    }
+}
+
+/// An error of a money check.
+pub(super) fn even(error: i128) -> String {
+    if error == 0 {
+        "0".to_owned()
+    } else {
+        format!("{error} smallest units: WRONG")
     }
 }
 
